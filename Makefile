@@ -1,0 +1,46 @@
+# make train: from nothing to a trained recogniser. make test: from nothing to tested. A second call starts at once.
+# Both need Python 3.11 or newer, and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Each checkout compiles for itself: DeepSpeed hangs on a lock that a killed build left in the shared cache.
+export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: train test setup check format clean
+
+train: setup
+	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json --config ds_configs/recipes/fingerspelling.yaml
+
+test: setup
+	python -m pytest -m "slow or not slow"
+
+setup: $(READY)
+	@python launch/prepare.py --data default
+
+check: setup
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	python -m pytest
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+$(READY): constraints.txt setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	pip install -q -c constraints.txt setuptools wheel
+	pip install -q -c constraints.txt torch
+	# DeepSpeed's build asks the installed torch what to build; in isolation it would fetch another one.
+	pip install -q -c constraints.txt --no-build-isolation deepspeed
+	pip install -q -c constraints.txt --no-build-isolation -e '.[demo,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,178 @@
+"""Who sees which example, when: pure functions of (seed, epoch), the same examples in each step at any world size.
+
+A step takes the next `micro_batch * accumulation * world_size` examples of the epoch's order. They are cut into
+micro-batches dealt to the ranks in turn. The last step of an epoch is shorter, and its micro-batches are filled up with
+examples of weight 0: shapes never change, every example counts exactly once, and nothing is left over for the next
+epoch.
+
+Axes: B examples.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ds_trainer import distributed
+from ds_trainer.randomness import Draw, mixed
+
+Prepare = Callable[[Any, torch.device, Draw | None], tuple[tuple[Tensor, ...], Any]]
+
+
+class MicroStep(NamedTuple):
+    """What one rank passes at once.
+
+    `indices` has always `micro_batch` entries; only the first `num_real` count. `examples_in_step` is the number of
+    examples that count in the whole step, over all ranks.
+    """
+
+    indices: list[int]
+    num_real: int
+    examples_in_step: int
+    ends_step: bool
+    number: int
+
+
+class ShardedSampler:
+    """The micro-steps of this rank in one epoch.
+
+    Args:
+        num_examples: in the split.
+        micro_batch: examples that one rank passes at once.
+        accumulation: micro-steps in a step.
+        seed: of the order; None keeps the order of the split, for validation.
+    """
+
+    def __init__(self, num_examples: int, micro_batch: int, accumulation: int = 1, seed: int | None = None):
+        self.num_examples = num_examples
+        self.micro_batch = micro_batch
+        self.accumulation = accumulation
+        self.seed = seed
+        self.rank = distributed.rank()
+        self.world_size = distributed.world_size()
+        self.epoch = 0
+        self.first_step = 0
+
+    @property
+    def is_training(self) -> bool:
+        """Whether the examples are shuffled and may be augmented."""
+        return self.seed is not None
+
+    @property
+    def step_size(self) -> int:
+        """Examples in a full step, over all ranks."""
+        return self.micro_batch * self.accumulation * self.world_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch, the last and shorter one included."""
+        return -(-self.num_examples // self.step_size)
+
+    def set_epoch(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the epoch of the next iteration, and the step in it at which to begin."""
+        self.epoch = epoch
+        self.first_step = first_step
+
+    def __iter__(self) -> Iterator[MicroStep]:
+        order = self._order()
+        passed_at_once = self.micro_batch * self.world_size
+        for step in range(self.first_step, self.steps_per_epoch):
+            begin = step * self.step_size
+            end = min(begin + self.step_size, self.num_examples)
+            num_micro_steps = -(-(end - begin) // passed_at_once)
+            for micro_step in range(num_micro_steps):
+                mine = begin + micro_step * passed_at_once + self.rank * self.micro_batch
+                real = order[mine : min(mine + self.micro_batch, end)]
+                filled_up = real + [order[0]] * (self.micro_batch - len(real))
+                is_last = micro_step + 1 == num_micro_steps
+                yield MicroStep(filled_up, len(real), end - begin, is_last, step * self.accumulation + micro_step)
+
+    def _order(self) -> list[int]:
+        if self.seed is None:
+            return list(range(self.num_examples))
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
+        order: list[int] = torch.randperm(self.num_examples, generator=generator).tolist()
+        return order
+
+
+class Batch(NamedTuple):
+    """A micro-batch on the device.
+
+    `weight_B` is 1 for examples that count and 0 for those that fill up. A loss summed over all ranks and micro-steps
+    of a step, times `share`, is averaged by the engine over the ranks: the result is the mean over the examples of the
+    step. `seed` is for dropout: a function of (seed, epoch, micro-step, rank).
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: Any
+    index_B: Tensor
+    weight_B: Tensor
+    share: float
+    ends_step: bool
+    seed: int
+
+
+class BatchLoader:
+    """Prepared batches of one split on this rank's device.
+
+    Args:
+        dataset: map-style; its items go through `collate` and then through `prepare`.
+        sampler: who sees which example, when.
+        prepare: (collated items, device, draw) -> (inputs, targets) on the device; `draw`, made on the CPU, is
+            None outside training.
+        num_workers: processes that fetch items; 0 fetches in this one.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: ShardedSampler,
+        prepare: Prepare,
+        collate: Callable[[list[Any]], Any] = default_collate,
+        num_workers: int = 0,
+    ):
+        self.dataset = dataset
+        self.sampler = sampler
+        self.prepare = prepare
+        self.collate = collate
+        self.num_workers = num_workers
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in the split, over all ranks."""
+        return self.sampler.num_examples
+
+    def __len__(self) -> int:
+        passed_at_once = self.sampler.micro_batch * self.sampler.world_size
+        return -(-self.num_examples // passed_at_once)
+
+    def __iter__(self) -> Iterator[Batch]:
+        device = distributed.device()
+        micro_steps = list(self.sampler)
+        fetched = DataLoader(
+            self.dataset,
+            batch_sampler=[micro_step.indices for micro_step in micro_steps],
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            pin_memory=device.type == "cuda",
+        )
+        for micro_step, items in zip(micro_steps, fetched, strict=True):
+            yield self._batch(micro_step, items, device)
+
+    def _batch(self, micro_step: MicroStep, items: Any, device: torch.device) -> Batch:
+        sampler = self.sampler
+        index_B = torch.tensor(micro_step.indices)
+        weight_B = (torch.arange(sampler.micro_batch, device=device) < micro_step.num_real).float()
+        draw = Draw(sampler.seed, sampler.epoch, index_B) if sampler.seed is not None else None
+        inputs, targets = self.prepare(items, device, draw)
+        return Batch(
+            inputs,
+            targets,
+            index_B.to(device, non_blocking=True),
+            weight_B,
+            share=sampler.world_size / micro_step.examples_in_step,
+            ends_step=micro_step.ends_step,
+            seed=mixed(sampler.seed or 0, sampler.epoch, micro_step.number, sampler.rank),
+        )

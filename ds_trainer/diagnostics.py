@@ -1,0 +1,77 @@
+"""What is drawn and tabulated after training: curves of the run, and what its best model confuses."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ds_trainer.class_plots import class_scores_figure, confusion_figure, confusions_figure
+from ds_trainer.classification import ClassScores, class_scores, confusion_matrix, summarise
+from ds_trainer.curve_plots import Record, curves_figure
+
+
+def visualize_metrics(
+    out_dir: Path,
+    records: Sequence[Record],
+    measures_NM: Tensor,
+    class_names: Sequence[str],
+    title: str,
+    gradient_clipping: float | None = None,
+) -> list[Path]:
+    """Draw the curves of a run and the confusions of a classifier, write its report; return the files.
+
+    A task that is no classification has `draw_curves`.
+
+    Args:
+        out_dir: made if missing; files of an earlier call are replaced.
+        records: the lines of metrics.jsonl.
+        measures_NM: what `classification_objective` measures, of a whole split.
+        title: says on the plots which run and which split they show.
+        gradient_clipping: the norm to which gradients were clipped, if they were.
+    """
+    curves_path = draw_curves(out_dir, records, title, gradient_clipping)
+    counts_SS = confusion_matrix(measures_NM, len(class_names))
+    scores = class_scores(measures_NM, len(class_names))
+    figures = {
+        "confusion_matrix.png": confusion_figure(counts_SS, class_names, title),
+        "class_scores.png": class_scores_figure(scores, class_names, title),
+        "confusions.png": confusions_figure(counts_SS, class_names, title),
+    }
+    for name, figure in figures.items():
+        figure.savefig(out_dir / name)
+    report_path = out_dir / "classification_report.csv"
+    write_report(report_path, scores, class_names, summarise(measures_NM)["top1"])
+    return [curves_path, *(out_dir / name for name in figures), report_path]
+
+
+def draw_curves(out_dir: Path, records: Sequence[Record], title: str, gradient_clipping: float | None = None) -> Path:
+    """Draw loss, accuracy, learning rate and gradient norm over the epochs; return the file."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    path = out_dir / "curves.png"
+    curves_figure(records, title, gradient_clipping).savefig(path)
+    return path
+
+
+def write_report(path: Path, scores: ClassScores, class_names: Sequence[str], accuracy: float) -> None:
+    """A table in the order of the classes, then accuracy and the averages over the classes that have examples.
+
+    Written here because scikit-learn's own report keys its rows by name and so loses classes that share one.
+    """
+    columns = np.stack((scores.precision, scores.recall, scores.f1))
+    total = int(scores.support.sum())
+    macro = columns[:, scores.support > 0].mean(1)
+    weighted = columns @ scores.support / total
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "precision", "recall", "f1-score", "support"))
+        for name, values, support in zip(class_names, columns.T, scores.support, strict=True):
+            writer.writerow((name, *_rounded(values), support))
+        writer.writerow(("accuracy", "", "", *_rounded([accuracy]), total))
+        writer.writerow(("macro avg", *_rounded(macro), total))
+        writer.writerow(("weighted avg", *_rounded(weighted), total))
+
+
+def _rounded(values: Sequence[float] | np.ndarray) -> list[str]:
+    return [f"{value:.6f}" for value in values]

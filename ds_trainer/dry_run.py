@@ -1,0 +1,57 @@
+"""What a job is about to do, in a few lines: shown at each start, and all that `--dry_run` is for."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ds_trainer.batches import ShardedSampler
+from ds_trainer.distributed import device, world_size
+from ds_trainer.engine import computes_in_float32
+from ds_trainer.engine_plan import memory_estimate
+from ds_trainer.task import Task
+
+_MIB = 2**20
+
+
+def describe_job(
+    task: Task, sampler: ShardedSampler, engine_config: Mapping[str, Any], num_parameters: int
+) -> list[str]:
+    """Lines for the log: data, model, engine, and how many steps an epoch takes."""
+    sizes = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
+    splits = ", ".join(f"{len(dataset)} {split}" for split, dataset in sizes.items() if dataset is not None)  # type: ignore[arg-type]
+    ranks = f"{world_size()} {'rank' if world_size() == 1 else 'ranks'}"
+    return [
+        f"{task.label()}: {num_parameters:,} parameters; clips: {splits}",
+        *(f"note: {notice}" for notice in task.notices),
+        f"{ranks} on {device().type}, {precision(engine_config)}, ZeRO stage {_stage(engine_config)}; "
+        f"{sampler.steps_per_epoch} steps an epoch of {sampler.step_size} clips "
+        f"(micro-batch {sampler.micro_batch} x accumulation {sampler.accumulation} x ranks {sampler.world_size})",
+    ]
+
+
+def precision(engine_config: Mapping[str, Any]) -> str:
+    """The precision of an engine config in words."""
+    if computes_in_float32(engine_config):
+        return "bf16 weights (arithmetic in float32: this CPU has no bf16 instructions)"
+    for block in ("bf16", "fp16", "torch_autocast"):
+        if engine_config.get(block, {}).get("enabled"):
+            return block
+    return "fp32"
+
+
+def _stage(engine_config: Mapping[str, Any]) -> int:
+    return int(engine_config.get("zero_optimization", {}).get("stage", 0))
+
+
+def describe_plan(settings: Mapping[str, Any], engine_config: Mapping[str, Any], num_parameters: int) -> list[str]:
+    """The resolved settings, and the memory that each ZeRO stage would take on each rank, activations not included."""
+    lines = ["resolved run settings:"]
+    lines += [f"  {name}: {value}" for name, value in settings.items()]
+    lines += ["resolved engine config:", *(f"  {line}" for line in json.dumps(engine_config, indent=1).splitlines())]
+    lines += ["memory a rank for the model's state (MiB; activations and communication buffers come on top):"]
+    lines += ["  stage   weights  gradients  optimizer      total  of it on the host"]
+    for memory in memory_estimate(num_parameters, world_size(), engine_config):
+        parts = (memory.weights, memory.gradients, memory.optimizer, memory.total, memory.host)
+        marker = " <- this config" if memory.stage == _stage(engine_config) else ""
+        lines.append(f"  {memory.stage:>5}" + "".join(f"{part / _MIB:>11.1f}" for part in parts) + marker)
+    return lines

@@ -1,0 +1,44 @@
+"""Errors that a user can mend: each message says what was found, what was expected and what to do."""
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """Base of all errors that end a command with status 2 and its message instead of a traceback.
+
+    Args:
+        problems: one line each; all that were found, not only the first.
+    """
+
+    def __init__(self, problems: str | Sequence[str]):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[type["UserError"], tuple[list[str]]]:
+        return type(self), (self.problems,)
+
+
+class SettingsError(UserError):
+    """A run setting or a key of the engine config is unknown, of the wrong type or impossible."""
+
+
+class DataError(UserError):
+    """A data file is missing, damaged, or holds values that cannot be trained on."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or resume point is missing, damaged, or does not fit this run."""
+
+
+class WriteError(UserError):
+    """A file could not be written: the disk is full, read-only or gone."""
+
+    @classmethod
+    def of(cls, path: object, error: Exception) -> "WriteError":
+        """The error for what `error` says about writing `path`."""
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        return cls(f"{path}: cannot be written ({reason}); make room there, or choose another place")
+
+
+class NonFiniteLossError(UserError):
+    """Training produced NaN or infinity where it cannot go on."""

@@ -1,0 +1,92 @@
+"""The loop: an epoch trains, validates, steps the plateau, keeps the best and records."""
+
+import gc
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
+from ds_trainer.distributed import all_sum
+from ds_trainer.errors import NonFiniteLossError
+from ds_trainer.objective import Objective
+from ds_trainer.run_dir import Run
+from ds_trainer.saving import save_best, save_resume_point
+from ds_trainer.validation import validate
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+def train(
+    engine: "DeepSpeedEngine",
+    objective: Objective,
+    plateau: ReduceLROnPlateau,
+    train_dl: BatchLoader,
+    val_dl: BatchLoader,
+    num_epochs: int,
+    run: Run,
+    train_sampler: ShardedSampler,
+) -> Path | None:
+    """Train for `num_epochs`; return the best checkpoint on the master rank and None elsewhere. Collective.
+
+    Args:
+        objective: the loss to minimise, one value an example, and what validation measures.
+        num_epochs: in all, those included that `run` has behind it.
+        run: knows which epochs remain and which was best, and keeps the record.
+
+    Raises:
+        NonFiniteLossError: the validation loss is NaN or infinite; on every rank.
+    """
+    for epoch in run.remaining_epochs(num_epochs):
+        train_sampler.set_epoch(epoch)
+        train_loss = train_epoch(engine, objective, train_dl, run)
+        metrics = validate(engine, objective, val_dl)
+        if not math.isfinite(metrics.loss):
+            raise NonFiniteLossError(
+                f"epoch {epoch + 1}: the validation loss is {metrics.loss}, expected a finite number; lower the learning "
+                f"rate in the engine config, or look for extreme values in the data; the last good state is in {run.dir}"
+            )
+        plateau.step(metrics.loss)
+        if run.is_best(metrics):
+            save_best(engine, run, metrics)
+        run.record_epoch(train_loss, metrics)
+        save_resume_point(engine, run, plateau)
+        _release_memory()
+    return run.best_checkpoint
+
+
+def train_epoch(engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run) -> float:
+    """One epoch of steps; return the mean loss over its examples. Collective.
+
+    An engine step follows the last micro-step of each step, also of a shorter one: DeepSpeed does not count micro-steps
+    (`managed_gradient_accumulation` is false), so an incomplete window cannot leak into the next epoch.
+    """
+    engine.train()
+    total = torch.zeros((), dtype=torch.float64, device=engine.device)
+    for batch in run.with_progress(batches):
+        loss = micro_step(engine, objective, batch)
+        total += loss
+        if batch.ends_step:
+            engine.step()
+            run.after_step(engine, loss * batch.share)
+    return float(all_sum(total).item()) / batches.num_examples  # synchronises, once an epoch
+
+
+def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) -> Tensor:
+    """Forward and backward of one micro-batch; return its summed loss. Collective under ZeRO-3."""
+    torch.manual_seed(batch.seed)  # dropout: a function of (seed, epoch, micro-step, rank), so nothing has to be saved
+    losses_B = objective.loss(engine(*batch.inputs), batch.targets)
+    loss: Tensor = (losses_B * batch.weight_B).sum()
+    engine.backward(loss * batch.share, scale_wrt_gas=False)
+    return loss.detach()
+
+
+def _release_memory() -> None:
+    """Between epochs, where it costs nothing measurable: validation and checkpoints leave cycles and cached blocks."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,80 @@
+"""Turns what pydantic finds wrong into lines that name the key, the value, and the nearest known name."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown `name`: the nearest known one and those about as near, or all when none is near."""
+    names = sorted(known)
+    nearness = {other: difflib.SequenceMatcher(None, other.lower(), name.lower()).ratio() for other in names}
+    best = max(nearness.values(), default=0.0)
+    if best >= 0.6:
+        nearest = [repr(other) for other in names if nearness[other] >= best - 0.1]
+        return f"did you mean {' or '.join(nearest)}?"
+    return f"known names: {', '.join(names)}"
+
+
+def problems_of(
+    error: ValidationError, model: type[BaseModel], separator: str = ".", refused: Mapping[str, str] | None = None
+) -> list[str]:
+    """One line for each problem of `error`, in the order of its keys.
+
+    Args:
+        model: the model that was validated, from which nearest names are taken at any depth.
+        separator: what joins the keys of a nested path.
+        refused: paths that are left out of `model` on purpose, each with its remedy.
+    """
+    return [_problem(details, model, separator, refused or {}) for details in error.errors()]
+
+
+def _problem(details: ErrorDetails, model: type[BaseModel], separator: str, refused: Mapping[str, str]) -> str:
+    path = separator.join(str(key) for key in details["loc"])
+    if details["type"] == "extra_forbidden":
+        known = _fields(_model_at(model, details["loc"][:-1]))
+        return f"{path}: {refused.get(path) or 'unknown name; ' + nearest_name(str(details['loc'][-1]), known)}"
+    if details["type"] == "missing":
+        field = _fields(_model_at(model, details["loc"][:-1])).get(str(details["loc"][-1]))
+        return f"{path}: missing" + (
+            f"; expected {field.description}" if field is not None and field.description else ""
+        )
+    message = details["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if not path:
+        return message
+    return f"{path}: found {_shown(details['input'])}; {message}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """The model that stands at `path` below `model`."""
+    for key in path:
+        field = _fields(model).get(str(key))
+        nested = _nested_model(field.annotation) if field is not None else None
+        if nested is not None:
+            model = nested
+    return model
+
+
+def _fields(model: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if isinstance(annotation, types.GenericAlias) or typing.get_origin(annotation) is not None:
+        found = (_nested_model(part) for part in typing.get_args(annotation))
+        return next((model for model in found if model is not None), None)
+    return None

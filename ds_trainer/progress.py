@@ -1,0 +1,54 @@
+"""What a person sees while a run goes on: a bar in a terminal, plain lines in a log file; from the master rank only."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ds_trainer.distributed import is_master
+
+T = TypeVar("T")
+log = logging.getLogger("ds_trainer")
+
+
+def start_log(is_verbose: bool = False) -> None:
+    """Send the package's log to standard output; other ranks than the master keep quiet below warnings."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel(logging.DEBUG if is_verbose else logging.INFO if is_master() else logging.WARNING)
+
+
+def with_bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:
+    """Pass `items` on, showing a bar if this is the master rank in a terminal."""
+    is_shown = is_master() and sys.stderr.isatty()
+    with logging_redirect_tqdm([log]):
+        yield from tqdm(items, total=total, desc=title, leave=False, disable=not is_shown, dynamic_ncols=True)
+
+
+def clock(seconds: float) -> str:
+    """`seconds` as a person reads them: 42 s, 3:05 min, 2:10 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole // 60 % 60:02d} h"
+
+
+class RemainingTime:
+    """Estimates the time until the last epoch ends from the epochs of this session."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._num_done = 0
+
+    def after_epoch(self, num_left: int) -> float:
+        """Seconds until `num_left` further epochs are done, one more being done now."""
+        self._num_done += 1
+        return (time.monotonic() - self._started) / self._num_done * num_left

@@ -1,0 +1,80 @@
+"""Random numbers that are a function of (seed, epoch, example, name): nothing to save, the same at any world size.
+
+A generator with a state gives an example other numbers when the batch, the rank or the order changes, and its state has
+to be saved for an exact resume. Here each number is the hash of its own coordinates, so the augmentation of an example
+in an epoch is the same on one rank or eight, and after a resume in mid-epoch.
+
+Axes: B examples, N columns.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# The increment and the finaliser of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number
+# generators", 2014.
+_INCREMENT = 0x9E3779B97F4A7C15
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_MASK = (1 << 64) - 1
+
+
+def mixed(*numbers: int) -> int:
+    """One well-mixed integer in 0..2**63 - 1 from several: a seed for a generator."""
+    state = 0
+    for number in numbers:
+        state = _mix_integer((state + number + 1) * _INCREMENT & _MASK)
+    return state >> 1
+
+
+def _mix_integer(x: int) -> int:
+    x = (x ^ (x >> 30)) * _MULTIPLIERS[0] & _MASK
+    x = (x ^ (x >> 27)) * _MULTIPLIERS[1] & _MASK
+    return x ^ (x >> 31)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >> 63 else x
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64: torch's own keeps the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix_tensor(x: Tensor) -> Tensor:
+    x = (x ^ _shifted(x, 30)) * _signed(_MULTIPLIERS[0])
+    x = (x ^ _shifted(x, 27)) * _signed(_MULTIPLIERS[1])
+    return x ^ _shifted(x, 31)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of the examples of one batch.
+
+    Args:
+        seed: the seed of the run.
+        epoch: the epoch, from 0.
+        index_B: int64[B], the number of each example in its split.
+    """
+
+    seed: int
+    epoch: int
+    index_B: Tensor
+
+    def on(self, device: torch.device) -> "Draw":
+        """The same numbers, computed on `device`."""
+        return Draw(self.seed, self.epoch, self.index_B.to(device, non_blocking=True))
+
+    def uniform(self, name: str, num_columns: int = 1) -> Tensor:
+        """float32[B, num_columns], uniform in [0, 1). Other names give independent numbers."""
+        key = mixed(self.seed, self.epoch, zlib.crc32(name.encode()))
+        row_B1 = _mix_tensor(self.index_B[:, None] * _signed(_INCREMENT) + key)
+        columns_N = torch.arange(1, num_columns + 1, device=self.index_B.device)
+        hash_BN = _mix_tensor(row_B1 + columns_N * _signed(_INCREMENT))
+        return _shifted(hash_BN, 40).float() * 2.0**-24  # 24 bits: what a float32 in [0, 1) holds exactly
+
+    def between(self, name: str, low: float, high: float, num_columns: int = 1) -> Tensor:
+        """float32[B, num_columns], uniform in [low, high)."""
+        return low + (high - low) * self.uniform(name, num_columns)

@@ -1,0 +1,116 @@
+"""The seam between the trainer and a problem to train on.
+
+The core knows nothing of signs: what it needs to know of a problem stands here. `ds_trainer.tasks.sign` is one task,
+`ds_trainer.tasks.toy` a minimal second one, and a class of your own a third: `--task my_module:MyTask`.
+"""
+
+import importlib
+import pkgutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, default_collate
+
+from ds_trainer.errors import SettingsError
+from ds_trainer.objective import Objective
+from ds_trainer.problems import nearest_name
+from ds_trainer.randomness import Draw
+from ds_trainer.settings import TaskSettings
+
+
+class Task(ABC):
+    """A problem to train on: data, model, objective.
+
+    Building one reads the data, before any process group exists, so that bad data ends the job at once on every rank.
+    A task never imports DeepSpeed: a trained model must be usable without it.
+
+    Attributes:
+        settings_type: the settings that this task adds to the command line.
+        train_set, val_set, test_set: map-style data sets; `test_set` is None where nothing was held out.
+        objective: what to minimise and what to measure.
+        class_names: names of the classes, or None if the task is no classification.
+        notices: lines about the data that the log must show.
+        num_workers: processes that fetch items of the data sets; 0 fetches in the training process.
+    """
+
+    settings_type: ClassVar[type[TaskSettings]] = TaskSettings
+    train_set: Dataset[Any]
+    val_set: Dataset[Any]
+    test_set: Dataset[Any] | None = None
+    objective: Objective
+    class_names: list[str] | None = None
+    notices: Sequence[str] = ()
+    num_workers: int = 0
+    collate: Callable[[list[Any]], Any] = staticmethod(default_collate)
+
+    @abstractmethod
+    def __init__(self, settings: Any):
+        """Read the data that `settings`, an object of `settings_type`, names.
+
+        Raises:
+            DataError: the data is missing or damaged.
+            SettingsError: the settings do not fit the data.
+        """
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """A new model, in float32 on the CPU; its weights follow torch's seed."""
+
+    @abstractmethod
+    def label(self) -> str:
+        """A few words for the name of the run directory, without spaces or slashes."""
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint must hold to rebuild the model and read its answers: plain values and tensors only."""
+
+    @classmethod
+    @abstractmethod
+    def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
+        """The model that `description` describes, with untrained weights, without reading any data."""
+
+    def prepare(self, items: Any, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Any]:
+        """Collated items of a data set -> (inputs of the model, targets of the objective), on `device`.
+
+        The default expects items of the form (input, target). Augmentation belongs here, on whole batches.
+
+        Args:
+            draw: the random numbers of the batch in training, on the CPU; None asks for the items as they are.
+        """
+        inputs, targets = items
+        return (inputs.to(device, non_blocking=True),), targets.to(device, non_blocking=True)
+
+    def fingerprint(self) -> str:
+        """Identifies the data, so that a run is not continued on other data. Empty where nothing can be said."""
+        return ""
+
+
+def load_task_type(name: str) -> type[Task]:
+    """The task called `name`: a package of `ds_trainer.tasks`, or `module:Class` found from the working directory.
+
+    Raises:
+        SettingsError: there is no such task.
+    """
+    if ":" not in name:
+        known = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "tasks")])]
+        if name not in known:
+            raise SettingsError(f"--task: found {name!r}; {nearest_name(name, known)} (or your own, as module:Class)")
+        name = f"ds_trainer.tasks.{name}:TASK"
+    module_name, _, class_name = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name.split(".")[0] and error.name != module_name:
+            raise
+        raise SettingsError(f"--task: no module {module_name!r} in the working directory or installed") from error
+    task_type = getattr(module, class_name, None)
+    if not (isinstance(task_type, type) and issubclass(task_type, Task)):
+        raise SettingsError(f"--task: {module_name!r} has no class {class_name!r} derived from ds_trainer.task.Task")
+    return task_type

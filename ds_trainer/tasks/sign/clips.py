@@ -1,0 +1,65 @@
+"""What readers give and the clip store takes: clips one at a time, so that memory does not grow with their number."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ds_trainer.errors import DataError
+
+SPLITS = ("", "train", "val", "test")
+"""The splits that data may bring; "" where it brings none. A clip store keeps the position in this tuple."""
+
+
+class Progress(Protocol):
+    """Passes items on and may show how many of them are done."""
+
+    def __call__(self, items: Iterable[Any], total: int, label: str, /) -> Iterable[Any]: ...
+
+
+def no_progress(items: Iterable[Any], total: int, label: str, /) -> Iterable[Any]:
+    """Passes items on and shows nothing."""
+    return items
+
+
+@dataclass(frozen=True)
+class RawClip:
+    """One clip as its reader found it, unchecked.
+
+    Args:
+        frames: [T, K, C]; a missing keypoint has all coordinates exactly 0.
+        sign: its number, from 1.
+        split: one of `SPLITS`.
+        origin: the file, and where in it, for messages.
+    """
+
+    frames: NDArray[Any]
+    sign: int
+    signer: str
+    split: str
+    clip_id: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """All clips of one data set, read when iterated over.
+
+    Args:
+        name: what the data is, for logs.
+        num_clips: as far as it is known before reading: only progress depends on it.
+        num_signs: signs are numbered 1..num_signs.
+        clips: in a fixed order, iterated over once; a file that cannot be read gives its error in place of a clip, so
+            that all damaged files can be reported together.
+        sign_names: of sign 1, 2, ...; empty: they are called by their numbers.
+        claims_unseen_signers: whether the split that the data brings promises that nobody in test is in train.
+    """
+
+    name: str
+    num_clips: int
+    num_signs: int
+    clips: Iterator[RawClip | DataError]
+    sign_names: Sequence[str] = ()
+    fps: float | None = None
+    claims_unseen_signers: bool = False

@@ -1,0 +1,68 @@
+"""The names of signs that a user gives for data that has none."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ds_trainer.errors import DataError
+
+_ENGLISH, _ARABIC = "EN_WORDS", "AR_WORDS"
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """Names of sign 1, 2, ...
+
+    Args:
+        names: English where the file has several languages.
+        arabic: the Arabic names, of the same signs; empty where the file has none.
+    """
+
+    names: list[str]
+    arabic: list[str]
+
+
+def load_labels(path: Path) -> LabelNames:
+    """The names in a labels file: text with one name a line, or the KArSL labels (JSON with AR_WORDS and EN_WORDS).
+
+    Raises:
+        DataError: the file cannot be read, or does not hold a name for each sign in a row.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); give --labels the path of a text file in UTF-8") from error
+    labels = _from_json(path, text) if text.lstrip().startswith("{") else LabelNames(_from_lines(text), [])
+    if not labels.names:
+        raise DataError(f"{path}: found no names, expected one a line; write the names of the signs in their order")
+    empty = [number for number, name in enumerate(labels.names, start=1) if not name]
+    if empty:
+        raise DataError(f"{path}: found no name for sign {empty[0]}, expected one for each; fill in the empty line")
+    return labels
+
+
+def _from_lines(text: str) -> list[str]:
+    return [line.strip() for line in text.rstrip().splitlines()]
+
+
+def _from_json(path: Path, text: str) -> LabelNames:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: starts like JSON but is not ({error}); mend it or give one name a line") from error
+    english, arabic = (_words(path, content, key) for key in (_ENGLISH, _ARABIC))
+    if english and arabic and len(english) != len(arabic):
+        raise DataError(
+            f"{path}: found {len(english)} {_ENGLISH} and {len(arabic)} {_ARABIC}, expected the same number; "
+            "mend the lists"
+        )
+    return LabelNames(english or arabic, arabic)
+
+
+def _words(path: Path, content: dict[str, Any], key: str) -> list[str]:
+    """The names under `key`; some signs of KArSL are numbers and stand there as such."""
+    words = content.get(key, [])
+    if not isinstance(words, list) or not all(isinstance(word, str | int | float) for word in words):
+        raise DataError(f"{path}: {key}: found {type(words).__name__}, expected a list of names or numbers; mend it")
+    return [str(word).strip() for word in words]

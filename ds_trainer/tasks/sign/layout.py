@@ -1,0 +1,154 @@
+"""What the keypoints of a clip are: which body part each belongs to, and which one stands in its place in a mirror."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ds_trainer.tasks.sign import mediapipe
+
+
+@dataclass(frozen=True)
+class KeypointLayout:
+    """The meaning of the K keypoints of a clip and of their C features.
+
+    Args:
+        features: what each of the C numbers of a keypoint is; coordinates x, y, z come first.
+        parts: part -> its keypoints, in the order of the model's tokens; every keypoint is in exactly one part.
+        mirror: for each keypoint the one that stands in its place in the mirror image, an involution; None: unknown,
+            and such clips cannot be mirrored.
+        centre: keypoints whose mean is the origin of the body; empty: unknown.
+        scale: two keypoints whose distance is the size of the body; None: unknown.
+        part_roots: part -> the keypoint that is its own origin, such as a hand's wrist.
+    """
+
+    name: str
+    features: tuple[str, ...]
+    parts: dict[str, tuple[int, ...]]
+    mirror: tuple[int, ...] | None = None
+    centre: tuple[int, ...] = ()
+    scale: tuple[int, int] | None = None
+    part_roots: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def num_keypoints(self) -> int:
+        return sum(len(keypoints) for keypoints in self.parts.values())
+
+    @property
+    def num_features(self) -> int:
+        return len(self.features)
+
+    @property
+    def num_coordinates(self) -> int:
+        return sum(feature in ("x", "y", "z") for feature in self.features)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This layout as plain JSON types, which also load with `weights_only=True`."""
+        return {
+            "name": self.name,
+            "features": list(self.features),
+            "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
+            "mirror": None if self.mirror is None else list(self.mirror),
+            "centre": list(self.centre),
+            "scale": None if self.scale is None else list(self.scale),
+            "part_roots": dict(self.part_roots),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "KeypointLayout":
+        """The layout that `to_dict` wrote."""
+        scale = values["scale"]
+        return cls(
+            name=values["name"],
+            features=tuple(values["features"]),
+            parts={part: tuple(keypoints) for part, keypoints in values["parts"].items()},
+            mirror=None if values["mirror"] is None else tuple(values["mirror"]),
+            centre=tuple(values["centre"]),
+            scale=None if scale is None else (scale[0], scale[1]),
+            part_roots=dict(values["part_roots"]),
+        )
+
+
+def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
+    """The layout of clips whose shape is all that is known of them.
+
+    A number of keypoints that no known layout has gives one part without mirror, centre and scale.
+    """
+    features = _FEATURES.get(num_features) or tuple(f"feature_{number}" for number in range(1, num_features + 1))
+    if num_keypoints in _KNOWN:
+        return _KNOWN[num_keypoints](features)
+    return KeypointLayout(f"generic_{num_keypoints}", features, {"all": tuple(range(num_keypoints))})
+
+
+# Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
+_FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
+
+
+def karsl_184(features: tuple[str, ...]) -> KeypointLayout:
+    """The keypoints of the KArSL recordings: 6 of the pose, 136 of the face, the right hand, the left hand."""
+    pose, face, right_hand, left_hand = _consecutive(6, 136, mediapipe.NUM_HAND, mediapipe.NUM_HAND)
+    # All 136 have their partner among the 136, so the mirror loses none.
+    face_mirror = tuple(face[mediapipe.KARSL_FACE.index(mediapipe.FACE_MIRROR[k])] for k in mediapipe.KARSL_FACE)
+    return KeypointLayout(
+        name="karsl_184",
+        features=features,
+        parts={"pose": pose, "face": face, "right_hand": right_hand, "left_hand": left_hand},
+        mirror=(1, 0, 3, 2, 5, 4, *face_mirror, *left_hand, *right_hand),
+        centre=(0, 1),
+        scale=(0, 1),
+        part_roots={"right_hand": right_hand[0], "left_hand": left_hand[0]},
+    )
+
+
+def kinect_20(features: tuple[str, ...]) -> KeypointLayout:
+    """The 20 joints of a Kinect skeleton; even arm joints are the left arm's, odd ones the right arm's.
+
+    Told by motion in isl-kinect30: the hand at 9 moves 1.5 to 2 times as much as that at 8 in all 10 signers. Hands are
+    single joints here, so no part has an origin of its own.
+    """
+    return KeypointLayout(
+        name="kinect_20",
+        features=features,
+        parts={"body": (0, 1, *range(10, 20)), "left_arm": (2, 4, 6, 8), "right_arm": (3, 5, 7, 9)},
+        mirror=(0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 10, 11, 13, 12, 15, 14, 17, 16, 19, 18),
+        centre=(2, 3),
+        scale=(2, 3),
+    )
+
+
+def holistic_75(features: tuple[str, ...]) -> KeypointLayout:
+    """MediaPipe Holistic without the face: 33 of the pose, the left hand, the right hand."""
+    pose, left_hand, right_hand = _consecutive(mediapipe.NUM_POSE, mediapipe.NUM_HAND, mediapipe.NUM_HAND)
+    parts = {"pose": pose, "left_hand": left_hand, "right_hand": right_hand}
+    return _holistic("holistic_75", features, parts, mediapipe.POSE_MIRROR + right_hand + left_hand)
+
+
+def holistic_543(features: tuple[str, ...]) -> KeypointLayout:
+    """All of MediaPipe Holistic: 33 of the pose, 468 of the face, the left hand, the right hand."""
+    pose, face, left_hand, right_hand = _consecutive(
+        mediapipe.NUM_POSE, mediapipe.NUM_FACE, mediapipe.NUM_HAND, mediapipe.NUM_HAND
+    )
+    parts = {"pose": pose, "face": face, "left_hand": left_hand, "right_hand": right_hand}
+    face_mirror = tuple(face[k] for k in mediapipe.FACE_MIRROR[: mediapipe.NUM_FACE])
+    return _holistic("holistic_543", features, parts, mediapipe.POSE_MIRROR + face_mirror + right_hand + left_hand)
+
+
+def _holistic(
+    name: str, features: tuple[str, ...], parts: dict[str, tuple[int, ...]], mirror: tuple[int, ...]
+) -> KeypointLayout:
+    shoulders = (mediapipe.LEFT_SHOULDER, mediapipe.RIGHT_SHOULDER)
+    wrists = {hand: parts[hand][0] for hand in ("left_hand", "right_hand")}
+    return KeypointLayout(name, features, parts, mirror, centre=shoulders, scale=shoulders, part_roots=wrists)
+
+
+def _consecutive(*lengths: int) -> list[tuple[int, ...]]:
+    """Consecutive ranges of keypoints, one for each length."""
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    return [tuple(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
+
+
+_KNOWN: dict[int, Callable[[tuple[str, ...]], KeypointLayout]] = {
+    184: karsl_184,
+    20: kinect_20,
+    75: holistic_75,
+    543: holistic_543,
+}

@@ -1,0 +1,87 @@
+"""What every sign model is, and the pieces that they share.
+
+Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D model width, S signs, N tokens.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ds_trainer.tasks.sign.models.size import ModelSize
+
+
+class SignModel(nn.Module, ABC):
+    """Clips -> logits of signs.
+
+    Args:
+        parts: the keypoints of each body part.
+        num_features: features of a keypoint.
+        num_signs: signs to tell apart.
+        num_frames: the most frames that a clip can have.
+        size: width and depth.
+        dropout: fraction left out in training.
+    """
+
+    @abstractmethod
+    def __init__(
+        self,
+        parts: Sequence[Sequence[int]],
+        num_features: int,
+        num_signs: int,
+        num_frames: int,
+        size: ModelSize,
+        dropout: float,
+    ):
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
+        """Logits float[B, S].
+
+        Args:
+            clips_BTKC: normalised clips, float[B, T, K, C].
+            num_frames_B: int64[B], how many frames of each clip are real; those behind do not change the logits.
+                None: all are.
+        """
+
+
+class PartEmbedding(nn.Module):
+    """One token for each frame and body part: a linear map of the part's keypoints, plus what the part is."""
+
+    def __init__(self, parts: Sequence[Sequence[int]], num_features: int, width: int):
+        super().__init__()
+        self.parts = [list(part) for part in parts]
+        self.maps = nn.ModuleList(nn.Linear(len(part) * num_features, width) for part in self.parts)
+        self.part_PD = nn.Parameter(0.02 * torch.randn(len(self.parts), width))
+
+    def forward(self, clips_BTKC: Tensor) -> Tensor:
+        """Tokens float[B, P, T, D]."""
+        tokens = [
+            to_token(clips_BTKC[:, :, part].flatten(2)) for part, to_token in zip(self.parts, self.maps, strict=True)
+        ]
+        return torch.stack(tokens, dim=1) + self.part_PD[:, None]
+
+
+class AttentionPooling(nn.Module):
+    """The mean of tokens, weighted by a learned score of each."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, tokens_BND: Tensor, is_padding_BN: Tensor | None = None) -> Tensor:
+        """float[B, D]; tokens marked as padding get no weight."""
+        score_BN = self.score(tokens_BND).squeeze(-1)
+        if is_padding_BN is not None:
+            score_BN = score_BN.masked_fill(is_padding_BN, float("-inf"))
+        pooled_BD: Tensor = (score_BN.softmax(-1)[:, None] @ tokens_BND).squeeze(1)
+        return pooled_BD
+
+
+def padding(num_frames_B: Tensor | None, num_frames: int) -> Tensor | None:
+    """bool[B, T], true for frames behind each clip's end; None where no clip has any."""
+    if num_frames_B is None:
+        return None
+    return torch.arange(num_frames, device=num_frames_B.device) >= num_frames_B[:, None]

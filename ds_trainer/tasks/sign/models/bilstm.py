@@ -1,0 +1,59 @@
+"""A bidirectional LSTM over frames, pooled by attention: the baseline of the field.
+
+Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D model width, S signs.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from ds_trainer.tasks.sign.models.base import AttentionPooling, PartEmbedding, SignModel, padding
+from ds_trainer.tasks.sign.models.size import ModelSize
+
+
+class BiLSTM(SignModel):
+    """The body parts of a frame as one vector, an LSTM in both directions, attention pooling, a linear map to signs."""
+
+    def __init__(
+        self,
+        parts: Sequence[Sequence[int]],
+        num_features: int,
+        num_signs: int,
+        num_frames: int,
+        size: ModelSize,
+        dropout: float,
+    ):
+        super().__init__(parts, num_features, num_signs, num_frames, size, dropout)
+        width = size.width
+        self.embedding = PartEmbedding(parts, num_features, width)
+        self.to_frame = nn.Sequential(nn.Linear(len(parts) * width, width), nn.LayerNorm(width), nn.GELU())
+        self.lstm = nn.LSTM(
+            width,
+            width,
+            num_layers=size.num_layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if size.num_layers > 1 else 0.0,
+        )
+        self.norm = nn.LayerNorm(2 * width)
+        self.pooling = AttentionPooling(2 * width)
+        self.dropout = nn.Dropout(dropout)
+        self.to_logits = nn.Linear(2 * width, num_signs)
+
+    def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
+        tokens_BPTD = self.embedding(clips_BTKC)
+        frames_BTD = self.dropout(self.to_frame(tokens_BPTD.transpose(1, 2).flatten(2)))
+        states_BTD = self.norm(self._through_lstm(frames_BTD, num_frames_B))
+        pooled_BD = self.pooling(states_BTD, padding(num_frames_B, clips_BTKC.shape[1]))
+        logits_BS: Tensor = self.to_logits(self.dropout(pooled_BD))
+        return logits_BS
+
+    def _through_lstm(self, frames_BTD: Tensor, num_frames_B: Tensor | None) -> Tensor:
+        if num_frames_B is None:
+            states_BTD: Tensor = self.lstm(frames_BTD)[0]
+            return states_BTD
+        # Packed, the backward direction begins at each clip's last real frame. The lengths are read on the CPU: a sync.
+        packed = pack_padded_sequence(frames_BTD, num_frames_B.cpu(), batch_first=True, enforce_sorted=False)
+        states_BTD, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames_BTD.shape[1])
+        return states_BTD

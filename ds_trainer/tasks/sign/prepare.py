@@ -1,0 +1,138 @@
+"""From whatever `--data` names to a clip store: found by content, prepared once, shared by all ranks of a machine."""
+
+import argparse
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from ds_trainer.errors import DataError
+from ds_trainer.problems import nearest_name
+from ds_trainer.progress import log, start_log, with_bar
+from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
+from ds_trainer.tasks.sign.labels import load_labels
+from ds_trainer.tasks.sign.readers import Reader, default, find_reader
+from ds_trainer.tasks.sign.store import STORE_VERSION, ClipStore, is_store
+from ds_trainer.tasks.sign.store_writer import write_store
+
+DEFAULT_DATA = "default"
+
+
+def resolve_store(data: str | Path, labels: Path | None, stores_dir: Path, progress: Progress = no_progress) -> Path:
+    """The folder of the clip store for `data`, prepared if it was not yet.
+
+    Several processes may call this at once, before any process group exists: the first prepares, the others wait.
+
+    Args:
+        data: `default`, a clip store, or a file or folder of a format in `readers`.
+        labels: a file with the names of the signs, in place of those that the data has.
+        stores_dir: where stores are kept, one for each state of the source.
+
+    Raises:
+        DataError: the source is missing, unknown or damaged, or the store cannot be written.
+    """
+    reader: Reader
+    if str(data) == DEFAULT_DATA:
+        reader, path = default, default.find()
+    else:
+        path = _existing(Path(data))
+        if is_store(path):
+            if labels is not None:
+                raise DataError(
+                    f"--labels {labels}: {path} is a prepared store whose names are fixed; "
+                    "leave --labels out, or prepare the original data with it"
+                )
+            return path
+        reader = find_reader(path)
+    name = DEFAULT_DATA if reader is default else path.resolve().stem
+    store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels)
+    store_dir = stores_dir / store_name
+    if not is_store(store_dir):
+        _prepare(reader, path, labels, store_dir, progress)
+    return store_dir
+
+
+def _prepare(reader: Reader, path: Path, labels: Path | None, store_dir: Path, progress: Progress) -> None:
+    """Prepare the store unless another process did so while this one waited."""
+    try:
+        store_dir.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(store_dir.parent / f".{store_dir.name}.lock"):
+            if is_store(store_dir):
+                return
+            # The lock says that nobody is at work: what lies here was left by a process that was killed.
+            for left_over in store_dir.parent.glob(f".{store_dir.name}.*.partial"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            write_store(store_dir, _named(reader.read(path), labels), progress)
+    except OSError as error:
+        raise DataError(
+            f"{store_dir.parent}: cannot be written ({error}), expected a folder for clip stores; choose a writable one"
+        ) from error
+
+
+def _named(source: ClipSource, labels: Path | None) -> ClipSource:
+    if labels is None:
+        return source
+    names = load_labels(labels).names
+    if len(names) < source.num_signs:
+        raise DataError(
+            f"{labels}: found {len(names)} names, expected at least {source.num_signs}, one for each sign of "
+            f"{source.name}; add the missing ones in the order of the signs"
+        )
+    return replace(source, sign_names=names)
+
+
+def _fingerprint(reader: Reader, path: Path, labels: Path | None) -> str:
+    """12 hexadecimal digits that change when the source does; only names, sizes and times are looked at."""
+    try:
+        states = [
+            (str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in reader.files(path)
+            if file.exists()
+        ]
+        names = labels.read_bytes().hex() if labels is not None else ""
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its path and rights") from error
+    facts = [reader.FORMAT, reader.VERSION, STORE_VERSION, states, names]
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()
+
+
+def _existing(path: Path) -> Path:
+    if path.exists():
+        return path
+    found = next((parent for parent in path.parents if parent.exists()), Path("."))
+    missing = path.parts[len(found.parts)] if found != Path(".") else path.parts[0]
+    siblings = [sibling.name for sibling in found.iterdir()] if found.is_dir() else []
+    remedy = nearest_name(missing, siblings[:200]) if siblings else "the folder is empty"
+    raise DataError(f"--data {path}: missing, expected a file or folder, or {DEFAULT_DATA!r}; in {found}: {remedy}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of launch/prepare.py; training prepares by itself what is not prepared yet.
+
+    Returns:
+        The exit status: 0, or 2 for what the user can mend.
+    """
+    parser = argparse.ArgumentParser(
+        prog="launch/prepare.py", description="Turn clips of any known format into a clip store, checking each of them."
+    )
+    parser.add_argument("--data", required=True, metavar="PATH", help=f"a file or folder of clips, or {DEFAULT_DATA}")
+    parser.add_argument("--labels", type=Path, metavar="PATH", help="names of the signs, one a line, or the KArSL labels")
+    parser.add_argument(
+        "--stores_dir", type=Path, default=Path("data/stores"), metavar="PATH", help="default: %(default)s"
+    )
+    arguments = parser.parse_args(argv)
+    start_log()
+    try:
+        store_dir = resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar)
+        store = ClipStore.open(store_dir)
+    except DataError as error:
+        for problem in error.problems:
+            log.error(f"error: {problem}")
+        return 2
+    log.info(f"{store_dir}: {len(store)} clips, {len(store.sign_names)} signs, {len(store.signer_names)} signers")
+    return 0

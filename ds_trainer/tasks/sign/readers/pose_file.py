@@ -1,0 +1,83 @@
+"""Reads one .pose file of MediaPipe Holistic landmarks into the 184 keypoints of the KArSL layout."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign import mediapipe
+
+VERSION = 1
+
+_POSE_POINTS = tuple(f"{side}_{joint}" for joint in ("SHOULDER", "ELBOW", "WRIST") for side in ("LEFT", "RIGHT"))
+_FACE_POINTS = tuple(str(landmark) for landmark in mediapipe.KARSL_FACE)
+
+
+def read_pose(path: Path) -> tuple[NDArray[np.float32], float]:
+    """The frames [T, 184, 4] of the first person in a .pose file, and its frames per second.
+
+    x and y are fractions of the larger image side, so that the aspect is kept. z comes from MediaPipe as a fraction of
+    the image's width and pose-format leaves it so; it gets the same unit, and the shoulders' depth as its origin,
+    because the origin in a file is arbitrary (250 in the recordings of spoken-to-signed).
+
+    Raises:
+        DataError: the file is damaged, holds no person, or lacks landmarks; or pose-format is not installed.
+    """
+    pose = _load(path)
+    points = _points(path, pose.header)
+    data, confidence = np.ma.getdata(pose.body.data), np.ma.getdata(pose.body.confidence)
+    if data.ndim != 4 or data.shape[1] < 1 or data.shape[3] < 3:
+        raise DataError(f"{path}: found shape {data.shape}, expected [frames, people, points, 3]; extract it again")
+    width, height = pose.header.dimensions.width, pose.header.dimensions.height
+    if min(width, height) < 1:
+        raise DataError(f"{path}: found an image of {width} x {height}, expected its size in pixels; extract it again")
+    coordinates_TKC = data[:, 0, points, :3].astype(np.float64)
+    # Confidences that were interpolated in time reach a little beyond 0 and 1.
+    visibility_TK = np.clip(confidence[:, 0, points], 0.0, 1.0)
+    is_present_TK = visibility_TK > 0
+    coordinates_TKC[..., 2] = (coordinates_TKC[..., 2] - _shoulder_depth(coordinates_TKC, is_present_TK)) * width
+    frames_TKC = np.concatenate([coordinates_TKC / max(width, height), visibility_TK[..., None]], axis=-1)
+    return np.where(is_present_TK[..., None], frames_TKC, 0.0).astype(np.float32), float(pose.body.fps)
+
+
+def _shoulder_depth(coordinates_TKC: NDArray[np.float64], is_present_TK: NDArray[np.bool_]) -> float:
+    depths = coordinates_TKC[:, :2, 2][is_present_TK[:, :2]]
+    return float(depths.mean()) if depths.size else 0.0
+
+
+def _load(path: Path) -> Any:
+    try:
+        from pose_format import Pose
+    except ImportError as error:
+        raise DataError(f"{path}: .pose files need pose-format; pip install ds-trainer[demo]") from error
+    try:
+        return Pose.read(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing, expected by the index; copy it too or remove its line") from error
+    except (OSError, struct.error, ValueError, IndexError, TypeError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}), expected a whole .pose file; copy it again") from error
+
+
+def _points(path: Path, header: Any) -> list[int]:
+    """Where the 184 keypoints stand among the points of the file, found by name: their order there does not matter."""
+    wanted = [("POSE_LANDMARKS", _POSE_POINTS), ("FACE_LANDMARKS", _FACE_POINTS)]
+    positions: dict[str, dict[str, int]] = {}
+    start = 0
+    for component in header.components:
+        positions[component.name] = {name: start + number for number, name in enumerate(component.points)}
+        start += len(component.points)
+    for hand in ("RIGHT_HAND_LANDMARKS", "LEFT_HAND_LANDMARKS"):
+        wanted.append((hand, tuple(positions.get(hand, {}))[: mediapipe.NUM_HAND]))
+    found = [positions.get(component, {}).get(name) for component, names in wanted for name in names]
+    points = [point for point in found if point is not None]
+    num_wanted = len(_POSE_POINTS) + len(_FACE_POINTS) + 2 * mediapipe.NUM_HAND
+    if len(points) != num_wanted:
+        have = ", ".join(f"{component.name} {len(component.points)}" for component in header.components)
+        raise DataError(
+            f"{path}: found {have}, of which {len(points)} of the {num_wanted} landmarks of the KArSL layout; "
+            "extract it again with MediaPipe Holistic and refined face landmarks (478)"
+        )
+    return points

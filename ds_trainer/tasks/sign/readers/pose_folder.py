@@ -1,0 +1,83 @@
+"""A folder of .pose files with an index: a csv file with the columns path and sign, and optionally signer and split."""
+
+import csv
+from pathlib import Path
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.clips import ClipSource, RawClip
+from ds_trainer.tasks.sign.readers import pose_file
+
+FORMAT = "a folder of .pose files with index.csv (columns path, sign, and optionally signer, split)"
+VERSION = pose_file.VERSION
+
+SIGN_COLUMNS = ("sign", "words", "label", "gloss")
+Row = dict[str, str]
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` has .pose files and one index."""
+    return path.is_dir() and _index_path(path) is not None and any(path.rglob("*.pose"))
+
+
+def files(path: Path) -> list[Path]:
+    """All .pose files, and the index."""
+    index_path = _index_path(path)
+    return sorted(path.rglob("*.pose")) + ([index_path] if index_path else [])
+
+
+def read(path: Path) -> ClipSource:
+    """The clips that the index lists, in its order."""
+    index_path = _index_path(path)
+    assert index_path is not None, "read() follows recognises()"
+    rows = read_index(index_path)
+    column = next((column for column in SIGN_COLUMNS if rows and column in rows[0]), None)
+    if column is None or "path" not in rows[0]:
+        found = ", ".join(rows[0]) if rows else "no rows"
+        raise DataError(
+            f"{index_path}: found {found}, expected the columns path and one of {', '.join(SIGN_COLUMNS)}; add them"
+        )
+    # Numbered in the order in which they first appear.
+    names = list(dict.fromkeys(row[column] for row in rows))
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    clips = (
+        read_clip(path, row["path"], numbers[row[column]], row.get("signer") or "unknown", row.get("split") or "")
+        for row in rows
+    )
+    return ClipSource(str(path), len(rows), len(names), clips, names)
+
+
+def read_index(index_path: Path) -> list[Row]:
+    """The rows of an index.
+
+    Raises:
+        DataError: it cannot be read as csv, or a row has too few or too many values.
+    """
+    try:
+        with open(index_path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, restkey="", restval=None))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{index_path}: cannot be read ({error}), expected csv in UTF-8; save it again") from error
+    uneven = [number for number, row in enumerate(rows, start=2) if "" in row or None in row.values()]
+    if uneven:
+        raise DataError(
+            f"{index_path}: line {uneven[0]}: found more or fewer values than columns, expected one each "
+            f"({len(uneven)} such lines); mend them"
+        )
+    return rows
+
+
+def read_clip(folder: Path, name: str, sign: int, signer: str, split: str) -> RawClip | DataError:
+    """One clip of an index, or why it cannot be read; `name` is its path within `folder`."""
+    try:
+        frames, _fps = pose_file.read_pose(folder / name)
+    except DataError as error:
+        return error
+    return RawClip(frames, sign, signer, split, name, str(folder / name))
+
+
+def _index_path(path: Path) -> Path | None:
+    """`index.csv`, or the only csv file of the folder."""
+    tables = sorted(path.glob("*.csv"))
+    if path / "index.csv" in tables:
+        return path / "index.csv"
+    return tables[0] if len(tables) == 1 else None

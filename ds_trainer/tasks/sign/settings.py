@@ -1,0 +1,87 @@
+"""What can be chosen about the signs, the clips and the model."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator, model_validator
+
+from ds_trainer.problems import nearest_name
+from ds_trainer.settings import NameList, TaskSettings, setting
+from ds_trainer.tasks.sign.models import MODELS
+from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.splits import SIGNER_PREFIX
+
+_DATA, _MODEL, _AUGMENTATION = "data", "model", "augmentation (training only)"
+
+
+class SignSettings(TaskSettings):
+    """Flags of the sign task."""
+
+    data: str = setting(
+        "default",
+        _DATA,
+        "a clip store, a file or folder of clips, or default: 26 fingerspelled letters in 16 languages",
+    )
+    labels: Path | None = setting(
+        None, _DATA, "names of the signs: a text file of one a line, or the KArSL labels file"
+    )
+    signers: NameList = setting((), _DATA, "the only signers to use, separated by commas")
+    selected_signs_from: int | None = setting(None, _DATA, "number of the first sign to use, from 1", ge=1)
+    selected_signs_to: int | None = setting(None, _DATA, "number of the last sign to use, itself included", ge=1)
+    split: str = setting(
+        "auto",
+        _DATA,
+        "what is held out for the test: own (as the data comes), signer:NAME[,NAME] (these signers), random; "
+        "auto: own, or else the last signer",
+    )
+    val_by: Literal["auto", "clip", "signer"] = setting(
+        "auto",
+        _DATA,
+        "whether validation takes clips of every training signer or all clips of some; auto: signer if the test "
+        "signers are unseen and there are at least three others",
+    )
+    val_fraction: float = setting(0.15, _DATA, "fraction of the training clips, or signers, that validate", gt=0, lt=1)
+    stores_dir: Path = setting(Path("data/stores"), _DATA, "where prepared clips are kept", is_identity=False)
+
+    model: str = setting("st_transformer", _MODEL, f"one of {', '.join(MODELS)}")
+    model_size: str = setting(
+        "s_4_6", _MODEL, "HEAD_HEADS_LAYERS: head size t, s, m or l (16, 32, 64, 128), attention heads, layers"
+    )
+    dropout: float = setting(0.3, _MODEL, "fraction of activations left out in training", ge=0, lt=1)
+    num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2)
+
+    mirror_fraction: float = setting(
+        0.5, _AUGMENTATION, "fraction of clips mirrored, left and right swapped", ge=0, le=1
+    )
+    max_rotation_degrees: float = setting(
+        10.0, _AUGMENTATION, "largest rotation in the image plane, degrees", ge=0, le=180
+    )
+    max_scale_fraction: float = setting(0.1, _AUGMENTATION, "largest growth or shrinking, as a fraction", ge=0, lt=1)
+    max_shift: float = setting(0.1, _AUGMENTATION, "largest shift along each axis, in widths of the shoulders", ge=0)
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_known(cls, name: str) -> str:
+        if name not in MODELS:
+            raise ValueError(nearest_name(name, MODELS))
+        return name
+
+    @field_validator("model_size")
+    @classmethod
+    def _size_has_its_form(cls, text: str) -> str:
+        ModelSize.parse(text)
+        return text
+
+    @field_validator("split")
+    @classmethod
+    def _split_is_known(cls, rule: str) -> str:
+        if rule not in ("auto", "own", "random") and not rule.startswith(SIGNER_PREFIX):
+            raise ValueError("expected auto, own, random or signer:NAME[,NAME]")
+        return rule
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> "SignSettings":
+        first, last = self.selected_signs_from or 1, self.selected_signs_to
+        if last is not None and first > last:
+            raise ValueError(f"selected_signs_from {first} lies behind selected_signs_to {last}; swap them")
+        return self

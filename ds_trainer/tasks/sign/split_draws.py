@@ -1,0 +1,102 @@
+"""Draws the clips of each split: by what the data says, by signer, or by chance, the same for the same seed."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.store import ClipStore
+
+Clips = NDArray[np.int64]
+"""Positions of clips, or of signs, in a store."""
+
+TEST_FRACTION = 0.2
+"""Of the clips of each sign, in a random split."""
+
+SIGNER_PREFIX = "signer:"
+
+# Test and validation draw from random numbers of their own, so that a change to one leaves the other as it is.
+_TEST_STREAM, _VALIDATION_STREAM = 1, 2
+
+
+def is_of(store: ClipStore, signers: Sequence[str]) -> NDArray[np.bool_]:
+    """For each clip of the store whether it is of one of the signers."""
+    return np.isin(store.signer, [store.signer_names.index(name) for name in signers])
+
+
+def signers_of(store: ClipStore, clips: Clips) -> list[str]:
+    """The names of the signers of some clips, sorted."""
+    return [store.signer_names[signer] for signer in np.unique(store.signer[clips])]
+
+
+def named_signers(split: str) -> list[str]:
+    """The signers that `signer:NAME[,NAME]` names."""
+    return [name.strip() for name in split.removeprefix(SIGNER_PREFIX).split(",") if name.strip()]
+
+
+def resolve_split(store: ClipStore, split: str, selected: Clips) -> str:
+    """What `auto` stands for with the selected clips."""
+    if split != "auto":
+        return split
+    if (store.split[selected] == SPLITS.index("test")).any():
+        return "own"
+    signers = signers_of(store, selected)
+    return SIGNER_PREFIX + signers[-1] if len(signers) > 1 else "random"
+
+
+def split_by(store: ClipStore, split: str, selected: Clips, seed: int) -> tuple[Clips, Clips, Clips]:
+    """Training, validation and test clips; validation is empty unless the data brings it."""
+    is_val = np.zeros(len(selected), dtype=bool)
+    if split == "own":
+        codes = store.split[selected]
+        is_val, is_test = codes == SPLITS.index("val"), codes == SPLITS.index("test")
+    elif split == "random":
+        rng = np.random.default_rng([seed, _TEST_STREAM])
+        is_test = np.isin(selected, _stratified(store.sign, selected, TEST_FRACTION, rng))
+    else:
+        is_test = is_of(store, named_signers(split))[selected]
+    return selected[~is_val & ~is_test], selected[is_val], selected[is_test]
+
+
+def draw_validation(
+    store: ClipStore, train: Clips, test: Clips, val_by: str, val_fraction: float, seed: int
+) -> tuple[Clips, Clips]:
+    """Training and validation clips, the latter taken out of `train`.
+
+    Args:
+        val_by: `signer`, `clip`, or `auto`: signers when those in test are unseen and at least three train.
+        val_fraction: of the training signers or clips.
+    """
+    rng = np.random.default_rng([seed, _VALIDATION_STREAM])
+    signers = np.unique(store.signer[train])
+    if val_by == "auto":
+        is_unseen = not np.isin(store.signer[test], signers).any()
+        val_by = "signer" if is_unseen and len(signers) >= 3 else "clip"
+    if val_by == "signer":
+        # All but one at most; with a single signer none is left, which is reported as an empty split.
+        num_signers = min(max(1, round(val_fraction * len(signers))), len(signers) - 1)
+        drawn = rng.permutation(signers)[: max(num_signers, 0)]
+        is_val = np.isin(store.signer[train], drawn)
+    else:
+        is_val = np.isin(train, _stratified(store.sign, train, val_fraction, rng))
+    return train[~is_val], train[is_val]
+
+
+def _stratified(sign: NDArray[np.int64], clips: Clips, fraction: float, rng: np.random.Generator) -> Clips:
+    """About `fraction` of the clips of each sign, and of all clips together; at least one, but never all of a sign.
+
+    Fractions of a clip carry over from sign to sign, so that many signs of few clips also give their share.
+    """
+    shuffled = rng.permutation(clips)
+    by_sign = [shuffled[sign[shuffled] == one] for one in np.unique(sign[shuffled])]
+    drawn = clips[:0]
+    owed = 0.0
+    for of_sign in by_sign:
+        owed += fraction * len(of_sign)
+        num_drawn = min(int(owed + 1e-9), math.ceil(fraction * len(of_sign)), len(of_sign) - 1)
+        owed -= num_drawn
+        drawn = np.append(drawn, of_sign[:num_drawn])
+    most = max(by_sign, key=len, default=drawn)
+    return most[:1] if not len(drawn) and len(most) > 1 else drawn

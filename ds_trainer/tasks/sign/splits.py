@@ -1,0 +1,181 @@
+"""Which clips train, which validate and which test: pure functions of the store, the settings and the seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds_trainer.errors import DataError
+from ds_trainer.problems import nearest_name
+from ds_trainer.tasks.sign.split_draws import (
+    SIGNER_PREFIX,
+    Clips,
+    draw_validation,
+    is_of,
+    named_signers,
+    resolve_split,
+    signers_of,
+    split_by,
+)
+from ds_trainer.tasks.sign.store import ClipStore
+
+__all__ = ["SIGNER_PREFIX", "SplitRule", "Splits", "make_splits"]
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How to split, as the run settings say it.
+
+    Args:
+        split: `own`: as the data comes; `random`; `signer:NAME[,NAME]`: these signers are the test split; `auto`: own
+            where the data has one, else the last signer is left out, else (one signer) random.
+        val_by: whether validation takes whole signers or clips of each sign from the training split; `auto`: signers
+            when those in test are unseen and at least three train. A validation split of the data is used as it is.
+        val_fraction: of the training signers or clips.
+        signers: the only ones to use; None: all.
+        signs_from, signs_to: numbers of the first and last sign to use, inclusive; None: no limit.
+    """
+
+    split: str = "auto"
+    val_by: Literal["auto", "clip", "signer"] = "auto"
+    val_fraction: float = 0.15
+    signers: Sequence[str] | None = None
+    signs_from: int | None = None
+    signs_to: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Clips of the store by split, ascending, and the classes that they have.
+
+    Args:
+        sign_of_class: for each class of the model an index into the store's `sign_names`: only selected signs are
+            classes.
+        sign_numbers: the number of each class's sign in the data, for messages.
+        notices: what the log must say about these splits.
+    """
+
+    train: Clips
+    val: Clips
+    test: Clips
+    sign_of_class: Clips
+    sign_numbers: list[int]
+    notices: list[str] = field(default_factory=list)
+
+
+def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
+    """Split the clips of a store.
+
+    Raises:
+        DataError: with all that is impossible: an unknown split or signer, a range without clips, an empty split, or a
+            signer on both sides of a split that claims otherwise.
+    """
+    problems = _impossible(store, rule)
+    if problems:
+        raise DataError(problems)
+    is_selected = _is_in_range(store, rule)[store.sign]
+    if rule.signers is not None:
+        is_selected &= is_of(store, rule.signers)
+    selected = np.flatnonzero(is_selected)
+    split = resolve_split(store, rule.split, selected)
+    train, val, test = split_by(store, split, selected, rule.seed)
+    if not len(val):
+        train, val = draw_validation(store, train, test, rule.val_by, rule.val_fraction, rule.seed)
+    problems = _problems_of(store, split, train, val, test)
+    if problems:
+        raise DataError(problems)
+    sign_of_class = np.unique(store.sign[selected])
+    numbers = [store.sign_numbers[sign] for sign in sign_of_class]
+    notices = _range_notices(rule, numbers) + _split_notices(store, split, train, test)
+    notices += _untrained_notices(store, sign_of_class, train)
+    return Splits(train, val, test, sign_of_class, numbers, notices)
+
+
+def _is_in_range(store: ClipStore, rule: SplitRule) -> NDArray[np.bool_]:
+    """For each sign of the store whether the rule selects it."""
+    numbers = np.array(store.sign_numbers)
+    first = numbers[0] if rule.signs_from is None else rule.signs_from
+    last = numbers[-1] if rule.signs_to is None else rule.signs_to
+    is_in_range: NDArray[np.bool_] = (numbers >= first) & (numbers <= last)
+    return is_in_range
+
+
+def _impossible(store: ClipStore, rule: SplitRule) -> list[str]:
+    """What the rule asks for that the store does not have."""
+    problems = []
+    named = {"--signers": list(rule.signers or [])}
+    if rule.split.startswith(SIGNER_PREFIX):
+        named["--split"] = named_signers(rule.split)
+    elif rule.split not in ("auto", "own", "random"):
+        problems.append(f"--split: found {rule.split!r}, expected auto, own, random or signer:NAME; change it")
+    elif rule.split == "own" and not store.split.any():
+        problems.append("--split: found own, but the data brings no split; expected random or signer:NAME")
+    for setting, names in named.items():
+        for name in sorted(set(names) - set(store.signer_names)):
+            remedy = nearest_name(name, store.signer_names)
+            problems.append(f"{setting}: found signer {name!r}, expected one of the data's; {remedy}")
+    if not _is_in_range(store, rule).any():
+        wanted = f"--selected_signs_from {rule.signs_from} --selected_signs_to {rule.signs_to}"
+        exist = f"{store.sign_numbers[0]}..{store.sign_numbers[-1]}"
+        problems.append(f"{wanted}: found no sign with clips in this range, expected one within {exist}; change it")
+    return problems
+
+
+def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:
+    """What makes the three splits unusable."""
+    remedies = {
+        "train": (train, "choose other --split, --signers or signs"),
+        "val": (val, "change --val_by or --val_fraction, or give more training signers and clips"),
+        "test": (test, "choose other --split, --signers or signs"),
+    }
+    problems = [
+        f"--split {split}: found no clip in the {name} split, expected at least one; {remedy}"
+        for name, (clips, remedy) in remedies.items()
+        if not len(clips)
+    ]
+    shared = _shared_signers(store, np.concatenate([train, val]), test)
+    if split == "own" and store.claims_unseen_signers and shared:
+        problems.append(
+            f"--split own: found {_listed(shared)} in training and in test, expected unseen signers as the data "
+            f"claims; mend the data or give --split {SIGNER_PREFIX}{shared[0]}"
+        )
+    return problems
+
+
+def _shared_signers(store: ClipStore, clips: Clips, others: Clips) -> list[str]:
+    return sorted(set(signers_of(store, clips)) & set(signers_of(store, others)))
+
+
+def _listed(names: Sequence[object]) -> str:
+    shown = ", ".join(str(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _range_notices(rule: SplitRule, numbers: Sequence[int]) -> list[str]:
+    first = 1 if rule.signs_from is None else rule.signs_from
+    if rule.signs_to is None or rule.signs_to - first + 1 <= len(numbers):
+        return []
+    return [
+        f"signs {first}..{rule.signs_to} are selected, of which {len(numbers)} exist here "
+        f"(numbers {numbers[0]}..{numbers[-1]}): training on those"
+    ]
+
+
+def _split_notices(store: ClipStore, split: str, train: Clips, test: Clips) -> list[str]:
+    shared = _shared_signers(store, train, test)
+    if split == "random":
+        return [
+            "the split is random: the same people are in training and test, so results flatter; "
+            f"--split {SIGNER_PREFIX}NAME measures unseen signers"
+        ]
+    if shared:
+        return [f"{_listed(shared)}: in training and in test, so results hold for signers who are known"]
+    return [f"unseen signers in test: {_listed(signers_of(store, test))}"]
+
+
+def _untrained_notices(store: ClipStore, sign_of_class: Clips, train: Clips) -> list[str]:
+    untrained = [store.sign_names[sign] for sign in np.setdiff1d(sign_of_class, store.sign[train])]
+    return [f"{_listed(untrained)}: no training clips, so never recognised"] if untrained else []

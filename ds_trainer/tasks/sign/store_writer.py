@@ -1,0 +1,208 @@
+"""Writes a clip store: each clip is checked, memory does not grow with their number, only a whole store appears."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, Progress, RawClip, no_progress
+from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.store import FRAMES_FILE, INDEX_FILE, NAMES_FILE, STORE_VERSION
+
+MAX_PROBLEMS_SHOWN = 10
+
+
+def write_store(store_dir: Path, source: ClipSource, progress: Progress = no_progress) -> None:
+    """Write the clips of `source` as a clip store into the new folder `store_dir`.
+
+    It is written aside and renamed when it is whole and on disk: whoever sees the folder sees a complete store.
+
+    Raises:
+        DataError: with the problems of all clips, or because the folder exists or cannot be written.
+    """
+    if store_dir.exists():
+        raise DataError(f"{store_dir}: exists already, expected a new folder; delete it or choose another")
+    partial_dir: Path | None = None
+    try:
+        store_dir.parent.mkdir(parents=True, exist_ok=True)
+        partial_dir = Path(tempfile.mkdtemp(prefix=f".{store_dir.name}.", suffix=".partial", dir=store_dir.parent))
+        partial_dir.chmod(0o755)  # mkdtemp's folder is private; a store may be shared
+        _write_files(partial_dir, source, progress)
+        _sync(partial_dir)
+        partial_dir.rename(store_dir)
+        _sync(store_dir.parent)
+    except OSError as error:
+        raise DataError(
+            f"{store_dir}: the clip store cannot be written ({error}); expected a writable folder with enough space: "
+            "free some or choose another folder"
+        ) from error
+    finally:
+        if partial_dir is not None:
+            shutil.rmtree(partial_dir, ignore_errors=True)
+
+
+class _Index:
+    """What is kept of each clip while frames are streamed to disk: a few numbers and names."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.sign_numbers: list[int] = []
+        self.signers: list[str] = []
+        self.splits: list[int] = []
+        self.clip_ids: list[str] = []
+
+    def add(self, clip: RawClip) -> None:
+        self.lengths.append(len(clip.frames))
+        self.sign_numbers.append(clip.sign)
+        self.signers.append(clip.signer)
+        self.splits.append(SPLITS.index(clip.split))
+        self.clip_ids.append(clip.clip_id)
+
+
+class _FramesFile:
+    """An .npy file that grows: numpy's header leaves room for its first length to be filled in at the end."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._num_frames = 0
+        self.shape_KC: tuple[int, ...] | None = None
+
+    def append(self, frames_TKC: NDArray[np.float32]) -> None:
+        if self.shape_KC is None:
+            self.shape_KC = frames_TKC.shape[1:]
+            self._write_header()
+        self._file.write(frames_TKC.data)
+        self._hash.update(frames_TKC.data)
+        self._num_frames += len(frames_TKC)
+
+    def finish(self) -> str:
+        """Fill in the header, bring the file to disk and give the hash of the frames."""
+        self._file.seek(0)
+        self._write_header()
+        _flush(self._file)
+        return self._hash.hexdigest()
+
+    def _write_header(self) -> None:
+        shape = (self._num_frames, *(self.shape_KC or ()))
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> None:
+    index, problems = _Index(), []
+    with open(partial_dir / FRAMES_FILE, "wb") as file:
+        frames_file = _FramesFile(file)
+        for clip in progress(source.clips, source.num_clips, f"preparing {source.name}"):
+            found = clip.problems if isinstance(clip, DataError) else _problems_of(clip, frames_file.shape_KC, source)
+            problems += found
+            if not problems:
+                frames_file.append(_as_float32(clip.frames))
+                index.add(clip)
+        if problems:
+            raise DataError(_shortened(problems))
+        if frames_file.shape_KC is None:
+            raise DataError(f"{source.name}: found no clips, expected at least one; check that the data is complete")
+        frames_hash = frames_file.finish()
+    num_keypoints, num_features = frames_file.shape_KC
+    names, arrays = _index_of(index, source)
+    digest = hashlib.blake2b(frames_hash.encode(), digest_size=16)
+    for array in arrays.values():
+        digest.update(array.tobytes())
+    names["layout"] = layout_for(num_keypoints, num_features).to_dict()
+    digest.update(json.dumps(names, sort_keys=True).encode())
+    names |= {"source": source.name, "fingerprint": digest.hexdigest(), "store_version": STORE_VERSION}
+    with open(partial_dir / INDEX_FILE, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        _flush(file)
+    with open(partial_dir / NAMES_FILE, "wb") as file:
+        file.write(json.dumps(names, ensure_ascii=False, indent=1).encode())
+        _flush(file)
+
+
+def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The names and the arrays of a store; signs without a clip are left out."""
+    sign_numbers, sign = np.unique(index.sign_numbers, return_inverse=True)
+    signer_names, signer = np.unique(index.signers, return_inverse=True)
+    names = {
+        "sign_numbers": sign_numbers.tolist(),
+        "sign_names": [source.sign_names[n - 1] if source.sign_names else str(n) for n in sign_numbers.tolist()],
+        "signer_names": signer_names.tolist(),
+        "fps": source.fps,
+        "claims_unseen_signers": source.claims_unseen_signers,
+    }
+    arrays: dict[str, NDArray[Any]] = {
+        "offsets": np.concatenate([[0], np.cumsum(index.lengths)]).astype(np.int64),
+        "sign": sign.astype(np.int64),
+        "signer": signer.astype(np.int64),
+        "split": np.array(index.splits, dtype=np.int8),
+        "clip_ids": np.array(index.clip_ids, dtype=np.str_),
+    }
+    return names, arrays
+
+
+def _problems_of(clip: RawClip, shape_KC: tuple[int, ...] | None, source: ClipSource) -> list[str]:
+    """What is wrong with a clip.
+
+    Args:
+        shape_KC: the number of keypoints and features of the clips before it; None for the first.
+    """
+    where = f"{clip.origin}: clip {clip.clip_id}"
+    problems = []
+    if not 1 <= clip.sign <= source.num_signs:
+        problems.append(f"{where}: found sign {clip.sign}, expected 1..{source.num_signs}; mend its label")
+    if clip.split not in SPLITS:
+        problems.append(f"{where}: found split {clip.split!r}, expected train, val, test or none; mend its split")
+    frames = clip.frames
+    if frames.ndim != 3 or frames.dtype.kind not in "fiu" or 0 in frames.shape[1:]:
+        found = f"{frames.dtype} of shape {frames.shape}"
+        return [*problems, f"{where}: found {found}, expected numbers [frames, keypoints, features]; extract it again"]
+    if len(frames) == 0:
+        return [*problems, f"{where}: found 0 frames, expected at least one; remove the clip or extract it again"]
+    if shape_KC is not None and frames.shape[1:] != shape_KC:
+        found, expected = ("{} keypoints x {} features".format(*shape) for shape in (frames.shape[1:], shape_KC))
+        return [*problems, f"{where}: found {found}, expected {expected} as in the clips before; extract it again"]
+    return problems + _non_finite(where, _as_float32(frames))
+
+
+def _non_finite(where: str, frames: NDArray[np.float32]) -> list[str]:
+    is_bad_T = ~np.isfinite(frames).all(axis=(1, 2))
+    if not is_bad_T.any():
+        return []
+    num_bad = int((~np.isfinite(frames)).sum())
+    return [
+        f"{where}: found {num_bad} NaN or infinite numbers in {int(is_bad_T.sum())} of {len(frames)} frames, "
+        f"first in frame {int(is_bad_T.argmax())}, expected finite ones; write 0 for a missing keypoint"
+    ]
+
+
+def _as_float32(frames: NDArray[Any]) -> NDArray[np.float32]:
+    """Contiguous float32; what is too large for it becomes infinite and is reported as such."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(frames, dtype="<f4")
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    more = len(problems) - MAX_PROBLEMS_SHOWN
+    return problems if more <= 0 else [*problems[:MAX_PROBLEMS_SHOWN], f"... and {more} more problems like these"]
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Bring the names in a folder to disk: a rename alone may be lost in a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

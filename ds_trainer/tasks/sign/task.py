@@ -1,0 +1,122 @@
+"""The sign task: clips from a store, a model of the registry, cross-entropy over the selected signs.
+
+Axes: B clips, T frames, K keypoints, C features.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ds_trainer.classification import classification_objective
+from ds_trainer.progress import with_bar
+from ds_trainer.randomness import Draw
+from ds_trainer.task import Task
+from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.models import MODELS
+from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.normalisation import normalise
+from ds_trainer.tasks.sign.prepare import resolve_store
+from ds_trainer.tasks.sign.sampling import sampled_frames
+from ds_trainer.tasks.sign.settings import SignSettings
+from ds_trainer.tasks.sign.splits import SplitRule, make_splits
+from ds_trainer.tasks.sign.store import ClipStore
+
+NORMALISATION = "body"
+"""What `normalise` does, by name: a checkpoint says with which its model was trained."""
+
+
+class ClipNumbers(Dataset[int]):
+    """The numbers, in the store, of a split's clips: all that is fetched one by one. `prepare` reads whole batches."""
+
+    def __init__(self, clips: np.ndarray):
+        self.clips = clips
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, place: int) -> int:
+        return int(self.clips[place])
+
+
+class SignTask(Task):
+    """Recognise which sign a clip shows."""
+
+    settings_type = SignSettings
+
+    def __init__(self, settings: Any):
+        self.settings = settings
+        self.store = ClipStore.open(resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar))
+        splits = make_splits(
+            self.store,
+            SplitRule(
+                split=settings.split,
+                val_by=settings.val_by,
+                val_fraction=settings.val_fraction,
+                signers=settings.signers or None,
+                signs_from=settings.selected_signs_from,
+                signs_to=settings.selected_signs_to,
+                seed=settings.seed,
+            ),
+        )
+        self.train_set, self.val_set = ClipNumbers(splits.train), ClipNumbers(splits.val)
+        self.test_set = ClipNumbers(splits.test) if len(splits.test) else None
+        self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
+        self.sign_numbers = splits.sign_numbers
+        self.notices = splits.notices
+        self.objective = classification_objective(len(self.class_names))
+        self.augmentation = Augmentation(
+            settings.mirror_fraction, settings.max_rotation_degrees, settings.max_scale_fraction, settings.max_shift
+        )
+        self._first = torch.from_numpy(self.store.offsets[:-1])
+        self._num_frames = torch.from_numpy(np.diff(self.store.offsets))
+        class_of_sign = np.full(len(self.store.sign_names), -1)
+        class_of_sign[splits.sign_of_class] = np.arange(len(splits.sign_of_class))
+        self._class = torch.from_numpy(class_of_sign[self.store.sign])
+
+    def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
+        frame_BT = sampled_frames(self._first[items], self._num_frames[items], self.settings.num_frames, draw)
+        clips_BTKC = torch.from_numpy(self.store.frames[frame_BT.numpy()]).to(device, non_blocking=True)
+        clips_BTKC = normalise(clips_BTKC, self.store.layout)
+        if draw is not None:
+            clips_BTKC = self.augmentation(clips_BTKC, self.store.layout, draw.on(device))
+        return (clips_BTKC,), self._class[items].to(device, non_blocking=True)
+
+    def build_model(self) -> nn.Module:
+        return self.model_from(self.description())
+
+    def label(self) -> str:
+        settings = self.settings
+        return f"signs_{len(self.class_names or ())}-{settings.model}-{settings.model_size}"
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "model": self.settings.model,
+            "model_size": self.settings.model_size,
+            "dropout": self.settings.dropout,
+            "num_frames": self.settings.num_frames,
+            "layout": self.store.layout.to_dict(),
+            "normalisation": NORMALISATION,
+            "sign_names": self.class_names,
+            "sign_numbers": self.sign_numbers,
+        }
+
+    @classmethod
+    def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
+        layout = KeypointLayout.from_dict(description["layout"])
+        return MODELS[description["model"]](
+            parts=list(layout.parts.values()),
+            num_features=layout.num_features,
+            num_signs=len(description["sign_names"]),
+            num_frames=description["num_frames"],
+            size=ModelSize.parse(description["model_size"]),
+            dropout=description["dropout"],
+        )
+
+    def fingerprint(self) -> str:
+        return self.store.fingerprint

@@ -1,0 +1,8 @@
+"""Train a recogniser: `deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json`; see `--help`."""
+
+import sys
+
+from ds_trainer.job import main
+
+if __name__ == "__main__":
+    sys.exit(main())

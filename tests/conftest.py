@@ -1,0 +1,30 @@
+"""What all tests share: no process group and no rank variables leak from one test into the next."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED_DIR = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    environment = dict(os.environ)
+    threads = torch.get_num_threads()
+    yield
+    assert not torch.distributed.is_initialized(), "the test left a process group behind"
+    assert torch.get_num_threads() == threads, "the test changed the number of threads"
+    os.environ.clear()
+    os.environ.update(environment)
+
+
+@pytest.fixture(scope="session")
+def isl_kinect30() -> Path:
+    """The benchmark set, which is no part of the project."""
+    path = SHARED_DIR / "data" / "isl-kinect30" / "clips.npz"
+    if not path.exists():
+        pytest.skip("isl-kinect30 is not here: it is no part of the project")
+    return path

@@ -1,0 +1,89 @@
+"""Starts real processes for tests: with a timeout, an environment of their own, and their last lines when they fail."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment without ranks, with one thread a process and the virtual environment's commands."""
+    environment = {name: value for name, value in os.environ.items() if name not in _RANK_VARIABLES}
+    environment["OMP_NUM_THREADS"] = "1"
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return {**environment, **(extra or {})}
+
+
+def run(
+    command: Sequence[str | Path], cwd: Path = ROOT, timeout_s: float = 180, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; output and errors come back together in `stdout`."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=clean_environment(env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output, _ = process.communicate()
+        raise AssertionError(f"still running after {timeout_s} s: {command}\n{_last_lines(output)}") from None
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+def succeed(command: Sequence[str | Path], **options: object) -> str:
+    """Run a command that must end with status 0; return its output."""
+    finished = run(command, **options)  # type: ignore[arg-type]
+    assert finished.returncode == 0, f"status {finished.returncode}: {command}\n{_last_lines(finished.stdout)}"
+    return finished.stdout
+
+
+def run_ranks(script: Path, world_size: int, arguments: Sequence[str | Path], timeout_s: float = 240) -> None:
+    """Run `script` as so many ranks of one process group; all must end with status 0."""
+    port = str(free_port())
+    processes = []
+    for rank in range(world_size):
+        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(script), *map(str, arguments)],
+                cwd=ROOT,
+                env=clean_environment({**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    try:
+        outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            process.kill()
+        outputs = [process.communicate()[0] for process in processes]
+        raise AssertionError(f"ranks hang after {timeout_s} s\n{_by_rank(outputs)}") from None
+    assert all(process.returncode == 0 for process in processes), _by_rank(outputs)
+
+
+def free_port() -> int:
+    """A port on which nobody listened a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _by_rank(outputs: Sequence[str]) -> str:
+    return "\n".join(f"--- rank {rank}\n{_last_lines(output)}" for rank, output in enumerate(outputs))
+
+
+def _last_lines(output: str, limit: int = 40) -> str:
+    return "\n".join(output.splitlines()[-limit:])

@@ -1,0 +1,101 @@
+"""Layouts: every keypoint in one part, mirrors that undo themselves and are symmetrical on real faces."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds_trainer.tasks.sign import mediapipe
+from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.readers import default, pose_file
+
+SHARED_KEYPOINTS = Path(__file__).parents[3] / "shared" / "data" / "karsl_keypoints_184.json"
+SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2)]
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def layout(request: pytest.FixtureRequest) -> KeypointLayout:
+    return layout_for(*request.param)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_layout_has_the_shape_of_its_clips(shape: tuple[int, int]) -> None:
+    layout = layout_for(*shape)
+    assert (layout.num_keypoints, layout.num_features) == shape
+
+
+def test_every_keypoint_is_in_one_part(layout: KeypointLayout) -> None:
+    keypoints = [keypoint for part in layout.parts.values() for keypoint in part]
+    assert sorted(keypoints) == list(range(layout.num_keypoints))
+
+
+def test_mirror_undoes_itself_and_keeps_parts_together(layout: KeypointLayout) -> None:
+    if layout.mirror is None:
+        assert layout.name.startswith("generic")
+        return
+    assert [layout.mirror[partner] for partner in layout.mirror] == list(range(layout.num_keypoints))
+    part_of = {keypoint: part for part, keypoints in layout.parts.items() for keypoint in keypoints}
+    for part, keypoints in layout.parts.items():
+        other_side = {"left": "right", "right": "left"}
+        mirrored = "_".join(other_side.get(word, word) for word in part.split("_"))
+        assert {part_of[layout.mirror[keypoint]] for keypoint in keypoints} == {mirrored}
+
+
+def test_mirror_swaps_what_the_body_is_measured_by(layout: KeypointLayout) -> None:
+    if layout.mirror is None:
+        return
+    assert layout.scale is not None
+    assert layout.mirror[layout.scale[0]] == layout.scale[1]
+    assert {layout.mirror[keypoint] for keypoint in layout.centre} == set(layout.centre)
+    roots = set(layout.part_roots.values())
+    assert {layout.mirror[root] for root in roots} == roots
+    assert all(root in layout.parts[part] for part, root in layout.part_roots.items())
+
+
+def test_layout_survives_json(layout: KeypointLayout) -> None:
+    assert KeypointLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
+
+
+@pytest.mark.parametrize(("num_features", "coordinates"), [(2, 2), (3, 3), (4, 3), (6, 0)])
+def test_features_are_coordinates_only_where_known(num_features: int, coordinates: int) -> None:
+    assert layout_for(7, num_features).num_coordinates == coordinates
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(33, 263), (61, 291), (133, 362), (70, 300), (105, 334), (234, 454), (468, 473), (469, 476), (10, 10), (152, 152)],
+)
+def test_face_mirror_has_the_known_pairs(one: int, other: int) -> None:
+    assert (mediapipe.FACE_MIRROR[one], mediapipe.FACE_MIRROR[other]) == (other, one)
+
+
+def test_karsl_keypoints_are_those_of_the_reference() -> None:
+    if not SHARED_KEYPOINTS.is_file():
+        pytest.skip("the reference list of the KArSL keypoints is not beside this repository")
+    reference = json.loads(SHARED_KEYPOINTS.read_text())
+    assert list(mediapipe.KARSL_POSE) == reference["pose"]
+    assert list(mediapipe.KARSL_FACE) == reference["face"]
+
+
+def test_face_pairs_are_symmetrical_on_real_faces() -> None:
+    pytest.importorskip("pose_format", reason="the demo extra is not installed")
+    pytest.importorskip("spoken_to_signed", reason="the demo extra is not installed")
+    layout = layout_for(184, 4)
+    paths = sorted(default.find().rglob("*.pose"))[::40]
+    faces_NKD = np.concatenate([pose_file.read_pose(path)[0][:, layout.parts["face"], :2] for path in paths])
+    width = np.ptp(faces_NKD[..., 0], axis=1).mean()
+    mean_KD = (faces_NKD - faces_NKD.mean(axis=1, keepdims=True)).mean(axis=0)
+    first = layout.parts["face"][0]
+    assert layout.mirror is not None
+    mirror = [layout.mirror[keypoint] - first for keypoint in layout.parts["face"]]
+    reflected_KD = mean_KD[mirror] * (-1, 1)
+    # The mean face is turned and tilted a little; a wrong pair is off by at least the distance to its neighbour.
+    reflected_KD = reflected_KD @ _rotation(reflected_KD, mean_KD)
+    assert np.linalg.norm(reflected_KD - mean_KD, axis=1).max() < 0.03 * width
+
+
+def _rotation(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """The rotation that brings points onto others with the least squared error (Kabsch)."""
+    u, _, v = np.linalg.svd(points.T @ onto)
+    return np.asarray(u @ np.diag([1, np.linalg.det(u @ v)]) @ v)

@@ -1,0 +1,180 @@
+"""Splits: every clip in one of them, people apart where that is promised, and what is impossible is said."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.splits import SplitRule, Splits, make_splits
+from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.store_writer import write_store
+
+from .writers import grid, source
+
+BuildStore = Callable[..., ClipStore]
+
+
+@pytest.fixture
+def build_store(tmp_path: Path) -> BuildStore:
+    def build(split_of: Mapping[int, str] | None = None, claims: bool = False, **shape: int) -> ClipStore:
+        clips = grid(**({"signs": 4, "signers": 5, "repetitions": 6} | shape), split_of=split_of)
+        path = tmp_path / f"store_{len(list(tmp_path.iterdir()))}"
+        write_store(path, source(clips, num_signs=max(clip.sign for clip in clips), claims_unseen_signers=claims))
+        return ClipStore.open(path)
+
+    return build
+
+
+def signers(store: ClipStore, clips: np.ndarray) -> set[str]:
+    return {store.signer_names[signer] for signer in store.signer[clips]}
+
+
+def all_clips(splits: Splits) -> list[int]:
+    for clips in (splits.train, splits.val, splits.test):
+        assert clips.dtype == np.int64
+        assert (np.diff(clips) > 0).all()
+    return sorted(np.concatenate([splits.train, splits.val, splits.test]).tolist())
+
+
+RULES: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "random": {"split": "random"},
+    "signer": {"split": "signer:s02"},
+    "two signers": {"split": "signer:s02, s04", "val_by": "clip"},
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_clip_is_in_one_split_the_same_for_the_same_seed(build_store: BuildStore, name: str, seed: int) -> None:
+    store, rule = build_store(), SplitRule(seed=seed, **RULES[name])
+    splits, again = make_splits(store, rule), make_splits(store, rule)
+    assert all_clips(splits) == list(range(len(store)))
+    for one, other in [(splits.train, again.train), (splits.val, again.val), (splits.test, again.test)]:
+        np.testing.assert_array_equal(one, other)
+
+
+def test_seed_changes_what_is_drawn(build_store: BuildStore) -> None:
+    store = build_store()
+    drawn = [make_splits(store, SplitRule(split="random", seed=seed)).test.tolist() for seed in range(3)]
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
+def test_auto_leaves_the_last_signer_out_and_validates_on_another(build_store: BuildStore) -> None:
+    store = build_store()
+    splits = make_splits(store, SplitRule())
+    assert signers(store, splits.test) == {"s05"}
+    assert len(signers(store, splits.val)) == 1
+    assert signers(store, splits.train) | signers(store, splits.val) == {"s01", "s02", "s03", "s04"}
+    assert not signers(store, splits.train) & signers(store, splits.val)
+    assert splits.notices == ["unseen signers in test: s05"]
+
+
+def test_auto_takes_the_split_of_the_data(build_store: BuildStore) -> None:
+    store = build_store(split_of={1: "train", 2: "train", 3: "val", 4: "test", 5: "train"}, claims=True)
+    splits = make_splits(store, SplitRule())
+    assert (signers(store, splits.val), signers(store, splits.test)) == ({"s03"}, {"s04"})
+
+
+def test_auto_with_one_signer_is_random_and_says_that_results_flatter(build_store: BuildStore) -> None:
+    splits = make_splits(build_store(signers=1), SplitRule())
+    assert "results flatter" in splits.notices[0]
+    assert len(splits.test) == 4
+
+
+def test_signers_who_are_known_are_said_to_be(build_store: BuildStore) -> None:
+    store = build_store(signers=2, repetitions=8)
+    store = replace(store, split=np.where(np.arange(len(store)) % 2, 1, 3).astype(np.int8))
+    splits = make_splits(store, SplitRule())
+    assert splits.notices == ["s01, s02: in training and in test, so results hold for signers who are known"]
+    assert signers(store, splits.val) == {"s01", "s02"}, "known signers are validated by clip"
+
+
+def test_shared_signer_breaks_the_claim_of_unseen_ones(build_store: BuildStore) -> None:
+    store = build_store(split_of={1: "train", 2: "train", 3: "test", 4: "test", 5: "test"}, claims=True)
+    split = store.split.copy()
+    split[np.flatnonzero(store.signer == 3)[0]] = 1
+    with pytest.raises(DataError, match="found s04 in training and in test, expected unseen signers"):
+        make_splits(replace(store, split=split), SplitRule())
+
+
+@pytest.mark.parametrize("val_fraction", [0.05, 0.15, 0.5, 0.9])
+def test_validation_by_clip_is_stratified_and_empties_no_sign(build_store: BuildStore, val_fraction: float) -> None:
+    store = build_store()
+    splits = make_splits(store, SplitRule(val_by="clip", val_fraction=val_fraction))
+    num_clips = len(splits.train) + len(splits.val)
+    assert len(splits.val) == pytest.approx(val_fraction * num_clips, abs=1)
+    in_val = np.bincount(store.sign[splits.val], minlength=4)
+    assert np.ptp(in_val) <= 1
+    assert np.bincount(store.sign[splits.train], minlength=4).min() >= 1
+
+
+def test_many_signs_of_few_clips_still_give_their_share(build_store: BuildStore) -> None:
+    store = build_store(signs=50, signers=3, repetitions=1)
+    splits = make_splits(store, SplitRule(split="signer:s03", val_by="clip", val_fraction=0.2))
+    assert len(splits.val) == 20
+    assert len(np.unique(store.sign[splits.train])) == 50
+
+
+def test_validation_has_at_least_one_clip(build_store: BuildStore) -> None:
+    splits = make_splits(build_store(signs=1, signers=2, repetitions=2), SplitRule(val_by="clip", val_fraction=0.01))
+    assert (len(splits.train), len(splits.val)) == (1, 1)
+
+
+@pytest.mark.parametrize(("val_fraction", "expected"), [(0.01, 1), (0.5, 2), (0.99, 3)])
+def test_validation_by_signer_leaves_someone_to_train(
+    build_store: BuildStore, val_fraction: float, expected: int
+) -> None:
+    store = build_store()
+    splits = make_splits(store, SplitRule(val_by="signer", val_fraction=val_fraction))
+    assert len(signers(store, splits.val)) == expected
+
+
+def test_classes_are_the_selected_signs_only(build_store: BuildStore) -> None:
+    store = build_store(signs=6)
+    splits = make_splits(store, SplitRule(signs_from=2, signs_to=4, signers=["s01", "s03", "s05"]))
+    assert (splits.sign_of_class.tolist(), splits.sign_numbers) == ([1, 2, 3], [2, 3, 4])
+    clips = np.array(all_clips(splits))
+    assert set(store.sign[clips].tolist()) == {1, 2, 3}
+    assert signers(store, clips) == {"s01", "s03", "s05"}
+
+
+def test_range_beyond_the_data_trains_on_what_exists_and_says_so(build_store: BuildStore) -> None:
+    splits = make_splits(build_store(), SplitRule(signs_to=502))
+    assert splits.sign_numbers == [1, 2, 3, 4]
+    assert "signs 1..502 are selected, of which 4 exist here (numbers 1..4)" in splits.notices[0]
+    assert len(make_splits(build_store(), SplitRule(signs_to=4)).notices) == 1
+
+
+def test_sign_without_training_clips_is_said(build_store: BuildStore) -> None:
+    store = build_store()
+    split = np.where((store.sign == 2) | (store.signer == 0), 3, 1).astype(np.int8)
+    assert "3: no training clips, so never recognised" in make_splits(replace(store, split=split), SplitRule()).notices
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"split": "signer:s2"}, "--split: found signer 's2', expected one of the data's; did you mean"),
+        ({"signers": ["s01", "nobody"]}, "--signers: found signer 'nobody'"),
+        ({"split": "own"}, "the data brings no split"),
+        ({"split": "sorted"}, "found 'sorted', expected auto, own, random"),
+        ({"signs_from": 9, "signs_to": 12}, r"found no sign with clips in this range, expected one within 1\.\.4"),
+        ({"split": "signer:s01,s02,s03,s04,s05"}, "no clip in the train split"),
+        ({"split": "signer:s01", "signers": ["s02", "s03"]}, "no clip in the test split"),
+        ({"split": "signer:s01", "signers": ["s01", "s02"], "val_by": "signer"}, "no clip in the val split.*--val_by"),
+    ],
+)
+def test_what_is_impossible_is_said(build_store: BuildStore, rule: dict[str, Any], expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        make_splits(build_store(), SplitRule(**rule))
+
+
+def test_all_problems_are_said_at_once(build_store: BuildStore) -> None:
+    with pytest.raises(DataError) as caught:
+        make_splits(build_store(), SplitRule(split="signer:x", signers=["y"], signs_from=10))
+    assert len(caught.value.problems) == 3

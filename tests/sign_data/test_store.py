@@ -1,0 +1,179 @@
+"""The clip store: what goes in comes out, opening is fast, bad clips and bad disks leave nothing behind."""
+
+import pickle
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.clips import RawClip
+from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.store_writer import write_store
+
+from .writers import frames, grid, source
+
+
+def test_clips_come_back_as_they_went_in(tmp_path: Path) -> None:
+    clips = grid(signs=3, signers=2, repetitions=2, split_of={1: "train", 2: "test"})
+    write_store(tmp_path / "store", source(clips, sign_names=["one", "two", "three"], fps=25.0))
+    store = ClipStore.open(tmp_path / "store")
+    assert len(store) == len(clips)
+    for number, clip in enumerate(clips):
+        np.testing.assert_array_equal(store.clip_frames(number), clip.frames)
+        assert store.sign_numbers[store.sign[number]] == clip.sign
+        assert store.signer_names[store.signer[number]] == clip.signer
+        assert store.clip_ids[number] == clip.clip_id
+    assert store.sign_names == ["one", "two", "three"]
+    assert store.split.tolist() == [1, 1, 3, 3] * 3
+    assert (store.layout.name, store.fps) == ("kinect_20", 25.0)
+    assert list(tmp_path.iterdir()) == [tmp_path / "store"]
+
+
+def test_signs_without_clips_are_left_out_and_numbers_kept(tmp_path: Path) -> None:
+    clips = [clip for clip in grid(signs=5, signers=1, repetitions=1) if clip.sign in (2, 5)]
+    write_store(tmp_path / "store", source(clips, num_signs=5))
+    store = ClipStore.open(tmp_path / "store")
+    assert (store.sign_numbers, store.sign_names, store.sign.tolist()) == ([2, 5], ["2", "5"], [0, 1])
+
+
+def test_fingerprint_tells_contents_apart_and_nothing_else(tmp_path: Path) -> None:
+    clips = grid(signs=2, signers=1, repetitions=2)
+    moved = [replace(clips[0], frames=clips[0].frames + 1), *clips[1:]]
+    renamed = [replace(clips[0], signer="other"), *clips[1:]]
+    fingerprints = []
+    for number, variant in enumerate([clips, clips, moved, renamed]):
+        write_store(tmp_path / str(number), source(variant))
+        fingerprints.append(ClipStore.open(tmp_path / str(number)).fingerprint)
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
+
+
+def test_opens_75300_clips_in_milliseconds(tmp_path: Path) -> None:
+    one = frames(1, (2, 2))
+    clips = (
+        RawClip(one, 1 + n % 502, f"{n % 3:02}", "train", f"{n % 3:02}-train/{n % 502:04}/{n:06}", "")
+        for n in range(75300)
+    )
+    write_store(tmp_path / "store", replace(source([], num_signs=502), clips=clips))
+    ClipStore.open(tmp_path / "store")
+    start = time.perf_counter()
+    store = ClipStore.open(tmp_path / "store")
+    elapsed_s = time.perf_counter() - start
+    assert len(store) == 75300
+    assert elapsed_s < 0.25, "measured 0.02 s; reading frames or building Python objects would take far longer"
+
+
+def test_a_pickled_store_is_only_its_path(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", source(grid(signs=2, signers=2, repetitions=3)))
+    pickled = pickle.dumps(ClipStore.open(tmp_path / "store"))
+    assert len(pickled) < 500
+    assert len(pickle.loads(pickled)) == 12
+
+
+def _clip(**changed: object) -> RawClip:
+    return replace(RawClip(frames(3), 1, "ann", "", "c", "file.npz"), **changed)  # type: ignore[arg-type]
+
+
+def _with(value: float) -> np.ndarray:
+    bad = frames(3)
+    bad[1, 4, 2] = value
+    return bad
+
+
+BAD_CLIPS = {
+    "nan": (_clip(frames=_with(np.nan)), "1 NaN or infinite numbers in 1 of 3 frames, first in frame 1"),
+    "infinite": (_clip(frames=_with(np.inf)), "1 NaN or infinite"),
+    "too large for float32": (_clip(frames=_with(1.0).astype(np.float64) * 1e300), "180 NaN or infinite"),
+    "keypoints": (
+        _clip(frames=frames(3, (21, 3))),
+        "found 21 keypoints x 3 features, expected 20 keypoints x 3 features",
+    ),
+    "empty": (_clip(frames=frames(0)), "found 0 frames"),
+    "flat": (_clip(frames=frames(3).reshape(3, 60)), "float32 of shape (3, 60), expected numbers"),
+    "text": (_clip(frames=np.full((2, 20, 3), "x")), "expected numbers"),
+    "label above": (_clip(sign=4), "found sign 4, expected 1..3"),
+    "label below": (_clip(sign=0), "found sign 0, expected 1..3"),
+    "split": (_clip(split="dev"), "found split 'dev'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CLIPS)
+def test_bad_clip_is_named_and_nothing_is_left(tmp_path: Path, name: str) -> None:
+    clip, expected = BAD_CLIPS[name]
+    with pytest.raises(DataError) as caught:
+        write_store(tmp_path / "store", source([_clip(), replace(clip, clip_id="the_bad_one"), _clip()]))
+    [problem] = caught.value.problems
+    assert problem.startswith("file.npz: clip the_bad_one: ")
+    assert expected in problem
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_problems_are_counted_and_ten_shown(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        write_store(tmp_path / "store", source([DataError("damaged.npz: truncated"), *[_clip(sign=9)] * 13]))
+    assert caught.value.problems[0] == "damaged.npz: truncated"
+    assert len(caught.value.problems) == 11
+    assert caught.value.problems[-1] == "... and 4 more problems like these"
+
+
+def test_no_clips_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found no clips"):
+        write_store(tmp_path / "store", source([]))
+
+
+def test_a_store_is_never_overwritten(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", source([_clip()]))
+    with pytest.raises(DataError, match="exists already"):
+        write_store(tmp_path / "store", source([_clip()]))
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_store(tmp_path / "file" / "store", source([_clip()]))
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files of this process may not grow beyond 100 kB, which fails like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="enough space"):
+        write_store(tmp_path / "store", source([_clip(frames=frames(1000))]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize("file_name", ["frames.npy", "index.npz", "store.json"])
+@pytest.mark.parametrize("damage", [_truncate, Path.unlink])
+def test_damaged_store_says_which_file(tmp_path: Path, file_name: str, damage: object) -> None:
+    write_store(tmp_path / "store", source([_clip()]))
+    assert callable(damage)
+    damage(tmp_path / "store" / file_name)
+    with pytest.raises(DataError, match=f"{file_name}: .*prepare the data again"):
+        ClipStore.open(tmp_path / "store")
+
+
+def test_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", source([_clip()]))
+    names = tmp_path / "store" / "store.json"
+    names.write_text(names.read_text().replace('"store_version": 1', '"store_version": 99'))
+    with pytest.raises(DataError, match="found store version 99, expected 1"):
+        ClipStore.open(tmp_path / "store")

@@ -1,0 +1,82 @@
+"""Writes small data sets in each format that the readers know, as other programs would."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.clips import ClipSource, RawClip
+
+KARSL_SHAPE = (184, 4)
+
+
+def frames(num_frames: int, shape: Sequence[int] = (20, 3), seed: int = 0) -> np.ndarray:
+    """Frames that differ from clip to clip and hold no zeros."""
+    return np.random.default_rng(seed).uniform(0.1, 1.0, (num_frames, *shape)).astype(np.float32)
+
+
+def source(clips: Iterable[RawClip | DataError], num_signs: int = 3, **known: Any) -> ClipSource:
+    listed = list(clips)
+    return ClipSource("a test", len(listed), num_signs, iter(listed), **known)
+
+
+def grid(signs: int, signers: int, repetitions: int, split_of: Mapping[int, str] | None = None) -> list[RawClip]:
+    """`repetitions` clips of each sign by each signer; `split_of` maps a signer's number to its split."""
+    return [
+        RawClip(
+            frames(2 + repetition, seed=100 * sign + 10 * signer + repetition),
+            sign,
+            f"s{signer:02}",
+            (split_of or {}).get(signer, ""),
+            f"{sign}_{signer}_{repetition}",
+            "grid",
+        )
+        for sign in range(1, signs + 1)
+        for signer in range(1, signers + 1)
+        for repetition in range(repetitions)
+    ]
+
+
+def write_karsl(folder: Path, lengths: Mapping[tuple[str, str, int], Sequence[int]]) -> None:
+    """The KArSL layout; `lengths` maps (signer, split, sign) to the lengths of its videos."""
+    for (signer, split, sign), of_videos in lengths.items():
+        sub_folder = folder / f"{signer}-{split}"
+        sub_folder.mkdir(parents=True, exist_ok=True)
+        videos = {f"video_{n}": frames(length, KARSL_SHAPE, sign + n) for n, length in enumerate(of_videos)}
+        np.savez(sub_folder / f"{sign:04}.npz", **videos)
+
+
+def write_karsl_packed(folder: Path, split: str, lengths: dict[int, dict[int, list[Any]]]) -> np.ndarray:
+    """The packed form of a split; gives all its frames."""
+    flat = [
+        (sign, int(n)) for sign, of_signers in lengths.items() for of_clips in of_signers.values() for n in of_clips
+    ]
+    everything = frames(sum(length for _, length in flat), KARSL_SHAPE)
+    everything.tofile(folder / f"{split}_X.mmap")
+    np.save(folder / f"{split}_X_shape.npy", everything.shape)
+    np.savez_compressed(folder / f"{split}_y.npz", np.array([sign for sign, _ in flat]) - 1)
+    np.save(folder / f"{split}_X_map_samples_lens.npy", lengths)  # type: ignore[arg-type] # pickled, as in the wild
+    return everything
+
+
+def packed_arrays(**changed: Any) -> dict[str, Any]:
+    """The arrays of three packed clips of two signs, some of them changed; None leaves one out."""
+    arrays = {
+        "frames": frames(9),
+        "offsets": np.array([0, 2, 5, 9]),
+        "y": np.array([0, 1, 1]),
+        "label_names": np.array(["hello", "world"]),
+        "signer": np.array(["ann", "ann", "bob"]),
+        "ids": np.array(["a", "b", "c"]),
+    }
+    return {name: array for name, array in (arrays | changed).items() if array is not None}
+
+
+def write_index(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

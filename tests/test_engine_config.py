@@ -1,0 +1,344 @@
+"""The engine config is read strictly, and each mistake in it is told in one clear line."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds_trainer.engine_config import check_engine_config, load_engine_config, resolve_engine_config
+from ds_trainer.engine_plan import memory_estimate
+from ds_trainer.errors import SettingsError
+
+CONFIGS_DIR = Path(__file__).parents[1] / "ds_configs"
+CONFIGS = {path.name: load_engine_config(path) for path in sorted(CONFIGS_DIR.glob("*.json"))}
+REMOVED = object()
+
+
+def changed(changes: dict[str, Any], name: str = "bf16.json") -> dict[str, Any]:
+    """A shipped config with other values at dotted paths."""
+    config = copy.deepcopy(CONFIGS[name])
+    for path, value in changes.items():
+        *parents, key = path.split(".")
+        block = config
+        for parent in parents:
+            block = block.setdefault(parent, {})
+        if value is REMOVED:
+            del block[key]
+        else:
+            block[key] = value
+    return config
+
+
+def paths_of(block: dict[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    paths = []
+    for key, value in block.items():
+        paths.append((*prefix, key))
+        if isinstance(value, dict):
+            paths += paths_of(value, (*prefix, key))
+    return paths
+
+
+MISTAKES = {
+    "typo at the top": ({"gradient_cliping": 1.0}, "gradient_cliping: unknown name; did you mean 'gradient_clipping'?"),
+    "typo in bf16": ({"bf16.enable": True}, "bf16.enable: unknown name; did you mean 'enabled'?"),
+    "typo in zero": ({"zero_optimization.stge": 1}, "zero_optimization.stge: unknown name; did you mean 'stage'?"),
+    "typo in optimizer": ({"optimizer.param": {}}, "optimizer.param: unknown name; did you mean 'params'?"),
+    "typo in params": ({"optimizer.params.weigth_decay": 0.1}, "did you mean 'weight_decay'?"),
+    "typo in data_types": ({"data_types.grad_acum_dtype": "fp32"}, "did you mean 'grad_accum_dtype'?"),
+    "typo in checkpoint": ({"checkpoint.tag_validatoin": "Fail"}, "did you mean 'tag_validation'?"),
+    "typo in flops_profiler": ({"flops_profiler.enabld": True}, "did you mean 'enabled'?"),
+    "typo three deep": ({"timers.throughput.enabld": True}, "timers.throughput.enabld: unknown name; did you mean"),
+    "comment key": ({"_comment": "x"}, "_comment: unknown name"),
+    "key that DeepSpeed's constructor takes": ({"zero_optimization.strict": True}, "zero_optimization.strict: unknown"),
+    "no optimizer type": ({"optimizer.type": REMOVED}, 'optimizer.type: missing; expected "AdamW"'),
+    "no optimizer": ({"optimizer": REMOVED}, 'optimizer: missing; expected such as {"type": "AdamW"'),
+    "no learning rate": (
+        {"optimizer.params.lr": REMOVED},
+        "optimizer.params.lr: missing; expected the base learning rate",
+    ),
+    "unknown optimizer": ({"optimizer.type": "adamw"}, "found 'adamw'; input should be 'Adam', 'AdamW' or 'SGD'"),
+    "text for a truth value": ({"bf16.enabled": "true"}, "bf16.enabled: found 'true'; input should be a valid boolean"),
+    "truth value for a block": ({"bf16": True}, "bf16: found True; input should be an object"),
+    "null for a block": ({"torch_autocast": None}, "torch_autocast: found None; input should be an object"),
+    "text for a stage": ({"zero_optimization.stage": "1"}, "zero_optimization.stage: found '1'"),
+    "truth value for a stage": ({"zero_optimization.stage": True}, "zero_optimization.stage: found True"),
+    "stage 4": ({"zero_optimization.stage": 4}, "found 4; input should be less than or equal to 3"),
+    "stage auto": ({"zero_optimization.stage": "auto"}, "zero_optimization.stage: found 'auto'"),
+    "bucket as float": (
+        {"zero_optimization.reduce_bucket_size": 2e7},
+        "found 20000000.0; input should be a valid integer",
+    ),
+    "text for clipping": (
+        {"gradient_clipping": "1.0"},
+        "gradient_clipping: found '1.0'; input should be a valid number",
+    ),
+    "negative clipping": ({"gradient_clipping": -1}, "gradient_clipping: found -1; input should be greater than or"),
+    "clipping auto": ({"gradient_clipping": "auto"}, "gradient_clipping: found 'auto'"),
+    "truth value for clipping": ({"gradient_clipping": True}, "gradient_clipping: found True"),
+    "infinite clipping": (
+        {"gradient_clipping": float("inf")},
+        "gradient_clipping: found inf; input should be a finite",
+    ),
+    "text for lr": (
+        {"optimizer.params.lr": "1e-3"},
+        "optimizer.params.lr: found '1e-3'; input should be a valid number",
+    ),
+    "lr auto": ({"optimizer.params.lr": "auto"}, "optimizer.params.lr: found 'auto'"),
+    "negative lr": ({"optimizer.params.lr": -1}, "optimizer.params.lr: found -1; input should be greater than 0"),
+    "lr 0": ({"optimizer.params.lr": 0}, "optimizer.params.lr: found 0; input should be greater than 0"),
+    "beta of 1": ({"optimizer.params.betas": [0.9, 1.0]}, "betas.1: found 1.0; input should be less than 1"),
+    "no batch sizes": (
+        {"train_micro_batch_size_per_gpu": REMOVED},
+        "train_micro_batch_size_per_gpu: missing; expected",
+    ),
+    "micro auto": ({"train_micro_batch_size_per_gpu": "auto"}, "found 'auto'; input should be a valid integer"),
+    "text for micro": ({"train_micro_batch_size_per_gpu": "16"}, "found '16'; input should be a valid integer"),
+    "float for micro": ({"train_micro_batch_size_per_gpu": 16.0}, "found 16.0; input should be a valid integer"),
+    "micro 0": ({"train_micro_batch_size_per_gpu": 0}, "found 0; input should be greater than 0"),
+    "negative accumulation": ({"gradient_accumulation_steps": -1}, "found -1; input should be greater than 0"),
+    "bf16 and fp16": ({"fp16.enabled": True}, "bf16 and fp16: both enabled, which is two precisions; keep one"),
+    "bf16 and autocast": ({"torch_autocast.enabled": True}, "bf16 and torch_autocast: both enabled"),
+    "fp16 on a CPU": ({"bf16": {}, "fp16.enabled": True}, "fp16.enabled: found true; DeepSpeed refuses fp16 on a CPU"),
+    "negative loss scale": (
+        {"fp16.loss_scale": -1.0},
+        "refused by DeepSpeed: Value error, fp16.loss_scale must be >= 0",
+    ),
+    "scheduler": ({"scheduler.type": "WarmupLR"}, "scheduler: refused; it would overwrite the plateau's learning rate"),
+    "max_grad_norm": (
+        {"optimizer.params.max_grad_norm": 1.0},
+        'optimizer.params.max_grad_norm: not read from here; use "gr',
+    ),
+    "elasticity": ({"elasticity": {}}, "elasticity: removed from DeepSpeed"),
+    "amp": ({"amp.enabled": True}, "amp: removed from DeepSpeed"),
+    "deprecated offload": (
+        {"zero_optimization.cpu_offload": True},
+        "cpu_offload: deprecated by DeepSpeed; use offload_opt",
+    ),
+    "data type": ({"data_types.grad_accum_dtype": "fp31"}, "found 'fp31'; input should be 'fp32', 'fp16' or 'bf16'"),
+    "communication type": ({"communication_data_type": "fp8"}, "communication_data_type: found 'fp8'; input should be"),
+    "steps_per_print 0": ({"steps_per_print": 0}, "steps_per_print: found 0; input should be greater than 0"),
+    "managed accumulation": ({"managed_gradient_accumulation": True}, "the trainer itself decides when to step"),
+    "no overflow check": ({"bf16.check_grad_overflow": False}, "bf16.check_grad_overflow: found false; one non-finite"),
+    "checkpoint writer": ({"checkpoint.writer": {"type": "fast"}}, "checkpoint.writer: refused; it fails to save"),
+    "lenient tags": ({"checkpoint.tag_validation": "Warn"}, "found 'Warn'; input should be 'Fail'"),
+    "overlap at stage 1": (
+        {"zero_optimization.overlap_comm": True},
+        "overlap_comm: found true at stage 1; it needs stage 2",
+    ),
+    "no gradient norm": ({"zero_optimization.compute_grad_norm": False}, "compute_grad_norm: found false; clipping"),
+    "offload at stage 0": (
+        {"zero_optimization": {"stage": 0, "offload_optimizer": {"device": "cpu"}}},
+        "zero_optimization.offload_optimizer: ignored at stage 0",
+    ),
+    "parameters offloaded at stage 1": (
+        {"zero_optimization.offload_param.device": "cpu"},
+        "offload_param: ignored at stage",
+    ),
+    "partial offload at stage 1": (
+        {"zero_optimization.offload_optimizer": {"device": "cpu", "ratio": 0.5}},
+        "refused by DeepSpeed: Assertion failed, Partial offloading only supported for ZeRO Stage 3",
+    ),
+    "no NVMe path": ({"zero_optimization.offload_optimizer.device": "nvme"}, "offload_optimizer.nvme_path: missing"),
+    "float32 sums at stage 0": (
+        {"zero_optimization.stage": 0, "data_types.grad_accum_dtype": "fp32"},
+        "data_types.grad_accum_dtype: found 'fp32'; ZeRO stage 0 accumulates in 'bf16'",
+    ),
+    "SGD with ZeRO": (
+        {"optimizer": {"type": "SGD", "params": {"lr": 0.1}}},
+        'write "zero_allow_untested_optimizer": true',
+    ),
+    "Adam that is AdamW": ({"optimizer.type": "Adam"}, "optimizer.params.adam_w_mode: missing; DeepSpeed takes"),
+    "AdamW that is not": ({"optimizer.params.adam_w_mode": False}, 'found false beside "AdamW", which ignores it'),
+    "fused and foreach": ({"optimizer.params.foreach": True}, "optimizer.params.fused and foreach: both true"),
+    "fused without torch": (
+        {"optimizer.params.torch_adam": False},
+        "optimizer.params.fused: not taken by DeepSpeed's own",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "expected"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistake_is_told(changes: dict[str, Any], expected: str) -> None:
+    problems = check_engine_config(changed(changes), world_size=1, device_type="cpu", source="my.json")
+    assert any(expected in problem for problem in problems), problems
+    assert all(problem.startswith("my.json: ") and "\n" not in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("train", "micro", "accumulation", "world_size", "expected"),
+    [
+        (
+            64,
+            16,
+            2,
+            1,
+            "found 64; 16 (train_micro_batch_size_per_gpu) x 2 (gradient_accumulation_steps) on 1 rank is 32",
+        ),
+        (100, 16, None, 1, "expected a multiple of 16 (train_micro_batch_size_per_gpu on 1 rank); write 96 or 112"),
+        (8, 16, None, 1, "expected a multiple of 16 (train_micro_batch_size_per_gpu on 1 rank); write 16"),
+        (64, None, 3, 1, "expected a multiple of 3 (gradient_accumulation_steps on 1 rank); write 63 or 66"),
+        (64, 16, None, 3, "expected a multiple of 48 (train_micro_batch_size_per_gpu on 3 ranks); write 48 or 96"),
+        (64, None, None, 2, "found 64 alone; write train_micro_batch_size_per_gpu beside it, such as 32 on 2 ranks"),
+    ],
+)
+def test_batch_sizes_must_multiply_out(
+    train: int, micro: int | None, accumulation: int | None, world_size: int, expected: str
+) -> None:
+    sizes = (train, micro, accumulation)
+    names = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    config = changed(dict(zip(names, sizes, strict=True)))
+    (problem,) = check_engine_config(config, world_size, "cpu", "my.json")
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"train_micro_batch_size_per_gpu": 4}, (8, 4, 1)),
+        ({"train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 3}, (24, 4, 3)),
+        ({"train_batch_size": 24, "train_micro_batch_size_per_gpu": 4}, (24, 4, 3)),
+        ({"train_batch_size": 24, "gradient_accumulation_steps": 3}, (24, 4, 3)),
+        ({"train_batch_size": 24, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 3}, (24, 4, 3)),
+    ],
+)
+def test_batch_sizes_are_completed(sizes: dict[str, int], expected: tuple[int, int, int]) -> None:
+    config = changed({"train_micro_batch_size_per_gpu": REMOVED, "gradient_accumulation_steps": REMOVED})
+    resolved = resolve_engine_config(config | sizes, world_size=2, device_type="cpu")
+    names = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+    assert tuple(resolved[name] for name in names) == expected
+
+
+def test_all_problems_are_told_at_once() -> None:
+    config = changed({"gradient_cliping": 1.0, "fp16.enabled": True, "scheduler": {}, "steps_per_print": 0})
+    with pytest.raises(SettingsError) as caught:
+        resolve_engine_config(config, world_size=1, device_type="cuda")
+    assert len(caught.value.problems) == 4, caught.value.problems
+
+
+def test_what_defaults_decide_is_written_out() -> None:
+    config = {"train_micro_batch_size_per_gpu": 4, "bf16": {"enabled": True}}
+    config |= {"optimizer": {"type": "AdamW", "params": {"lr": 0.001}}}
+    before = copy.deepcopy(config)
+    resolved = resolve_engine_config(config, world_size=4, device_type="cpu", learning_rate_scale=2.0)
+    assert config == before
+    assert resolved["gradient_clipping"] == 1.0
+    assert resolved["managed_gradient_accumulation"] is False
+    assert resolved["checkpoint"]["tag_validation"] == "Fail"
+    assert resolved["bf16"]["check_grad_overflow"] is True
+    assert resolved["timers"]["throughput"]["enabled"] is False
+    params = resolved["optimizer"]["params"]
+    assert (params["lr"], params["weight_decay"], params["torch_adam"], params["fused"]) == (0.002, 0.01, True, True)
+
+
+def test_adam_without_weight_decay_is_not_ambiguous() -> None:
+    config = changed({"optimizer": {"type": "Adam", "params": {"lr": 0.001, "weight_decay": 0.0}}})
+    assert resolve_engine_config(config, 1, "cpu")["optimizer"]["params"]["adam_w_mode"] is False
+
+
+def test_l2_adam_has_no_weight_decay_unless_written() -> None:
+    config = changed({"optimizer": {"type": "Adam", "params": {"lr": 0.001, "adam_w_mode": False}}})
+    assert resolve_engine_config(config, 1, "cpu")["optimizer"]["params"]["weight_decay"] == 0.0
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz_"
+
+
+@st.composite
+def typos(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[str, ...], str]:
+    """A shipped config with one letter of one key dropped, doubled, replaced, or swapped with the next."""
+    config = copy.deepcopy(CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))])
+    path = draw(st.sampled_from(paths_of(config)))
+    key, at = path[-1], draw(st.integers(0, len(path[-1]) - 1))
+    letter = draw(st.sampled_from(LETTERS))
+    edits = (key[:at] + key[at + 1 :], key[:at] + key[at] + key[at:], key[:at] + letter + key[at + 1 :])
+    edits += (key[:at] + key[at : at + 2][::-1] + key[at + 2 :],)
+    typo = draw(st.sampled_from([edit for edit in edits if edit != key]))
+    block = config
+    for parent in path[:-1]:
+        block = block[parent]
+    block[typo] = block.pop(key)
+    return config, (*path[:-1], typo), key
+
+
+@given(typos())
+def test_any_typo_names_the_nearest_key(case: tuple[dict[str, Any], tuple[str, ...], str]) -> None:
+    config, path, key = case
+    problems = check_engine_config(config, 1, "cuda", "my.json")
+    told = [problem for problem in problems if problem.startswith(f"my.json: {'.'.join(path)}: unknown name; ")]
+    assert len(told) == 1, problems
+    remedy = told[0].split("; ", 1)[1]
+    # A key of two letters shares too little with a typo of it: then all names are told.
+    assert repr(key) in remedy or (len(key) == 2 and key in remedy.removeprefix("known names: ").split(", "))
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["auto", "x", "AdamW", "fp32"]),
+    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.sampled_from(["enabled", "params", "x"]), values),
+    max_leaves=4,
+)
+
+
+@given(name=st.sampled_from(sorted(CONFIGS)), data=st.data(), value=JSON_VALUES)
+def test_any_value_is_told_or_resolved(name: str, data: st.DataObject, value: Any) -> None:
+    path = data.draw(st.sampled_from(paths_of(CONFIGS[name])))
+    config = changed({".".join(path): value}, name)
+    if not check_engine_config(config, 2, "cuda", name):
+        resolved = resolve_engine_config(config, 2, "cuda")
+        assert resolve_engine_config(resolved, 2, "cuda") == resolved
+
+
+TEXTS = {
+    "trailing comma": ('{\n  "a": 1,\n}', ":3:1: not JSON: found a comma after the last entry"),
+    "slash comment": ('{ // why\n"a": 1}', ":1:3: not JSON: found a comment"),
+    "hash comment": ('{"a": 1} # why', ":1:10: not JSON: found a comment"),
+    "unquoted key": ("{a: 1}", ":1:2: not JSON: found 'a:'; keys and texts stand in double quotes"),
+    "single quotes": ("{'a': 1}", ":1:2: not JSON: found \"'a':\"; keys and texts"),
+    "missing comma on a newline": ('{"a": 1\n"b": 2}', ":2:1: not JSON: a comma is missing before this"),
+    "missing comma on the line": ('{"a": 1 "b": 2}', ":1:9: not JSON: a comma is missing before this"),
+    "truncated": ('{"a": "b', ":1:7: not JSON: unterminated string"),
+    "empty": ("", ":1:1: not JSON: the file is empty"),
+    "list": ("[]", ": found list; expected a JSON object"),
+    "NaN": ('{"a": NaN}', ": found NaN, which is not JSON"),
+    "duplicate key": ('{"a": 1, "a": 2}', ": key 'a' stands more than once"),
+    "duplicate key inside": ('{"z": {"stage": 1, "stage": 2}}', ": key 'stage' stands more than once"),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), TEXTS.values(), ids=TEXTS.keys())
+def test_what_is_not_strict_json_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "my.json"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_engine_config(path)
+    assert str(caught.value).startswith(f"{path}{expected}")
+
+
+def test_missing_file_names_the_nearest_sibling() -> None:
+    with pytest.raises(SettingsError, match=r"bf61\.json: no such file; did you mean 'bf16\.json'"):
+        load_engine_config(CONFIGS_DIR / "bf61.json")
+
+
+def test_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read as text"):
+        load_engine_config(tmp_path)
+
+
+def test_read_back_is_what_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "my.json"
+    path.write_text(json.dumps(CONFIGS["bf16.json"]))
+    assert load_engine_config(path) == CONFIGS["bf16.json"]
+
+
+def test_memory_is_that_of_the_paper() -> None:
+    """Figure 1 of arXiv 1910.02054: 7.5 B parameters, 64 ranks, Adam in mixed precision."""
+    config = resolve_engine_config(CONFIGS["bf16.json"], 64, "cuda")
+    totals = [stage.total / 1e9 for stage in memory_estimate(7_500_000_000, 64, config)]
+    assert totals == pytest.approx([120, 31.4, 16.6, 1.9], abs=0.05)
