@@ -39,7 +39,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; expected the best.pth of a run directory") from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
-        reason = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split())[:120] or type(error).__name__  # an empty file: EOFError without a word
         raise CheckpointError(f"{path}: damaged, or no checkpoint of ds_trainer ({reason})") from error
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__

@@ -24,7 +24,7 @@ def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> Non
     `deepspeed` and `torchrun` set them; Open MPI and Slurm have names of their own; a plain `python` start is one rank.
 
     Raises:
-        RuntimeError: MPI or Slurm started ranks on several nodes and nobody said where rank 0 listens.
+        RuntimeError: there are ranks on several nodes and nobody said where rank 0 listens.
     """
     if all(name in environ for name in _RANK_VARIABLES):
         return
@@ -34,6 +34,11 @@ def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> Non
     elif int(environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environ:
         names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
         is_one_node = environ.get("SLURM_NNODES", "1") == "1"
+    elif "RANK" in environ and "WORLD_SIZE" in environ:
+        # Clusters that start one process a node name no local rank; alone, each node would train by itself.
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        is_one_node = environ["WORLD_SIZE"] == "1"
+        environ.setdefault("LOCAL_RANK", "0")
     else:
         environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
         return
@@ -92,7 +97,16 @@ def join(timeout_s: float) -> None:
         setattr(dist.distributed_c10d, name, timeout)
     if torch.cuda.is_available():
         torch.cuda.set_device(device())
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Each rank would start a thread a core, and ranks of one node would fight for them.
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_on_this_node()))
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
+
+
+def _ranks_on_this_node() -> int:
+    """As `deepspeed` (LOCAL_SIZE), `torchrun`, Open MPI or Slurm count them."""
+    names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 1)
 
 
 def leave() -> None:

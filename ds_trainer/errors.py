@@ -1,6 +1,12 @@
 """Errors that a user can mend: each message says what was found, what was expected and what to do."""
 
+import errno
+import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
+
+_ROOM = 2**20
 
 
 class UserError(Exception):
@@ -34,9 +40,12 @@ class WriteError(UserError):
     """A file could not be written: the disk is full, read-only or gone."""
 
     @classmethod
-    def of(cls, path: object, error: Exception) -> "WriteError":
+    def of(cls, path: Path, error: Exception) -> "WriteError":
         """The error for what `error` says about writing `path`."""
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        reason = getattr(error, "strerror", None)
+        if reason is None:  # torch.save says RuntimeError, and not why, where the file said OSError
+            is_full = path.parent.exists() and shutil.disk_usage(path.parent).free < _ROOM
+            reason = os.strerror(errno.ENOSPC) if is_full else " ".join(str(error).split())[:120]
         return cls(f"{path}: cannot be written ({reason}); make room there, or choose another place")
 
 

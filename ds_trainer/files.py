@@ -25,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())
         os.replace(aside, path)
         sync_dir(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where the file said OSError
+    except (OSError, RuntimeError) as error:
         raise WriteError.of(path, error) from error
     finally:
         with contextlib.suppress(OSError):

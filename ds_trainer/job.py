@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_log()
     try:
         arguments = sys.argv[1:] if argv is None else argv
-        run_job(load_settings(arguments, lambda name: load_task_type(name).settings_type))
+        run_job(load_settings(arguments, load_task_type))
         return 0
     except UserError as error:
         if distributed.is_master():
@@ -76,6 +76,8 @@ def run_job(settings: RunSettings) -> Path | None:
             raise DataError(f"the {split} split is empty, expected at least one example")
     distributed.join(settings.stall_timeout_s)
     job = build_job(settings, task, engine_config)
+    if settings.config is not None:
+        log.info(f"recipe {settings.config}")
     for line in describe_job(task, job.train_sampler, engine_config, job.num_parameters):
         log.info(line)
     if settings.dry_run:

@@ -20,7 +20,7 @@ def run_to_continue(resume: str, runs_dir: Path, identity: Identity) -> Path | N
 
     Raises:
         SettingsError: the run at the given path was made with other settings.
-        CheckpointError: nothing is there to be continued, and the job must not start afresh.
+        CheckpointError: nothing is there to be continued, or what is there is damaged, and the job must not start afresh.
     """
     if resume == "never":
         return None
@@ -48,7 +48,7 @@ def _newest_unfinished(runs_dir: Path, identity: Identity) -> Path | None:
         try:
             status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"]
             is_ours = status != "finished" and not _differences(_identity_of(run_dir), identity)
-        except (OSError, ValueError, KeyError, yaml.YAMLError):
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
             continue  # some other directory, or a run that was killed before it had written its settings
         if is_ours and any((run_dir / "resume").glob("step_*")):
             return run_dir
@@ -56,10 +56,16 @@ def _newest_unfinished(runs_dir: Path, identity: Identity) -> Path | None:
 
 
 def _identity_of(run_dir: Path) -> Identity:
-    settings = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
-    engine = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
-    environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
-    return {**settings, "engine config": engine, "data fingerprint": environment["data_fingerprint"]}
+    try:
+        settings = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
+        engine = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
+        environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+        return {**settings, "engine config": engine, "data fingerprint": environment["data_fingerprint"]}
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise CheckpointError(
+            f"--resume: {run_dir}: cannot read what the run was made with ({reason}); start afresh with --resume never"
+        ) from error
 
 
 def _differences(old: Identity, new: Identity) -> list[str]:

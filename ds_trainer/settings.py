@@ -10,7 +10,7 @@ import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -116,11 +116,22 @@ def identity(settings: RunSettings) -> dict[str, Any]:
     return {name: values[name] for name, field in type(settings).model_fields.items() if _extra(field)["is_identity"]}
 
 
-def load_settings(argv: Sequence[str], task_settings_of: Callable[[str], type[TaskSettings]]) -> RunSettings:
-    """The settings that the flags `argv` and the recipe they name give together.
+class SettingsOwner(Protocol):
+    """What a task says of settings."""
+
+    settings_type: ClassVar[type[TaskSettings]]
+
+    @classmethod
+    def recipe_for(cls, flags: Mapping[str, str]) -> Path | None: ...
+
+
+def load_settings(argv: Sequence[str], load_owner: Callable[[str], type[SettingsOwner]]) -> RunSettings:
+    """The settings that the flags `argv` and a recipe give together.
+
+    The recipe is the one that `--config` names, or else the one that the task has for these flags.
 
     Args:
-        task_settings_of: name of a task -> its settings class; may raise `SettingsError`.
+        load_owner: name of a task -> the task; may raise `SettingsError`.
 
     Raises:
         SettingsError: with every unknown name, wrong type and impossible value.
@@ -131,11 +142,16 @@ def load_settings(argv: Sequence[str], task_settings_of: Callable[[str], type[Ta
     known, _ = first_look.parse_known_args(argv)
     recipe = load_recipe(Path(known.config)) if known.config else {}
     task_name = known.task or recipe.get("task") or RunSettings.model_fields["task"].default
-    model = combined_settings(task_settings_of(str(task_name)))
+    owner = load_owner(str(task_name))
+    model = combined_settings(owner.settings_type)
     flags, problems = _read_flags(argv, model)
+    recipe_path = known.config
+    if recipe_path is None and (default_recipe := owner.recipe_for(flags)) is not None:
+        recipe, recipe_path = load_recipe(default_recipe), str(default_recipe)
+        flags["config"] = recipe_path
     if "config" in recipe:
-        problems.append(f"{known.config}: config: a recipe cannot name another recipe; write its settings here")
-    origins = {name: f"{known.config}: " for name in recipe if name not in flags}
+        problems.append(f"{recipe_path}: config: a recipe cannot name another recipe; write its settings here")
+    origins = {name: f"{recipe_path}: " for name in recipe if name not in flags}
     return _validated({**recipe, **flags}, model, problems, origins)
 
 
@@ -222,15 +238,13 @@ def _read_flags(argv: Sequence[str], model: type[RunSettings]) -> tuple[dict[str
         elif not is_value_of_unknown:
             problems.append(f"{argument}: unexpected argument; every setting is given as --name VALUE")
         is_value_of_unknown = argument.startswith("--") and "=" not in argument
-    flags = {
-        name: _value_of_flag(text, model.model_fields[name])
-        for name, text in vars(known).items()
-        if name in model.model_fields
-    }
+    given = {name: text for name, text in vars(known).items() if name in model.model_fields}
+    problems += [f"--{name}: found no value, expected one behind it" for name, text in given.items() if text is None]
+    flags = {name: _value_of_flag(text, model.model_fields[name]) for name, text in given.items() if text is not None}
     return flags, problems
 
 
-def _value_of_flag(text: str | bool | None, field: FieldInfo) -> Any:
+def _value_of_flag(text: str | bool, field: FieldInfo) -> Any:
     """`text` as the recipe would give it: a number where one is wanted, so that one strict check serves both."""
     wanted = typing.get_args(field.annotation) or (field.annotation,)
     if isinstance(text, str) and (int in wanted or float in wanted):
@@ -238,7 +252,7 @@ def _value_of_flag(text: str | bool | None, field: FieldInfo) -> Any:
             return json.loads(text)
         except ValueError:
             return text
-    return "" if text is None else text
+    return text
 
 
 def _validated(

@@ -57,6 +57,11 @@ class Task(ABC):
             SettingsError: the settings do not fit the data.
         """
 
+    @classmethod
+    def recipe_for(cls, flags: Mapping[str, str]) -> Path | None:
+        """The recipe to use where the command line, whose flags are given as they were typed, names none."""
+        return None
+
     @abstractmethod
     def build_model(self) -> nn.Module:
         """A new model, in float32 on the CPU; its weights follow torch's seed."""

@@ -15,6 +15,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without ranks, with one thread a process and the virtual environment's commands."""
     environment = {name: value for name, value in os.environ.items() if name not in _RANK_VARIABLES}
     environment["OMP_NUM_THREADS"] = "1"
+    environment["PYTHONPATH"] = str(ROOT / "tests")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return {**environment, **(extra or {})}
 

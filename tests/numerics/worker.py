@@ -133,11 +133,13 @@ def main(out: Path) -> None:
         results[f"fp32 stage {stage}"] = straight(
             out, f"fp32-{stage}", precision="fp32", stage=stage, micro_batch=micro
         )
-    results["fp32 accumulated"] = straight(out, "accumulated", precision="fp32", stage=1, micro_batch=micro // 4)
+    results["accumulated"] = straight(out, "accumulated", precision="fp32", stage=1, micro_batch=micro // 4)
     for stage in (0, 1, 2):
         results[f"bf16 stage {stage}"] = straight(
             out, f"bf16-{stage}", precision="bf16", stage=stage, micro_batch=micro
         )
+        if world_size > 2:
+            continue  # three ranks on two cores show sums over an odd number; the rest is shown by one and two
         for precision in ("fp32", "bf16"):
             results[f"plateau {precision} {stage}"] = plateau_effect(precision, stage)
             how = {"precision": precision, "stage": stage, "micro_batch": micro // 2, "dropout": 0.2}

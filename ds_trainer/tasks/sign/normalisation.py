@@ -36,9 +36,12 @@ def normalise(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
 
 
 def _from_body(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
-    everywhere = tuple(range(layout.num_keypoints))
-    centre = torch.tensor(layout.centre or everywhere, device=points_BTKD.device)
-    centre_B11D = _mean_present(points_BTKD[:, :, centre], present_BTK1[:, :, centre])
+    centre_B11D = _mean_present(points_BTKD, present_BTK1)
+    if layout.centre:
+        centre = torch.tensor(layout.centre, device=points_BTKD.device)
+        shown_B111 = present_BTK1[:, :, centre].any(2, keepdim=True).any(1, keepdim=True)
+        known_B11D = _mean_present(points_BTKD[:, :, centre], present_BTK1[:, :, centre])
+        centre_B11D = torch.where(shown_B111, known_B11D, centre_B11D)  # else a clip is centred by what it shows
     centred_BTKD = (points_BTKD - centre_B11D) * present_BTK1
     if layout.scale is None:
         return centred_BTKD / _mean_size(centred_BTKD)

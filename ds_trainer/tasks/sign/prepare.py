@@ -121,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="launch/prepare.py", description="Turn clips of any known format into a clip store, checking each of them."
     )
     parser.add_argument("--data", required=True, metavar="PATH", help=f"a file or folder of clips, or {DEFAULT_DATA}")
-    parser.add_argument("--labels", type=Path, metavar="PATH", help="names of the signs, one a line, or the KArSL labels")
+    parser.add_argument(
+        "--labels", type=Path, metavar="PATH", help="names of the signs, one a line, or the KArSL labels"
+    )
     parser.add_argument(
         "--stores_dir", type=Path, default=Path("data/stores"), metavar="PATH", help="default: %(default)s"
     )

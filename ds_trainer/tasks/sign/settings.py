@@ -48,6 +48,10 @@ class SignSettings(TaskSettings):
         "s_4_6", _MODEL, "HEAD_HEADS_LAYERS: head size t, s, m or l (16, 32, 64, 128), attention heads, layers"
     )
     dropout: float = setting(0.3, _MODEL, "fraction of activations left out in training", ge=0, lt=1)
+    label_smoothing: float = setting(
+        0.0, _MODEL, "fraction of each target spread over all signs, in training and validation loss", ge=0, lt=1
+    )
+    parts: NameList = setting((), _MODEL, "body parts that the model looks at, by their names in the layout")
     num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2)
 
     mirror_fraction: float = setting(

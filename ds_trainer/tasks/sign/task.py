@@ -4,6 +4,7 @@ Axes: B clips, T frames, K keypoints, C features.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ds_trainer.classification import classification_objective
+from ds_trainer.errors import SettingsError
+from ds_trainer.problems import nearest_name
 from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
 from ds_trainer.task import Task
@@ -20,11 +23,13 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.normalisation import normalise
-from ds_trainer.tasks.sign.prepare import resolve_store
+from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.sampling import sampled_frames
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
+
+DEFAULT_RECIPE = Path(__file__).parents[3] / "ds_configs" / "recipes" / "fingerspelling.yaml"
 
 NORMALISATION = "body"
 """What `normalise` does, by name: a checkpoint says with which its model was trained."""
@@ -48,6 +53,12 @@ class SignTask(Task):
 
     settings_type = SignSettings
 
+    @classmethod
+    def recipe_for(cls, flags: Mapping[str, str]) -> Path | None:
+        """The embedded default data is small, and comes with settings that suit it."""
+        is_default = flags.get("data", DEFAULT_DATA) == DEFAULT_DATA
+        return DEFAULT_RECIPE if is_default and DEFAULT_RECIPE.exists() else None
+
     def __init__(self, settings: Any):
         self.settings = settings
         self.store = ClipStore.open(resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar))
@@ -68,10 +79,11 @@ class SignTask(Task):
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
         self.notices = splits.notices
-        self.objective = classification_objective(len(self.class_names))
+        self.objective = classification_objective(len(self.class_names), settings.label_smoothing)
         self.augmentation = Augmentation(
             settings.mirror_fraction, settings.max_rotation_degrees, settings.max_scale_fraction, settings.max_shift
         )
+        self.parts = self._chosen_parts()
         self._first = torch.from_numpy(self.store.offsets[:-1])
         self._num_frames = torch.from_numpy(np.diff(self.store.offsets))
         class_of_sign = np.full(len(self.store.sign_names), -1)
@@ -87,6 +99,14 @@ class SignTask(Task):
             clips_BTKC = self.augmentation(clips_BTKC, self.store.layout, draw.on(device))
         return (clips_BTKC,), self._class[items].to(device, non_blocking=True)
 
+    def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
+        """The body parts that the model looks at."""
+        parts = self.store.layout.parts
+        unknown = [part for part in self.settings.parts if part not in parts]
+        if unknown:
+            raise SettingsError([f"--parts: found {part!r}; {nearest_name(part, parts)}" for part in unknown])
+        return {part: parts[part] for part in self.settings.parts or parts}
+
     def build_model(self) -> nn.Module:
         return self.model_from(self.description())
 
@@ -100,6 +120,7 @@ class SignTask(Task):
             "model_size": self.settings.model_size,
             "dropout": self.settings.dropout,
             "num_frames": self.settings.num_frames,
+            "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
             "layout": self.store.layout.to_dict(),
             "normalisation": NORMALISATION,
             "sign_names": self.class_names,
@@ -110,7 +131,7 @@ class SignTask(Task):
     def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
         layout = KeypointLayout.from_dict(description["layout"])
         return MODELS[description["model"]](
-            parts=list(layout.parts.values()),
+            parts=list(description["parts"].values()),
             num_features=layout.num_features,
             num_signs=len(description["sign_names"]),
             num_frames=description["num_frames"],

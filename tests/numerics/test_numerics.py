@@ -1,0 +1,138 @@
+"""Two ways of saying the same give the same numbers: the contract that every change of the trainer must keep.
+
+Each world size trains the toy task in all ways once (worker.py); the tests compare. Tolerances: 0 where the
+arithmetic is the same; 1e-6 where only the order of float32 sums differs (8 steps, weights below 1).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import run_ranks
+from torch.nn.utils import clip_grad_norm_
+
+from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.tasks.toy.task import ToyTask
+from ds_trainer.validation import validate
+from numerics import worker
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+Results = dict[int, dict[str, dict[str, Any]]]
+WORKER = Path(worker.__file__)
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Outcome by world size and case."""
+    out = tmp_path_factory.mktemp("numerics")
+    found = {}
+    for world_size in (1, 2, 3):
+        run_ranks(WORKER, world_size, [out], timeout_s=400)
+        found[world_size] = torch.load(out / f"world_{world_size}.pt", weights_only=False)
+    return found
+
+
+def farthest(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest difference between two outcomes' weights."""
+    assert one["weights"].keys() == other["weights"].keys()
+    return max(float((one["weights"][name] - other["weights"][name]).abs().max()) for name in one["weights"])
+
+
+@pytest.fixture(scope="session")
+def reference() -> dict[str, Any]:
+    """Two epochs of plain PyTorch: no engine, no ranks, no accumulation."""
+    task = ToyTask(worker.SETTINGS)
+    torch.manual_seed(worker.SETTINGS.seed)
+    model = task.build_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    sampler = ShardedSampler(len(task.train_set), worker.GLOBAL_BATCH, seed=worker.SETTINGS.seed)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        for batch in BatchLoader(task.train_set, sampler, task.prepare):
+            losses_B = task.objective.loss(model(*batch.inputs), batch.targets)
+            optimizer.zero_grad()
+            losses_B[batch.weight_B > 0].mean().backward()
+            clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    val_dl = BatchLoader(task.val_set, ShardedSampler(len(task.val_set), 7), task.prepare)
+    return {"weights": model.state_dict(), "val_loss": validate(model, task.objective, val_dl).loss}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("case", ["fp32 stage 0", "fp32 stage 1", "fp32 stage 2", "fp32 stage 3", "accumulated"])
+def test_engine_trains_like_plain_pytorch(
+    results: Results, reference: dict[str, Any], world_size: int, case: str
+) -> None:
+    outcome = results[world_size][case]
+    assert outcome["steps"] == 8
+    assert farthest(outcome, reference) < 1e-6
+    assert abs(outcome["val_loss"] - reference["val_loss"]) < 1e-6
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_zero_stages_agree_in_bf16(results: Results, world_size: int, stage: int) -> None:
+    """Ranks sum bf16 gradients in another order at stage 0: on one rank there is nothing to sum."""
+    outcome, stage_0 = results[world_size][f"bf16 stage {stage}"], results[world_size]["bf16 stage 0"]
+    assert farthest(outcome, stage_0) <= (0 if world_size == 1 else 2e-2)
+    assert abs(outcome["val_loss"] - stage_0["val_loss"]) <= (0 if world_size == 1 else 2e-3)
+
+
+def test_bf16_checkpoints_hold_full_precision(results: Results) -> None:
+    for stage in (0, 1, 2):
+        weights = results[1][f"bf16 stage {stage}"]["weights"]
+        assert all(value.dtype == torch.float32 for value in weights.values())
+        assert any((value != value.bfloat16().float()).any() for value in weights.values()), f"rounded at stage {stage}"
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resumed_run_ends_bit_for_bit_like_a_straight_one(
+    results: Results, world_size: int, stage: int, precision: str
+) -> None:
+    straight = results[world_size][f"straight {precision} {stage}"]
+    resumed = results[world_size][f"resumed {precision} {stage}"]
+    assert farthest(resumed, straight) == 0
+    assert resumed["val_loss"] == straight["val_loss"]
+    for one, other in zip(resumed["moments"], straight["moments"], strict=True):
+        assert all(torch.equal(torch.as_tensor(one[name]), torch.as_tensor(other[name])) for name in other)
+    timeless = [
+        [
+            {name: value for name, value in record.items() if name not in ("seconds", "examples_per_second")}
+            for record in outcome["records"]
+        ]
+        for outcome in (resumed, straight)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_plateau_shrinks_the_steps_that_are_taken(
+    results: Results, world_size: int, stage: int, precision: str
+) -> None:
+    effect = results[world_size][f"plateau {precision} {stage}"]
+    assert effect["rate_before"] == pytest.approx(0.01)
+    assert effect["rate_after"] == pytest.approx(0.002)
+    # Adam moves the fastest weight by about the learning rate, and weight decay by a hundredth of it.
+    assert effect["before"] == pytest.approx(0.01, rel=0.05)
+    assert effect["after"] == pytest.approx(0.002, rel=0.05)
+
+
+def test_validation_of_equal_weights_is_the_same_on_any_number_of_ranks(tmp_path: Path) -> None:
+    """Also where clips do not divide by ranks or batches: 50 clips in batches of 7."""
+    script = WORKER.with_name("validation_worker.py")
+    for world_size in (1, 2, 3):
+        run_ranks(script, world_size, [tmp_path])
+    one, two, three = (torch.load(tmp_path / f"world_{world_size}.pt") for world_size in (1, 2, 3))
+    for other in (two, three):
+        assert other["loss"] == one["loss"]
+        assert other["named"] == one["named"]
+        assert torch.equal(other["measures"], one["measures"])
+        assert torch.equal(other["losses"], one["losses"])
+        assert torch.equal(other["confusion"], one["confusion"])
+    assert one["confusion"].sum() == 50

@@ -1,0 +1,34 @@
+"""Clips as recordings have them, in any layout: smooth, off the origin, with keypoints missing here and there."""
+
+import torch
+from torch import Tensor
+
+from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+
+SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2), (7, 3), (7, 4)]
+"""Keypoints and features of each known layout, and of unknown ones with two, three and four features."""
+
+LAYOUTS = {f"{layout.name}x{layout.num_features}": layout for layout in (layout_for(*shape) for shape in SHAPES)}
+
+
+def clips(layout: KeypointLayout, num_clips: int = 3, num_frames: int = 6, missing: float = 0.0, seed: int = 0) -> Tensor:
+    """Positive coordinates, float32[B, T, K, C]; of the frames of each keypoint a fraction is missing."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_clips, num_frames, layout.num_keypoints, layout.num_features)
+    values = 0.2 + torch.rand(shape, generator=generator)
+    return values * is_present(layout, num_clips, num_frames, missing, seed)
+
+
+def is_present(layout: KeypointLayout, num_clips: int, num_frames: int, missing: float, seed: int) -> Tensor:
+    """bool[B, T, K, 1]."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    return torch.rand(num_clips, num_frames, layout.num_keypoints, 1, generator=generator) >= missing
+
+
+def moved(clips_BTKC: Tensor, layout: KeypointLayout, scale: float, shift: float) -> Tensor:
+    """The same clips from another camera: coordinates that are present are scaled and shifted."""
+    changed = clips_BTKC.clone()
+    points = changed[..., : layout.num_coordinates]
+    offsets = shift * torch.arange(1, layout.num_coordinates + 1)
+    points[:] = torch.where((points != 0).any(-1, keepdim=True), scale * points + offsets, points)
+    return changed

@@ -1,0 +1,133 @@
+"""Unit: clips of one sign from different cameras come out the same, and what is missing stays missing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.normalisation import normalise
+
+from .examples import LAYOUTS, clips, moved
+
+
+@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+def layout(request: pytest.FixtureRequest) -> KeypointLayout:
+    return request.param
+
+
+def points(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
+    return clips_BTKC[..., : layout.num_coordinates]
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 3.0), (0.25, 0.0), (40.0, -7.0)])
+def test_camera_does_not_matter(layout: KeypointLayout, missing: float, scale: float, shift: float) -> None:
+    original = clips(layout, missing=missing).double()
+    other_camera = moved(original, layout, scale, shift)
+    torch.testing.assert_close(normalise(other_camera, layout), normalise(original, layout), rtol=1e-9, atol=1e-9)
+
+
+def test_clips_do_not_change_one_another(layout: KeypointLayout) -> None:
+    several = clips(layout, num_clips=4, missing=0.2)
+    alone = torch.cat([normalise(clip[None], layout) for clip in several])
+    torch.testing.assert_close(normalise(several, layout), alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("missing", [0.3, 0.95])
+def test_missing_keypoints_stay_exactly_zero(layout: KeypointLayout, missing: float) -> None:
+    original = clips(layout, num_frames=20, missing=missing)
+    normalised = normalise(original, layout)
+    is_missing = (points(original, layout) == 0).all(-1)
+    assert is_missing.any()
+    assert (points(normalised, layout)[is_missing] == 0).all()
+    assert normalised.isfinite().all()
+
+
+def test_present_keypoints_do_not_become_missing(layout: KeypointLayout) -> None:
+    original = clips(layout, num_frames=20, missing=0.3)
+    of_body = [k for part, of_part in layout.parts.items() if part not in layout.part_roots for k in of_part]
+    is_present = (points(original, layout) != 0).any(-1)[:, :, of_body]
+    assert torch.equal((points(normalise(original, layout), layout) != 0).any(-1)[:, :, of_body], is_present)
+
+
+def test_features_that_are_no_coordinates_are_kept(layout: KeypointLayout) -> None:
+    original = clips(layout, missing=0.2)
+    confidence = original[..., layout.num_coordinates :]
+    assert torch.equal(normalise(original, layout)[..., layout.num_coordinates :], confidence)
+
+
+def test_input_is_not_changed(layout: KeypointLayout) -> None:
+    original = clips(layout, missing=0.2)
+    kept = original.clone()
+    normalise(original, layout)
+    assert torch.equal(original, kept)
+
+
+def test_extreme_clips_are_finite(layout: KeypointLayout) -> None:
+    shape = (1, 4, layout.num_keypoints, layout.num_features)
+    single = torch.zeros(shape)
+    single[0, 1, 2] = 0.7
+    assert (normalise(torch.zeros(shape), layout) == 0).all(), "all missing"
+    for extreme in (torch.ones(shape), single, 1e6 * clips(layout, 1), 1e-6 * clips(layout, 1)):
+        assert normalise(extreme, layout).isfinite().all()
+
+
+def test_body_is_centred_and_of_unit_size(layout: KeypointLayout) -> None:
+    body = points(normalise(clips(layout, num_frames=9).double(), layout), layout)
+    if layout.scale is None:
+        assert body.square().sum(-1).mean((1, 2)).tolist() == pytest.approx([1] * 3)
+        torch.testing.assert_close(body.mean((1, 2)), torch.zeros(3, layout.num_coordinates).double())
+        return
+    one, other = layout.scale
+    distance = (body[:, :, one] - body[:, :, other]).norm(dim=-1).mean(1)
+    assert distance.tolist() == pytest.approx([1] * 3), "the shoulders are one apart, averaged over the clip"
+    torch.testing.assert_close(
+        body[:, :, list(layout.centre)].mean((1, 2)), torch.zeros(3, layout.num_coordinates).double()
+    )
+
+
+def test_movement_of_the_whole_body_stays() -> None:
+    layout = layout_for(20, 3)
+    walking = clips(layout, 1, num_frames=2)
+    walking[:, 1] = walking[:, 0] + 0.5
+    normalised = normalise(walking, layout)
+    assert (normalised[:, 1] - normalised[:, 0] > 0.1).all()
+
+
+@pytest.mark.parametrize("shape", [(184, 4), (75, 4), (543, 4)])
+def test_hands_are_seen_from_their_wrists(shape: tuple[int, int]) -> None:
+    layout = layout_for(*shape)
+    original = clips(layout, 1).double()
+    normalised = normalise(original, layout)
+    for part, root in layout.part_roots.items():
+        hand = list(layout.parts[part])
+        assert (points(normalised, layout)[:, :, root] == 0).all()
+        nearer = original.clone()
+        nearer[:, :, hand, : layout.num_coordinates] = 3 * points(original, layout)[:, :, hand] + 5
+        others = [keypoint for keypoint in range(layout.num_keypoints) if keypoint not in hand]
+        moved_hand = normalise(nearer, layout)
+        torch.testing.assert_close(moved_hand[:, :, hand], normalised[:, :, hand])
+        assert torch.equal(moved_hand[:, :, others], normalised[:, :, others])
+
+
+@pytest.mark.parametrize("shape", [(184, 4), (75, 4), (543, 4)])
+def test_hand_without_its_wrist_is_missing(shape: tuple[int, int]) -> None:
+    """A hand has no place of its own where its origin is unknown; far-off numbers would be worse than none."""
+    layout = layout_for(*shape)
+    without_wrist = clips(layout, 1)
+    for part, root in layout.part_roots.items():
+        without_wrist[:, 2, root] = 0
+        hand = points(normalise(without_wrist, layout), layout)[0][:, list(layout.parts[part])]
+        assert (hand[2] == 0).all()
+        assert (hand[3, 1:] != 0).all()
+
+
+@pytest.mark.parametrize("shape", [(184, 4), (20, 3), (75, 4), (543, 4)])
+def test_clip_that_never_shows_both_shoulders_is_still_normalised(shape: tuple[int, int]) -> None:
+    layout = layout_for(*shape)
+    assert layout.scale is not None
+    original = clips(layout, 1).double()
+    original[:, :, layout.scale[0]] = 0
+    body = points(normalise(original, layout), layout)
+    assert 0.5 < body.abs().max() < 20
+    torch.testing.assert_close(normalise(moved(original, layout, 9.0, 2.0), layout), normalise(original, layout))

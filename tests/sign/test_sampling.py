@@ -1,0 +1,74 @@
+"""Unit: every frame is one of its clip's, in order, and in its own bin of time."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign.sampling import sampled_frames
+
+LENGTHS = torch.arange(1, 201)
+FIRST = LENGTHS.cumsum(0) - LENGTHS + 7
+
+
+def drawn(num_samples: int, seed: int, draw_index: torch.Tensor | None = None) -> torch.Tensor:
+    index = torch.arange(len(LENGTHS)) if draw_index is None else draw_index
+    return sampled_frames(FIRST[index], LENGTHS[index], num_samples, Draw(seed, 0, index))
+
+
+@pytest.mark.parametrize("num_samples", [2, 3, 50, 64])
+@pytest.mark.parametrize("seed", [None, 0, 1, 2])
+def test_frames_are_of_their_clip_and_in_order(num_samples: int, seed: int | None) -> None:
+    draw = None if seed is None else Draw(seed, 0, torch.arange(len(LENGTHS)))
+    frames = sampled_frames(FIRST, LENGTHS, num_samples, draw)
+    assert frames.shape == (200, num_samples)
+    assert frames.dtype == torch.int64
+    assert (frames >= FIRST[:, None]).all()
+    assert (frames < (FIRST + LENGTHS)[:, None]).all()
+    assert (frames.diff(dim=1) >= 0).all()
+
+
+class Upmost(Draw):
+    """Draws the largest number that there is below 1, for every frame."""
+
+    def uniform(self, name: str, num_columns: int = 1) -> torch.Tensor:
+        return torch.full((len(self.index_B), num_columns), 1 - 2.0**-24)
+
+
+@pytest.mark.parametrize("num_samples", [2, 3, 7, 49, 50, 64])
+def test_largest_draw_stays_in_the_clip(num_samples: int) -> None:
+    lengths = torch.arange(1, 3001)
+    frames = sampled_frames(torch.zeros_like(lengths), lengths, num_samples, Upmost(0, 0, lengths))
+    assert (frames[:, -1] == lengths - 1).all()
+
+
+def test_centres_of_bins_without_a_draw() -> None:
+    frames = sampled_frames(torch.tensor([0, 100, 0, 0]), torch.tensor([5, 10, 1, 3]), 5, None)
+    assert frames.tolist() == [[0, 1, 2, 3, 4], [101, 103, 105, 107, 109], [0, 0, 0, 0, 0], [0, 0, 1, 2, 2]]
+    assert torch.equal(sampled_frames(FIRST, LENGTHS, 50, None), sampled_frames(FIRST, LENGTHS, 50, None))
+
+
+@given(st.integers(1, 200), st.integers(2, 60), st.integers(0, 1000))
+def test_jitter_stays_in_its_bin(length: int, num_samples: int, seed: int) -> None:
+    draw = Draw(seed, 0, torch.tensor([length]))
+    (frames,) = sampled_frames(torch.tensor([0]), torch.tensor([length]), num_samples, draw).tolist()
+    for place, frame in enumerate(frames):
+        # The frame covers [frame, frame + 1) of the clip's time: some of that lies in the bin.
+        assert frame < (place + 1) * length / num_samples
+        assert frame + 1 > place * length / num_samples
+
+
+def test_jitter_reaches_all_frames_of_its_bin() -> None:
+    seen = [
+        sampled_frames(torch.tensor([0]), torch.tensor([200]), 50, Draw(0, epoch, torch.tensor([3])))[0]
+        for epoch in range(60)
+    ]
+    offsets = torch.stack(seen) - torch.arange(0, 200, 4)
+    assert all(sorted(set(of_bin)) == [0, 1, 2, 3] for of_bin in offsets.T.tolist())
+
+
+def test_draw_of_a_clip_does_not_depend_on_its_batch() -> None:
+    alone = drawn(50, seed=4, draw_index=torch.tensor([17]))
+    assert torch.equal(drawn(50, seed=4, draw_index=torch.tensor([3, 17, 199]))[1:2], alone)
+    assert not torch.equal(drawn(50, seed=5, draw_index=torch.tensor([17])), alone)

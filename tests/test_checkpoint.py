@@ -1,0 +1,150 @@
+"""Unit: what is written comes back without running code, and a file that is no checkpoint is refused in one line."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ds_trainer.checkpoint import FORMAT, load_checkpoint, load_model, write_checkpoint
+from ds_trainer.errors import CheckpointError, SettingsError, WriteError
+from ds_trainer.tasks.toy.task import ToyTask
+
+DESCRIPTION = {"num_hidden": 4, "num_arms": 3, "dropout": 0.5}
+
+
+class Malicious:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def content(**changed: Any) -> dict[str, Any]:
+    model = ToyTask.model_from(DESCRIPTION)
+    return {
+        "task": "toy",
+        "description": DESCRIPTION,
+        "state_dict": model.state_dict(),
+        "settings": {"seed": 3, "runs_dir": "runs", "signers": ["s1"], "labels": None},
+        "epoch": 4,
+        "metrics": {"val_loss": 0.25},
+        **changed,
+    }
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "best.pth"
+
+
+def test_checkpoint_comes_back_and_needs_no_code(path: Path) -> None:
+    written = content()
+    write_checkpoint(path, written)
+    loaded = load_checkpoint(path)
+    weights, loaded_weights = written.pop("state_dict"), loaded.pop("state_dict")
+    assert loaded == {"format": FORMAT, **written}
+    assert list(loaded_weights) == list(weights)
+    assert all(torch.equal(loaded_weights[name], weights[name]) for name in weights)
+    assert torch.load(path, weights_only=True)["format"] == FORMAT
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_model_comes_back_ready_to_use(path: Path) -> None:
+    written = content()
+    write_checkpoint(path, written)
+    original = ToyTask.model_from(DESCRIPTION)
+    original.load_state_dict(written["state_dict"])
+    points = torch.randn(5, 2)
+    model = load_model(load_checkpoint(path))
+    assert not model.training
+    assert torch.equal(model(points), original.eval()(points))
+
+
+def test_pickled_code_is_not_run(path: Path) -> None:
+    trace = path.parent / "trace"
+    torch.save({"format": FORMAT, "state_dict": Malicious(trace)}, path)
+    with pytest.raises(CheckpointError, match=r"best\.pth: damaged, or no checkpoint of ds_trainer"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps(Malicious(trace)))
+    with pytest.raises(CheckpointError, match=r"best\.pth: damaged, or no checkpoint of ds_trainer"):
+        load_checkpoint(path)
+    assert not trace.exists()
+    torch.load(_saved(Malicious(trace), path), weights_only=False)
+    assert trace.exists(), "the trap would have worked"
+
+
+@pytest.mark.parametrize("kept_fraction", [0, 0.3, 0.9, 0.999])
+def test_truncated_file(path: Path, kept_fraction: float) -> None:
+    write_checkpoint(path, content())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept_fraction * len(whole))])
+    with pytest.raises(CheckpointError, match=r"best\.pth: damaged, or no checkpoint of ds_trainer \(.+\)") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ({"format": "ds_trainer checkpoint 99"}, "found format 'ds_trainer checkpoint 99'"),
+        ({"weights": torch.ones(1)}, "found format None"),
+        ([1, 2], "found format 'list'"),
+        (torch.ones(2), "found format 'Tensor'"),
+    ],
+)
+def test_file_of_another_program(path: Path, other: Any, found: str) -> None:
+    with pytest.raises(CheckpointError, match=f"best.pth: {found}, expected '{FORMAT}'"):
+        load_checkpoint(_saved(other, path))
+
+
+def test_file_that_is_none(path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"best\.pth: no such file; expected the best\.pth of a run directory"):
+        load_checkpoint(path)
+    path.mkdir()
+    with pytest.raises(CheckpointError, match="damaged, or no checkpoint"):
+        load_checkpoint(path)
+    (path.parent / "notes.txt").write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"notes\.txt: damaged, or no checkpoint"):
+        load_checkpoint(path.parent / "notes.txt")
+
+
+def test_checkpoint_of_an_unknown_task(path: Path) -> None:
+    write_checkpoint(path, content(task="toi"))
+    with pytest.raises(SettingsError, match="found 'toi'; did you mean 'toy'"):
+        load_model(load_checkpoint(path))
+
+
+class FailsToPickle:
+    """Found deep in a checkpoint after its first bytes are on disk."""
+
+    def __reduce__(self) -> Any:
+        raise OSError(28, "No space left on device")
+
+
+def test_failing_write_leaves_the_old_checkpoint(path: Path) -> None:
+    write_checkpoint(path, content(epoch=1))
+    with pytest.raises(WriteError, match=r"best\.pth: cannot be written \(No space left on device\)"):
+        write_checkpoint(path, content(epoch=2, extra=FailsToPickle()))
+    assert load_checkpoint(path)["epoch"] == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+def test_full_disk(path: Path) -> None:
+    write_checkpoint(path, content(epoch=1))
+    (path.parent / f".{path.name}.{os.getpid()}").symlink_to("/dev/full")  # where the new content is written at first
+    with pytest.raises(WriteError, match=r"best\.pth: cannot be written"):
+        write_checkpoint(path, content(epoch=2))
+    assert load_checkpoint(path)["epoch"] == 1
+
+
+def _saved(value: Any, path: Path) -> Path:
+    torch.save(value, path)
+    return path

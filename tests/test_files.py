@@ -1,0 +1,100 @@
+"""Unit: files appear whole or not at all, also on a full disk."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from ds_trainer.errors import WriteError
+from ds_trainer.files import sha256, sync_dir, sync_file, write_atomically, write_json
+
+
+def test_content_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"first, and longer", b"second"):
+        write_atomically(path, lambda file, content=content: file.write(content))
+        assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
+def test_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Exception) -> None:
+    path = tmp_path / "best.pth"
+    path.write_bytes(b"old")
+
+    def fail_half_way(file: IO[bytes]) -> None:
+        file.write(b"new, but only in p")
+        raise error
+
+    with pytest.raises(WriteError, match=r"best\.pth: cannot be written \((No space left|unexpected pos).*make room"):
+        write_atomically(path, fail_half_way)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_errors_of_another_kind_pass_and_leave_nothing_either(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "best.pth"
+    path.write_bytes(b"old")
+
+    def fail(file: IO[bytes]) -> None:
+        file.write(b"new")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    seen = []
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"new")
+        file.flush()
+        seen.append(path.read_bytes())
+
+    write_atomically(path, write)
+    assert (seen, path.read_bytes()) == ([b"old"], b"new")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+def test_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    (tmp_path / f".file.{os.getpid()}").symlink_to("/dev/full")  # where the new content is written at first
+    with pytest.raises(WriteError, match=r"file: cannot be written \(No space left on device\); make room"):
+        write_atomically(path, lambda file: file.write(b"new"))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "absent" / "a.json", tmp_path / "file" / "a.json"):
+        with pytest.raises(WriteError, match=r"a\.json: cannot be written .* choose another place"):
+            write_json(path, {})
+
+
+def test_json_is_readable_and_ends_with_a_newline(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"sign": "مرحبا", "path": Path("runs")})
+    text = path.read_text(encoding="utf-8")
+    assert "مرحبا" in text
+    assert text.endswith("}\n")
+    assert json.loads(text) == {"sign": "مرحبا", "path": "runs"}
+
+
+def test_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content" * 100_000)
+    assert sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    sync_file(path)
+    sync_dir(tmp_path)
+    assert path.read_bytes() == b"content" * 100_000

@@ -1,0 +1,157 @@
+"""What the README tells users to type works: real commands, real clips, real launchers."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from launching import ROOT, run, succeed
+
+from ds_trainer.checkpoint import load_checkpoint, load_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+TRAIN = ["launch/train.py", "--deepspeed_config", "ds_configs/bf16.json"]
+TINY = ["--model_size", "t_1_1", "--num_epochs", "1", "--selected_signs_to", "5", "--num_frames", "8"]
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def only_run(runs_dir: Path) -> Path:
+    runs = list(runs_dir.iterdir())
+    assert len(runs) == 1, runs
+    return runs[0]
+
+
+def assert_complete(run_dir: Path, num_signs: int) -> None:
+    """All that the README promises of a run directory is there, and the checkpoint answers."""
+    status = json.loads((run_dir / "status.json").read_text())
+    assert status["status"] == "finished"
+    kinds = [json.loads(line)["kind"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("epoch") == 1
+    assert kinds.count("test") == 1
+    expected = {"run.yaml", "engine.json", "environment.json", "best.pth", "resume", "diagnostics"}
+    assert expected <= {path.name for path in run_dir.iterdir()}
+    plots = {"curves.png", "confusion_matrix.png", "class_scores.png", "confusions.png", "classification_report.csv"}
+    assert plots == {path.name for path in (run_dir / "diagnostics").iterdir()}
+    checkpoint = load_checkpoint(run_dir / "best.pth")
+    description = checkpoint["description"]
+    num_keypoints = sum(len(part) for part in description["layout"]["parts"].values())
+    clips = torch.randn(2, description["num_frames"], num_keypoints, len(description["layout"]["features"]))
+    assert load_model(checkpoint)(clips).shape == (2, num_signs)
+    assert len(description["sign_names"]) == num_signs
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["deepspeed"],
+        ["deepspeed", "--num_gpus", "2"],
+        ["torchrun", "--nproc_per_node", "2"],
+        [sys.executable],
+    ],
+    ids=["deepspeed", "two ranks", "torchrun", "python"],
+)
+def test_default_data_trains_under_every_launcher(launcher: list[str], runs_dir: Path) -> None:
+    succeed([*launcher, *TRAIN, *TINY, "--runs_dir", runs_dir])
+    assert_complete(only_run(runs_dir), num_signs=5)
+
+
+@pytest.mark.parametrize("num_ranks", ["1", "2"])
+def test_isl_kinect30_trains_without_the_held_out_signer(isl_kinect30: Path, runs_dir: Path, num_ranks: str) -> None:
+    data = ["--data", isl_kinect30, "--split", "signer:s10", "--stores_dir", runs_dir.parent / "stores"]
+    tiny = ["--model_size", "t_1_1", "--num_epochs", "1", "--selected_signs_to", "4", "--num_frames", "8"]
+    output = succeed(["deepspeed", "--num_gpus", num_ranks, *TRAIN, *data, *tiny, "--runs_dir", runs_dir])
+    assert "unseen signers in test: s10" in output
+    assert_complete(only_run(runs_dir), num_signs=4)
+
+
+def test_range_beyond_the_signs_trains_on_those_that_exist_and_says_so(runs_dir: Path) -> None:
+    flags = ["--selected_signs_from", "25", "--selected_signs_to", "502", "--runs_dir", runs_dir]
+    output = succeed([sys.executable, *TRAIN, *TINY[:4], "--num_frames", "8", *flags])
+    assert "502" in output
+    assert_complete(only_run(runs_dir), num_signs=2)
+
+
+def test_resume_auto_continues_the_killed_run_and_leaves_a_finished_one(runs_dir: Path) -> None:
+    command = [sys.executable, *TRAIN, *TINY, "--runs_dir", runs_dir, "--resume", "auto"]
+    succeed(command)
+    first = only_run(runs_dir)
+    status = first / "status.json"
+    status.write_text(json.dumps({"status": "running"}))  # what a SIGKILL leaves
+    output = succeed([*command, "--num_epochs", "2"])
+    assert f"continuing {first} after epoch 1" in output
+    epochs = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in epochs if record["kind"] == "epoch"] == [0, 1]
+    succeed(command)
+    assert len(list(runs_dir.iterdir())) == 2, "a finished run is not continued"
+
+
+def test_dry_run_prints_the_plan_takes_a_step_and_leaves_nothing(runs_dir: Path) -> None:
+    output = succeed([sys.executable, *TRAIN, *TINY, "--runs_dir", runs_dir, "--dry_run"])
+    for expected in ("parameters", "steps an epoch", "stage   weights", "micro_batch", "one step taken: loss"):
+        assert expected in output
+    assert not runs_dir.exists()
+
+
+def test_zero_3_trains_and_exports_whole_weights(runs_dir: Path) -> None:
+    command = ["launch/train.py", "--deepspeed_config", "ds_configs/bf16_zero3.json", *TINY, "--runs_dir", runs_dir]
+    succeed(["deepspeed", "--num_gpus", "2", *command])
+    assert_complete(only_run(runs_dir), num_signs=5)
+
+
+BAD_COMMANDS = {
+    "unknown flags": (["--num_epoch", "3", "--seeed", "1"], ["'--num_epochs'", "'--seed'"]),
+    "impossible values": (["--num_epochs", "0", "--val_fraction", "2"], ["--num_epochs", "--val_fraction"]),
+    "missing data": (["--data", "launhc"], ["launhc", "'launch'"]),
+    "no such task": (["--task", "sing"], ["'sign'"]),
+    "a range with no clips": (["--selected_signs_from", "100"], ["--selected_signs_from"]),
+    "no such signer": (["--split", "signer:asl"], ["'ase'"]),
+    "nothing to continue": (["--resume", "must", "--runs_dir", "nowhere"], ["nowhere", "unfinished"]),
+    "read-only runs": (["--runs_dir", "/proc/runs", *TINY], ["/proc/runs"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_COMMANDS)
+def test_bad_command_is_told_in_lines_without_a_traceback(case: str) -> None:
+    flags, expected = BAD_COMMANDS[case]
+    finished = run([sys.executable, *TRAIN, *flags])
+    assert finished.returncode == 2, finished.stdout
+    assert "Traceback" not in finished.stdout
+    lines = [line for line in finished.stdout.splitlines() if line.startswith("error: ")]
+    assert lines, finished.stdout
+    for words in expected:
+        assert any(words in line for line in lines), (words, lines)
+
+
+def test_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
+    """A real file system of 1 MB, for which mounting rights are needed."""
+    mount = run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path])
+    if mount.returncode != 0:
+        pytest.skip(f"cannot mount a small file system: {mount.stdout.strip()}")
+    try:
+        finished = run([sys.executable, *TRAIN, *TINY[2:], "--model_size", "s_4_2", "--runs_dir", tmp_path])
+    finally:
+        run(["umount", tmp_path])
+    assert finished.returncode == 2, finished.stdout
+    assert "Traceback" not in finished.stdout
+    assert any(line.startswith("error: ") and "No space left" in line for line in finished.stdout.splitlines())
+
+
+def test_settings_errors_of_two_ranks_are_told_once() -> None:
+    finished = run(["deepspeed", "--num_gpus", "2", *TRAIN, "--num_epoch", "3"])
+    assert finished.returncode != 0
+    assert finished.stdout.count("unknown flag") == 1
+    assert "Traceback" not in finished.stdout
+
+
+def test_readme_commands_name_files_that_exist() -> None:
+    words = (ROOT / "README.md").read_text().split()
+    for word in words:
+        path = word.strip("`(),.")
+        if path.startswith(("launch/", "ds_configs/", "docs/")) and not path.endswith(("/", "...")):
+            assert (ROOT / path).exists(), f"the README names {path}"

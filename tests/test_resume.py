@@ -1,0 +1,111 @@
+"""Unit: which run `--resume` means."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds_trainer.errors import CheckpointError, SettingsError
+from ds_trainer.resume import run_to_continue
+from ds_trainer.run_dir import Run
+
+SETTINGS = {"task": "toy", "seed": 3, "max_shift": 0.1, "signers": [], "labels": None}
+ENGINE = {"bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {"lr": 0.001, "betas": [0.9, 0.99]}}}
+IDENTITY = {**SETTINGS, "engine config": ENGINE, "data fingerprint": "abc"}
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Writes a run directory as a job leaves it; extra settings are those that do not make the run what it is."""
+
+    def make(name: str, status: str = "running", has_resume_point: bool = True, **changed: Any) -> Path:
+        run_dir = tmp_path / "runs" / name
+        run_dir.mkdir(parents=True)
+        run = Run(run_dir, {})
+        settings = {**SETTINGS, "num_epochs": 50, "verbose": False, **changed}
+        run.write_provenance(settings, ENGINE, {"data_fingerprint": "abc", "host": "here"})
+        run.write_status(status)
+        if has_resume_point:
+            (run_dir / "resume" / "step_00000010").mkdir(parents=True)
+        return run_dir
+
+    return make
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def test_never_looks_at_nothing(make_run: MakeRun, runs_dir: Path) -> None:
+    make_run("2026-01-01_00-00-00-toy")
+    assert run_to_continue("never", runs_dir, IDENTITY) is None
+
+
+@pytest.mark.parametrize("resume", ["auto", "must"])
+def test_newest_unfinished_run_of_the_same_settings(make_run: MakeRun, runs_dir: Path, resume: str) -> None:
+    make_run("2026-01-01_00-00-00-toy")
+    expected = make_run("2026-01-02_00-00-00-toy", status="failed", num_epochs=3)
+    make_run("2026-01-03_00-00-00-toy", status="finished")
+    make_run("2026-01-04_00-00-00-toy", seed=4)
+    make_run("2026-01-05_00-00-00-toy", has_resume_point=False)
+    (make_run("2026-01-06_00-00-00-toy") / "status.json").unlink()
+    (make_run("2026-01-07_00-00-00-toy") / "run.yaml").write_text("a: [")
+    (make_run("2026-01-08_00-00-00-toy") / "engine.json").write_text('{"bf16"')
+    (runs_dir / "notes").mkdir()
+    assert run_to_continue(resume, runs_dir, IDENTITY) == expected
+
+
+@pytest.mark.parametrize("changed", [{"data fingerprint": "other"}, {"engine config": {}}, {"max_shift": 0.2}])
+def test_run_of_another_identity_is_not_continued(make_run: MakeRun, runs_dir: Path, changed: dict[str, Any]) -> None:
+    make_run("2026-01-01_00-00-00-toy")
+    assert run_to_continue("auto", runs_dir, IDENTITY) is not None
+    assert run_to_continue("auto", runs_dir, IDENTITY | changed) is None
+
+
+def test_auto_starts_afresh_where_must_fails(runs_dir: Path) -> None:
+    assert run_to_continue("auto", runs_dir, IDENTITY) is None
+    with pytest.raises(CheckpointError, match=r"runs: found no unfinished run .* start one with --resume never"):
+        run_to_continue("must", runs_dir, IDENTITY)
+
+
+def test_path_continues_also_a_finished_run(make_run: MakeRun, runs_dir: Path) -> None:
+    run_dir = make_run("2026-01-01_00-00-00-toy", status="finished")
+    make_run("2026-01-02_00-00-00-toy")
+    assert run_to_continue(str(run_dir), runs_dir, IDENTITY) == run_dir
+
+
+def test_path_of_a_run_of_other_settings_lists_the_differences(make_run: MakeRun, runs_dir: Path) -> None:
+    run_dir = make_run("2026-01-01_00-00-00-toy", seed=4, signers=["s1"])
+    engine = {**ENGINE, "optimizer": {"type": "AdamW", "params": {"lr": 0.01, "betas": [0.9, 0.99]}}}
+    with pytest.raises(SettingsError) as caught:
+        run_to_continue(str(run_dir), runs_dir, IDENTITY | {"engine config": engine, "data fingerprint": "xyz"})
+    remedy = "give the settings it was made with, or start afresh with --resume never"
+    changes = [
+        "seed was 4, now 3",
+        "signers was ['s1'], now []",
+        "engine config was {'optimizer': {'params': {'lr': 0.001}}}, now {'optimizer': {'params': {'lr': 0.01}}}",
+        "data fingerprint was abc, now xyz",
+    ]
+    assert caught.value.problems == [f"--resume {run_dir}: {change}; {remedy}" for change in changes]
+
+
+def test_path_that_is_no_run(make_run: MakeRun, runs_dir: Path) -> None:
+    for path in ("atuo", runs_dir / "absent"):
+        with pytest.raises(CheckpointError, match=r"is no run directory .* expected auto, must, never or a path"):
+            run_to_continue(str(path), runs_dir, IDENTITY)
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "engine.json", "environment.json"])
+@pytest.mark.parametrize("content", [None, "", '{"bf16": ['], ids=["absent", "empty", "cut off"])
+def test_path_of_a_damaged_run(make_run: MakeRun, runs_dir: Path, name: str, content: str | None) -> None:
+    run_dir = make_run("2026-01-01_00-00-00-toy")
+    if content is None:
+        (run_dir / name).unlink()
+    else:
+        (run_dir / name).write_text(content)
+    with pytest.raises(CheckpointError, match="--resume: .*2026-01-01_00-00-00-toy"):
+        run_to_continue(str(run_dir), runs_dir, IDENTITY)
+    assert run_to_continue("auto", runs_dir, IDENTITY) is None
