@@ -107,13 +107,15 @@ def load_task_type(name: str) -> type[Task]:
             raise SettingsError(f"--task: found {name!r}; {nearest_name(name, known)} (or your own, as module:Class)")
         name = f"ds_trainer.tasks.{name}:TASK"
     module_name, _, class_name = name.partition(":")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise SettingsError(f"--task: found {name!r}; expected a task of ds_trainer.tasks, or your own as module:Class")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name != module_name.split(".")[0] and error.name != module_name:
-            raise
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and imports something that is not
         raise SettingsError(f"--task: no module {module_name!r} in the working directory or installed") from error
     task_type = getattr(module, class_name, None)
     if not (isinstance(task_type, type) and issubclass(task_type, Task)):

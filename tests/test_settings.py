@@ -209,7 +209,9 @@ def test_recipe_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_unknown_tasks(recipe: WriteRecipe) -> None:
-    assert problems(*ENGINE, "--task", "sing") == ["--task: found 'sing'; did you mean 'sign'? (or your own, as module:Class)"]
+    assert problems(*ENGINE, "--task", "sing") == [
+        "--task: found 'sing'; did you mean 'sign'? (or your own, as module:Class)"
+    ]
     assert "known names: sign, toy" in problems(*ENGINE, "--config", recipe("task: 5"))[0]
 
 

@@ -11,7 +11,9 @@ SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2), (7, 3), (7, 4)]
 LAYOUTS = {f"{layout.name}x{layout.num_features}": layout for layout in (layout_for(*shape) for shape in SHAPES)}
 
 
-def clips(layout: KeypointLayout, num_clips: int = 3, num_frames: int = 6, missing: float = 0.0, seed: int = 0) -> Tensor:
+def clips(
+    layout: KeypointLayout, num_clips: int = 3, num_frames: int = 6, missing: float = 0.0, seed: int = 0
+) -> Tensor:
     """Positive coordinates, float32[B, T, K, C]; of the frames of each keypoint a fraction is missing."""
     generator = torch.Generator().manual_seed(seed)
     shape = (num_clips, num_frames, layout.num_keypoints, layout.num_features)

@@ -49,8 +49,7 @@ def test_every_parameter_learns(name: str, layout: KeypointLayout) -> None:
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert parameter.grad.isfinite().all(), parameter_name
-        # The bias of a softmax's score moves all scores alike, the last layer's keys' bias all scores of a query.
-        if parameter_name != "pooling.score.bias":
+        if parameter_name != "pooling.score.bias":  # it moves all scores alike, and a softmax does not see that
             assert (parameter.grad != 0).any(), parameter_name
 
 
@@ -159,7 +158,7 @@ def transformer_parameters(layout: KeypointLayout, num_signs: int, num_frames: i
     return embedding + places + size.num_layers * block + head
 
 
-@pytest.mark.parametrize(("size", "about"), [("t_2_2", 0.06e6), ("s_4_6", 1.7e6), ("m_4_6", 6.6e6)])
+@pytest.mark.parametrize(("size", "about"), [("t_2_2", 0.076e6), ("s_4_6", 1.7e6), ("m_4_6", 6.6e6)])
 def test_transformer_has_the_parameters_of_its_size(size: str, about: float) -> None:
     layout = LAYOUTS["karsl_184x4"]
     model = MODELS["st_transformer"](list(layout.parts.values()), 4, 502, 50, ModelSize.parse(size), 0.0)
@@ -175,7 +174,9 @@ def test_size_of_a_model() -> None:
     assert ModelSize.parse("l_16_24") == (128, 16, 24)
 
 
-@pytest.mark.parametrize("text", ["", "s", "s_4", "s_4_6_1", "x_4_6", "S_4_6", "s_0_6", "s_4_0", "s-4-6", "s_4_6 ", "s_04_6", "s_4_100"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "s_4", "s_4_6_1", "x_4_6", "S_4_6", "s_0_6", "s_4_0", "s-4-6", "s_4_6 ", "s_04_6", "s_4_100"]
+)
 def test_size_of_another_form(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected HEAD_HEADS_LAYERS such as s_4_6: head size t, s, m or l"):
         ModelSize.parse(text)

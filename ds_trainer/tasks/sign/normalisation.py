@@ -18,10 +18,17 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 _LEAST_SIZE = 1e-6
 
 
-def normalise(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
-    """Clips with body-relative coordinates; features that are no coordinates are kept. float[B, T, K, C]."""
+def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 1.0) -> Tensor:
+    """Clips with body-relative coordinates; features that are no coordinates are kept. float[B, T, K, C].
+
+    Args:
+        depth_weight: factor on the third coordinate, before sizes are taken. Estimated from one camera it is mostly
+            noise, and noise in it would spread to all coordinates through the size.
+    """
     num_coordinates = layout.num_coordinates
     points_BTKD = clips_BTKC[..., :num_coordinates]
+    if num_coordinates == 3 and depth_weight != 1:
+        points_BTKD = points_BTKD * torch.tensor([1.0, 1.0, depth_weight], device=clips_BTKC.device)
     present_BTK1 = (points_BTKD != 0).any(-1, keepdim=True)
     rooted = {part: layout.parts[part] for part in layout.part_roots}
     normalised_BTKD = _from_body(points_BTKD, present_BTK1, layout)

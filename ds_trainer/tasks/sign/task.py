@@ -94,7 +94,7 @@ class SignTask(Task):
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
         frame_BT = sampled_frames(self._first[items], self._num_frames[items], self.settings.num_frames, draw)
         clips_BTKC = torch.from_numpy(self.store.frames[frame_BT.numpy()]).to(device, non_blocking=True)
-        clips_BTKC = normalise(clips_BTKC, self.store.layout)
+        clips_BTKC = normalise(clips_BTKC, self.store.layout, self.settings.depth_weight)
         if draw is not None:
             clips_BTKC = self.augmentation(clips_BTKC, self.store.layout, draw.on(device))
         return (clips_BTKC,), self._class[items].to(device, non_blocking=True)
@@ -123,6 +123,7 @@ class SignTask(Task):
             "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
             "layout": self.store.layout.to_dict(),
             "normalisation": NORMALISATION,
+            "depth_weight": self.settings.depth_weight,
             "sign_names": self.class_names,
             "sign_numbers": self.sign_numbers,
         }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ds_trainer.tasks.sign.models.base import AttentionPooling, PartEmbedding, SignModel, padding
+from ds_trainer.tasks.sign.models.base import AttentionPooling, PartEmbedding, SignModel, blanked, padding
 from ds_trainer.tasks.sign.models.size import ModelSize
 
 
@@ -42,10 +42,11 @@ class BiLSTM(SignModel):
         self.to_logits = nn.Linear(2 * width, num_signs)
 
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
-        tokens_BPTD = self.embedding(clips_BTKC)
+        is_padding_BT = padding(num_frames_B, clips_BTKC.shape[1])
+        tokens_BPTD = self.embedding(blanked(clips_BTKC, is_padding_BT))
         frames_BTD = self.dropout(self.to_frame(tokens_BPTD.transpose(1, 2).flatten(2)))
         states_BTD = self.norm(self._through_lstm(frames_BTD, num_frames_B))
-        pooled_BD = self.pooling(states_BTD, padding(num_frames_B, clips_BTKC.shape[1]))
+        pooled_BD = self.pooling(states_BTD, is_padding_BT)
         logits_BS: Tensor = self.to_logits(self.dropout(pooled_BD))
         return logits_BS
 

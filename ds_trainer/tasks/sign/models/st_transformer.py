@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ds_trainer.tasks.sign.models.base import AttentionPooling, PartEmbedding, SignModel, padding
+from ds_trainer.tasks.sign.models.base import AttentionPooling, PartEmbedding, SignModel, blanked, padding
 from ds_trainer.tasks.sign.models.size import ModelSize
 
 
@@ -101,8 +101,8 @@ class SpatioTemporalTransformer(SignModel):
 
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
         num_frames = clips_BTKC.shape[1]
-        tokens_BPTD = self.embedding(clips_BTKC) + self.frame_TD[:num_frames]
         is_padding_BT = padding(num_frames_B, num_frames)
+        tokens_BPTD = self.embedding(blanked(clips_BTKC, is_padding_BT)) + self.frame_TD[:num_frames]
         bias = None
         if is_padding_BT is not None:
             bias = torch.zeros_like(is_padding_BT, dtype=tokens_BPTD.dtype).masked_fill(is_padding_BT, float("-inf"))

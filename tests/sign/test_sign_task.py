@@ -1,0 +1,196 @@
+"""Unit: the sign task on a real clip store of four signs by four signers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sign_data.writers import grid, source
+
+from ds_trainer.errors import DataError, SettingsError
+from ds_trainer.randomness import Draw
+from ds_trainer.settings import combined_settings
+from ds_trainer.tasks.sign.settings import SignSettings
+from ds_trainer.tasks.sign.store_writer import write_store
+from ds_trainer.tasks.sign.task import SignTask
+
+SIGNS, SIGNERS, REPETITIONS = 4, 4, 3
+CPU = torch.device("cpu")
+BuildTask = Callable[..., SignTask]
+
+
+@pytest.fixture(scope="module")
+def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / "grid"
+    names = ["one", "two", "three", "four"]
+    write_store(path, source(grid(SIGNS, SIGNERS, REPETITIONS), num_signs=SIGNS, sign_names=names))
+    return path
+
+
+@pytest.fixture
+def build(store_dir: Path) -> BuildTask:
+    def build_task(**settings: Any) -> SignTask:
+        given = {"data": str(store_dir), "model_size": "t_2_1", "num_frames": 6, **settings}
+        return SignTask(combined_settings(SignSettings)(deepspeed_config=Path("unused"), **given))
+
+    return build_task
+
+
+def numbers(dataset: Any) -> list[int]:
+    return [dataset[place] for place in range(len(dataset))]
+
+
+def batch(task: SignTask, clips: list[int], draw: Draw | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    (clips_BTKC,), sign_B = task.prepare(torch.tensor(clips), CPU, draw)
+    return clips_BTKC, sign_B
+
+
+def test_splits_share_no_clip_and_leave_none_out(build: BuildTask) -> None:
+    for split in ("auto", "random", "signer:s02"):
+        task = build(split=split)
+        assert task.test_set is not None
+        clips = numbers(task.train_set) + numbers(task.val_set) + numbers(task.test_set)
+        assert sorted(clips) == list(range(SIGNS * SIGNERS * REPETITIONS))
+
+
+def test_last_signer_is_held_out_unless_asked_otherwise(build: BuildTask) -> None:
+    for settings, expected in (({}, "s04"), ({"split": "signer:s02"}, "s02")):
+        task = build(**settings)
+        test = numbers(task.test_set)
+        assert {task.store.signer_names[signer] for signer in task.store.signer[test]} == {expected}
+        assert len(test) == SIGNS * REPETITIONS
+        assert any("unseen signers" in notice and expected in notice for notice in task.notices)
+
+
+def test_random_split_is_said_to_flatter(build: BuildTask) -> None:
+    assert any("results flatter" in notice for notice in build(split="random").notices)
+
+
+def test_classes_are_the_selected_signs(build: BuildTask) -> None:
+    task = build(selected_signs_from=2, selected_signs_to=3)
+    assert task.class_names == ["two", "three"]
+    assert task.sign_numbers == [2, 3]
+    clips = numbers(task.train_set) + numbers(task.val_set) + numbers(task.test_set)
+    _, classes = batch(task, clips)
+    assert len(clips) == 2 * SIGNERS * REPETITIONS
+    assert classes.tolist() == [int(task.store.sign[clip]) - 1 for clip in clips]
+    assert set(classes.tolist()) == {0, 1}
+    assert task.build_model()(batch(task, clips[:3])[0]).shape == (3, 2)
+    assert task.label() == "signs_2-st_transformer-t_2_1"
+
+
+def test_range_beyond_the_data_trains_on_what_exists_and_says_so(build: BuildTask) -> None:
+    task = build(selected_signs_to=502)
+    assert task.class_names == ["one", "two", "three", "four"]
+    assert any("signs 1..502 are selected, of which 4 exist" in notice for notice in task.notices)
+    assert not any("are selected" in notice for notice in build(selected_signs_to=4).notices)
+
+
+def test_what_is_not_in_the_data_is_refused(build: BuildTask) -> None:
+    with pytest.raises(DataError, match=r"found no sign with clips in this range, expected one within 1\.\.4"):
+        build(selected_signs_from=5, selected_signs_to=9)
+    with pytest.raises(DataError, match="did you mean 's01'"):
+        build(signers=("s1",))
+    with pytest.raises(DataError, match="missing, expected a file or folder"):
+        build(data="no/such/data")
+
+
+def test_only_the_chosen_signers(build: BuildTask) -> None:
+    task = build(signers=("s01", "s03"), split="signer:s03")
+    clips = numbers(task.train_set) + numbers(task.val_set) + numbers(task.test_set)
+    assert {task.store.signer_names[signer] for signer in task.store.signer[clips]} == {"s01", "s03"}
+
+
+def test_model_looks_at_the_chosen_parts(build: BuildTask) -> None:
+    task = build(parts=("right_arm", "left_arm"))
+    assert list(task.description()["parts"]) == ["right_arm", "left_arm"]
+    model = task.build_model().eval()
+    clips_BTKC, _ = batch(task, [0, 9])
+    changed = clips_BTKC.clone()
+    changed[:, :, list(task.store.layout.parts["body"])] += 1
+    assert torch.equal(model(changed), model(clips_BTKC))
+    changed[:, :, list(task.store.layout.parts["left_arm"])] += 1
+    assert not torch.equal(model(changed), model(clips_BTKC))
+    with pytest.raises(SettingsError, match="--parts: found 'left_hand'; did you mean 'left_arm'"):
+        build(parts=("left_hand",))
+
+
+# -- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_clips_come_out_the_same_in_any_batch(build: BuildTask) -> None:
+    task = build()
+    together, signs = batch(task, [0, 20, 47, 3])
+    assert together.shape == (4, 6, 20, 3)
+    assert together.dtype == torch.float32
+    for place, clip in enumerate([0, 20, 47, 3]):
+        alone, sign = batch(task, [clip])
+        assert torch.equal(alone[0], together[place])
+        assert sign.item() == signs[place] == task.store.sign[clip]
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_clip(build: BuildTask) -> None:
+    task = build()
+    together, _ = batch(task, [5, 6, 7], Draw(1, 2, torch.tensor([5, 6, 7])))
+    alone, _ = batch(task, [6], Draw(1, 2, torch.tensor([6])))
+    torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-6)
+    as_it_is, _ = batch(task, [6])
+    for other in (Draw(1, 3, torch.tensor([6])), Draw(2, 2, torch.tensor([6])), None):
+        assert not torch.equal(batch(task, [6], other)[0], alone)
+    assert torch.equal(batch(task, [6])[0], as_it_is)
+
+
+def test_augmentation_can_be_switched_off(build: BuildTask) -> None:
+    none = {"mirror_fraction": 0.0, "max_rotation_degrees": 0.0, "max_scale_fraction": 0.0, "max_shift": 0.0}
+    task = build(**none, num_frames=2)
+    two_frames = 0  # the first repetition has two frames, so that the jitter has no choice
+    changed, _ = batch(task, [two_frames], Draw(1, 2, torch.tensor([two_frames])))
+    assert torch.equal(changed, batch(task, [two_frames])[0])
+    whole = build(**(none | {"mirror_fraction": 1.0}), num_frames=2)
+    assert not torch.equal(batch(whole, [two_frames], Draw(1, 2, torch.tensor([two_frames])))[0], changed)
+
+
+def test_preparing_leaves_the_store_alone(build: BuildTask) -> None:
+    task = build()
+    before = task.store.frames[:].copy()
+    clips_BTKC, _ = batch(task, [0, 1])
+    clips_BTKC.zero_()
+    assert (task.store.frames == before).all()
+
+
+# -- what a checkpoint holds ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["st_transformer", "bilstm"])
+def test_description_rebuilds_the_model_without_the_data(build: BuildTask, tmp_path: Path, model: str) -> None:
+    task = build(model=model, selected_signs_to=3)
+    original = task.build_model().eval()
+    torch.save({"description": task.description(), "weights": original.state_dict()}, tmp_path / "model.pth")
+    loaded = torch.load(tmp_path / "model.pth", weights_only=True)
+    rebuilt = SignTask.model_from(loaded["description"])
+    rebuilt.load_state_dict(loaded["weights"])
+    clips_BTKC, _ = batch(task, [0, 1])
+    assert torch.equal(rebuilt.eval()(clips_BTKC), original(clips_BTKC))
+    assert loaded["description"]["sign_names"] == ["one", "two", "three"]
+    assert loaded["description"]["sign_numbers"] == [1, 2, 3]
+    assert loaded["description"]["layout"]["name"] == "kinect_20"
+
+
+def test_weights_follow_the_seed_of_torch(build: BuildTask) -> None:
+    task = build()
+    models = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        models.append(task.build_model().state_dict()["to_logits.weight"])
+    assert torch.equal(models[0], models[1])
+    assert not torch.equal(models[0], models[2])
+
+
+def test_fingerprint_is_that_of_the_data(build: BuildTask, tmp_path: Path) -> None:
+    write_store(tmp_path / "same", source(grid(SIGNS, SIGNERS, REPETITIONS), num_signs=SIGNS, sign_names=list("abcd")))
+    write_store(tmp_path / "less", source(grid(SIGNS, SIGNERS, 2), num_signs=SIGNS, sign_names=list("abcd")))
+    fingerprint = build().fingerprint()
+    assert len(fingerprint) >= 12
+    assert build(seed=5, selected_signs_to=2).fingerprint() == fingerprint
+    assert build(data=str(tmp_path / "less")).fingerprint() != fingerprint
