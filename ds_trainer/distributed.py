@@ -100,7 +100,8 @@ def join(timeout_s: float) -> None:
     elif "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_on_this_node()))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
+    is_gpu = torch.cuda.is_available()
+    dist.init_process_group("nccl" if is_gpu else "gloo", timeout=timeout, device_id=device() if is_gpu else None)
 
 
 def _ranks_on_this_node() -> int:

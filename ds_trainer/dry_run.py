@@ -6,11 +6,12 @@ from typing import Any
 
 from ds_trainer.batches import ShardedSampler
 from ds_trainer.distributed import device, world_size
-from ds_trainer.engine import computes_in_float32
+from ds_trainer.engine import computes_in_float32, has_fast_bf16
 from ds_trainer.engine_plan import memory_estimate
 from ds_trainer.task import Task
 
 _MIB = 2**20
+_16_BIT_BLOCKS = ("bf16", "fp16", "torch_autocast")
 
 
 def describe_job(
@@ -33,10 +34,9 @@ def precision(engine_config: Mapping[str, Any]) -> str:
     """The precision of an engine config in words."""
     if computes_in_float32(engine_config):
         return "bf16 weights (arithmetic in float32: this CPU has no bf16 instructions)"
-    for block in ("bf16", "fp16", "torch_autocast"):
-        if engine_config.get(block, {}).get("enabled"):
-            return block
-    return "fp32"
+    name = next((block for block in _16_BIT_BLOCKS if engine_config.get(block, {}).get("enabled")), "fp32")
+    is_slow = name != "fp32" and not has_fast_bf16()
+    return f"{name} (slow: this CPU has no bf16 instructions; fp32.json is many times faster here)" if is_slow else name
 
 
 def _stage(engine_config: Mapping[str, Any]) -> int:

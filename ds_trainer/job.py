@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.checkpoint import load_checkpoint, load_model
-from ds_trainer.diagnostics import draw_curves, visualize_metrics
 from ds_trainer.dry_run import describe_job, describe_plan
 from ds_trainer.engine import build_engine
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
@@ -64,6 +63,7 @@ def run_job(settings: RunSettings) -> Path | None:
     Returns:
         The path of the best checkpoint on the master rank and None elsewhere.
     """
+    start_log(settings.verbose)
     engine_config = resolve_engine_config(
         load_engine_config(settings.deepspeed_config),
         distributed.world_size(),
@@ -188,6 +188,8 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> dict[str
 
 
 def _draw(run: Run, task: Task, metrics: Metrics, title: str, engine_config: EngineConfig) -> None:
+    from ds_trainer.diagnostics import draw_curves, visualize_metrics  # half a second that only the master needs
+
     clipping = engine_config["gradient_clipping"] or None
     if task.class_names is None:
         draw_curves(run.dir / "diagnostics", run.records(), title, clipping)

@@ -20,7 +20,7 @@ def run_to_continue(resume: str, runs_dir: Path, identity: Identity) -> Path | N
 
     Raises:
         SettingsError: the run at the given path was made with other settings.
-        CheckpointError: nothing is there to be continued, or what is there is damaged, and the job must not start afresh.
+        CheckpointError: nothing is there to be continued, or it is damaged, and the job must not start afresh.
     """
     if resume == "never":
         return None

@@ -22,7 +22,9 @@ shapes = st.tuples(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.
 thorough = settings(max_examples=200, deadline=None)
 
 
-def ranks(num_examples: int, world_size: int, micro_batch: int, accumulation: int = 1, seed: int | None = 0) -> list:
+def ranks(
+    num_examples: int, world_size: int, micro_batch: int, accumulation: int = 1, seed: int | None = 0
+) -> list[ShardedSampler]:
     """The samplers of all ranks of a job."""
     samplers = []
     for rank in range(world_size):
@@ -137,7 +139,9 @@ def unprepared(items: Any, device: torch.device, draw: Draw | None) -> tuple[tup
     return (values_B.to(device),), draw
 
 
-def loaders(num_examples: int, world_size: int, micro_batch: int, accumulation: int = 1, seed: int | None = 0) -> list:
+def loaders(
+    num_examples: int, world_size: int, micro_batch: int, accumulation: int = 1, seed: int | None = 0
+) -> list[BatchLoader]:
     dataset = TensorDataset(torch.arange(num_examples).double() ** 2)
     samplers = ranks(num_examples, world_size, micro_batch, accumulation, seed)
     return [BatchLoader(dataset, sampler, unprepared) for sampler in samplers]

@@ -66,6 +66,7 @@ def test_single_slurm_task_is_a_plain_start() -> None:
     """As in `srun --ntasks=1 deepspeed ...`, and in a shell on a node of a job."""
     assert exported({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_LOCALID": "0"})[:2] == ["0", "1"]
     assert exported({"SLURM_NTASKS": "8"})[:2] == ["0", "1"]
+    assert exported({"SLURM_PROCID": "3"})[:2] == ["0", "1"]
 
 
 def test_one_rank_a_node_needs_no_local_rank() -> None:

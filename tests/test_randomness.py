@@ -24,7 +24,7 @@ def test_numbers_are_uniform(seed: int, epoch: int, name: str) -> None:
     numbers = Draw(seed, epoch, EVERYONE).uniform(name, NUM_COLUMNS)
     assert numbers.shape == (NUM_EXAMPLES, NUM_COLUMNS)
     assert numbers.dtype == torch.float32
-    assert 0 <= numbers.min()
+    assert numbers.min() >= 0
     assert numbers.max() < 1
     assert stats.kstest(numbers.flatten().numpy(), "uniform").pvalue > 1e-4
     for of_column in numbers.T:

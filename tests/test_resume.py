@@ -106,6 +106,6 @@ def test_path_of_a_damaged_run(make_run: MakeRun, runs_dir: Path, name: str, con
         (run_dir / name).unlink()
     else:
         (run_dir / name).write_text(content)
-    with pytest.raises(CheckpointError, match="--resume: .*2026-01-01_00-00-00-toy"):
+    with pytest.raises(CheckpointError, match=r"--resume: .*2026-01-01_00-00-00-toy"):
         run_to_continue(str(run_dir), runs_dir, IDENTITY)
     assert run_to_continue("auto", runs_dir, IDENTITY) is None

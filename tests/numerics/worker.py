@@ -93,11 +93,13 @@ def straight(out: Path, name: str, num_epochs: int = 2, **how: Any) -> dict[str,
 def resumed(out: Path, name: str, **how: Any) -> dict[str, Any]:
     """Two epochs, then a new engine that continues from the resume point for two more."""
     first = new_run(out, name)
-    Case(**how).train(first, 2)
+    interrupted = Case(**how)
+    interrupted.train(first, 2)
     distributed.barrier()
     case, second = Case(**how), Run(first.dir, first.provenance)
     load_resume_point(case.job.engine, second, case.job.plateau)
     assert second.epochs_done == 2
+    assert case.job.plateau.state_dict() == interrupted.job.plateau.state_dict()
     case.train(second, 4)
     return case.outcome(second)
 

@@ -1,4 +1,4 @@
-"""Unit: a mirror that undoes itself, rotations that keep distances, shifts that move what has a place, and fair draws."""
+"""Unit: a mirror that undoes itself, rotations that keep distances, shifts of what has a place, and fair draws."""
 
 import math
 from dataclasses import replace
@@ -18,12 +18,12 @@ NOTHING = Augmentation(mirror_fraction=0, max_rotation_degrees=0, max_scale_frac
 KNOWN = {name: layout for name, layout in LAYOUTS.items() if layout.mirror is not None}
 
 
-@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
 def layout(request: pytest.FixtureRequest) -> KeypointLayout:
     return request.param
 
 
-@pytest.fixture(params=KNOWN.values(), ids=KNOWN.keys())
+@pytest.fixture(params=list(KNOWN.values()), ids=list(KNOWN))
 def known(request: pytest.FixtureRequest) -> KeypointLayout:
     return request.param
 
@@ -157,6 +157,13 @@ def test_layout_without_a_mirror_is_never_mirrored() -> None:
     original = clips(layout)
     draw = Draw(0, 0, torch.arange(3))
     assert torch.equal(replace(NOTHING, mirror_fraction=1.0)(original, layout, draw), original)
+
+
+@pytest.mark.parametrize("num_features", [1, 6])
+def test_features_of_which_nothing_is_known_are_left_alone(num_features: int) -> None:
+    layout = layout_for(7, num_features)
+    original = clips(layout)
+    assert torch.equal(Augmentation()(original, layout, Draw(0, 0, torch.arange(3))), original)
 
 
 def test_nothing_asked_for_changes_nothing(layout: KeypointLayout) -> None:

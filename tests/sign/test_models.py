@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.models import MODELS, SignModel
+from ds_trainer.tasks.sign.models import MODELS
+from ds_trainer.tasks.sign.models.base import SignModel
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.normalisation import normalise
 
@@ -15,12 +16,12 @@ NUM_SIGNS, NUM_FRAMES = 5, 12
 LENGTHS = torch.tensor([7, 3, 1])
 
 
-@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
 def layout(request: pytest.FixtureRequest) -> KeypointLayout:
     return request.param
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=list(MODELS))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -10,7 +10,7 @@ from ds_trainer.tasks.sign.normalisation import normalise
 from .examples import LAYOUTS, clips, moved
 
 
-@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
 def layout(request: pytest.FixtureRequest) -> KeypointLayout:
     return request.param
 

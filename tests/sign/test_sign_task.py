@@ -11,6 +11,7 @@ from sign_data.writers import grid, source
 from ds_trainer.errors import DataError, SettingsError
 from ds_trainer.randomness import Draw
 from ds_trainer.settings import combined_settings
+from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.task import SignTask
@@ -117,6 +118,15 @@ def test_model_looks_at_the_chosen_parts(build: BuildTask) -> None:
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [0, 2, 47])
+def test_clip_is_evaluated_as_it_was_recorded(build: BuildTask, clip: int) -> None:
+    task = build()
+    recorded = torch.from_numpy(task.store.clip_frames(clip).copy())
+    places = [int((place + 0.5) / 6 * len(recorded)) for place in range(6)]
+    clips_BTKC, _ = batch(task, [clip])
+    torch.testing.assert_close(clips_BTKC, normalise(recorded[None, places], task.store.layout))
 
 
 def test_clips_come_out_the_same_in_any_batch(build: BuildTask) -> None:

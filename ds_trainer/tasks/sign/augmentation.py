@@ -34,6 +34,8 @@ class Augmentation:
         if layout.mirror is not None and self.mirror_fraction > 0:
             is_mirrored_B111 = (draw.uniform("mirror") < self.mirror_fraction)[..., None, None]
             clips_BTKC = torch.where(is_mirrored_B111, mirrored(clips_BTKC, layout), clips_BTKC)
+        if layout.num_coordinates < 2:
+            return clips_BTKC  # features of which nothing is known: there is no plane to rotate in
         radians = math.radians(self.max_rotation_degrees)
         angle_B = draw.between("rotation", -radians, radians)[:, 0]
         scale_B = draw.between("scale", 1 - self.max_scale_fraction, 1 + self.max_scale_fraction)[:, 0]

@@ -38,7 +38,6 @@ def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 
         local_BTkD = points_BTKD[:, :, index] - points_BTKD[:, :, root : root + 1]
         local_BTkD = local_BTkD * present_BTK1[:, :, index] * present_BTK1[:, :, root : root + 1]
         normalised_BTKD[:, :, index] = local_BTkD / _mean_size(local_BTkD)
-    normalised_BTKD = normalised_BTKD * present_BTK1
     return torch.cat([normalised_BTKD, clips_BTKC[..., num_coordinates:]], dim=-1)
 
 

@@ -1,0 +1,43 @@
+"""What a CPU cannot show. Skipped, with the reason, where there is no GPU."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from launching import succeed
+from test_launch import assert_complete, only_run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none"),
+]
+
+
+@pytest.mark.parametrize(
+    "config", ["bf16", "fp32", "fp16", "bf16_zero2", "bf16_zero3", "bf16_offload", "torch_autocast"]
+)
+def test_every_engine_config_trains_on_the_gpu(config: str, tmp_path: Path) -> None:
+    flags = ["--model", "st_transformer", "--model_size", "t_2_1", "--num_epochs", "1"]
+    succeed(
+        [
+            "deepspeed",
+            "launch/train.py",
+            "--deepspeed_config",
+            f"ds_configs/{config}.json",
+            *flags,
+            "--runs_dir",
+            tmp_path,
+        ],
+        timeout_s=500,
+    )
+    assert_complete(only_run(tmp_path), num_signs=26)
+
+
+def test_every_gpu_of_the_machine_is_a_rank(tmp_path: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    flags = ["--model_size", "t_1_1", "--num_epochs", "1", "--runs_dir", tmp_path]
+    output = succeed(["deepspeed", "launch/train.py", "--deepspeed_config", "ds_configs/bf16.json", *flags])
+    assert f"{torch.cuda.device_count()} ranks on cuda" in output
