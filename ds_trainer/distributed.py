@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ds_trainer.errors import SettingsError
+
 T = TypeVar("T")
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -24,7 +26,7 @@ def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> Non
     `deepspeed` and `torchrun` set them; Open MPI and Slurm have names of their own; a plain `python` start is one rank.
 
     Raises:
-        RuntimeError: there are ranks on several nodes and nobody said where rank 0 listens.
+        SettingsError: there are ranks on several nodes and nobody said where rank 0 listens.
     """
     if all(name in environ for name in _RANK_VARIABLES):
         return
@@ -46,7 +48,7 @@ def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> Non
         environ[ours] = environ[theirs]
     if "MASTER_ADDR" not in environ:
         if not is_one_node:
-            raise RuntimeError("ranks on several nodes need MASTER_ADDR: export the host name of the node of rank 0")
+            raise SettingsError("ranks on several nodes need MASTER_ADDR: export the host name of the node of rank 0")
         environ["MASTER_ADDR"] = "127.0.0.1"
     environ.setdefault("MASTER_PORT", "29500")
 

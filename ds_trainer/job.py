@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan
 from ds_trainer.engine import build_engine
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
@@ -29,7 +30,7 @@ from ds_trainer.progress import log, start_log
 from ds_trainer.resume import run_to_continue
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
-from ds_trainer.settings import RunSettings, identity, load_settings
+from ds_trainer.settings import RunSettings, identity
 from ds_trainer.task import Task, load_task_type
 from ds_trainer.validation import Metrics, validate
 
@@ -42,9 +43,9 @@ EngineConfig = dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status: 0, or 2 for what the user can mend."""
-    distributed.export_rank_variables()
     start_log()
     try:
+        distributed.export_rank_variables()
         arguments = sys.argv[1:] if argv is None else argv
         run_job(load_settings(arguments, load_task_type))
         return 0

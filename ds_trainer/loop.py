@@ -47,8 +47,9 @@ def train(
         metrics = validate(engine, objective, val_dl)
         if not math.isfinite(metrics.loss):
             raise NonFiniteLossError(
-                f"epoch {epoch + 1}: the validation loss is {metrics.loss}, expected a finite number; lower the learning "
-                f"rate in the engine config, or look for extreme values in the data; the last good state is in {run.dir}"
+                f"epoch {epoch + 1}: the validation loss is {metrics.loss}, expected a finite number; lower the "
+                f"learning rate in the engine config, or look for extreme values in the data; "
+                f"the last good state is in {run.dir}"
             )
         plateau.step(metrics.loss)
         if run.is_best(metrics):

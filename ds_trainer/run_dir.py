@@ -183,8 +183,8 @@ class Run:
         named = "".join(f"  {name} {value:.3f}" for name, value in metrics.named.items())
         left = clock(self._remaining_time.after_epoch(num_left))
         log.info(
-            f"epoch {self.epochs_done + 1:>3}/{self.num_epochs}  train {train_loss:.4f}  val {metrics.loss:.4f}{named}  "
-            f"lr {self._learning_rate:.1e}  {speed:.0f} clips/s  {left} left{'  best' if is_best else ''}"
+            f"epoch {self.epochs_done + 1:>3}/{self.num_epochs}  train {train_loss:.4f}  val {metrics.loss:.4f}{named}"
+            f"  lr {self._learning_rate:.1e}  {speed:.0f} clips/s  {left} left{'  best' if is_best else ''}"
         )
 
     def _mean_gradient_norm(self) -> float | None:

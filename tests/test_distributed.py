@@ -9,7 +9,7 @@ from torch.distributed import distributed_c10d
 
 from ds_trainer import distributed
 from ds_trainer.distributed import export_rank_variables
-from ds_trainer.errors import CheckpointError
+from ds_trainer.errors import CheckpointError, SettingsError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OPEN_MPI = {
@@ -58,7 +58,7 @@ def test_ranks_of_one_node_need_no_address(launcher: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("launcher", [OPEN_MPI, SLURM], ids=["Open MPI", "Slurm"])
 def test_ranks_of_several_nodes_need_an_address(launcher: dict[str, str]) -> None:
-    with pytest.raises(RuntimeError, match="export the host name of the node of rank 0"):
+    with pytest.raises(SettingsError, match="export the host name of the node of rank 0"):
         export_rank_variables(dict(launcher))
 
 
@@ -73,7 +73,7 @@ def test_one_rank_a_node_needs_no_local_rank() -> None:
     """As clusters start it that know nothing of local ranks: dropping the others would train each node on its own."""
     environ = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node-1", "MASTER_PORT": "23456"}
     assert exported(environ) == ["1", "2", "0", "node-1", "23456"]
-    with pytest.raises(RuntimeError, match="MASTER_ADDR"):
+    with pytest.raises(SettingsError, match="MASTER_ADDR"):
         export_rank_variables({"RANK": "1", "WORLD_SIZE": "2"})
 
 

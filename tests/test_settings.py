@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from ds_trainer.command_line import load_settings
 from ds_trainer.errors import SettingsError
-from ds_trainer.settings import RunSettings, load_settings
+from ds_trainer.settings import RunSettings
 from ds_trainer.task import load_task_type
 
 ENGINE = ["--deepspeed_config", "engine.json"]

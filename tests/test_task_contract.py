@@ -17,8 +17,8 @@ from sign_data.writers import frames
 import ds_trainer.tasks
 from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
+from ds_trainer.command_line import load_settings
 from ds_trainer.errors import SettingsError
-from ds_trainer.settings import load_settings
 from ds_trainer.task import Task, load_task_type
 from ds_trainer.validation import validate
 

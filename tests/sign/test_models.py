@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.models import MODELS
+from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.base import SignModel
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.normalisation import normalise
@@ -28,7 +28,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def build(name: str, layout: KeypointLayout, size: str = "t_2_2", dropout: float = 0.5) -> SignModel:
     torch.manual_seed(0)
-    return MODELS[name](
+    spec = ModelSpec(
         parts=list(layout.parts.values()),
         num_features=layout.num_features,
         num_signs=NUM_SIGNS,
@@ -36,6 +36,7 @@ def build(name: str, layout: KeypointLayout, size: str = "t_2_2", dropout: float
         size=ModelSize.parse(size),
         dropout=dropout,
     )
+    return MODELS[name](spec)
 
 
 def batch(layout: KeypointLayout, num_frames: int = NUM_FRAMES) -> Tensor:
@@ -162,7 +163,7 @@ def transformer_parameters(layout: KeypointLayout, num_signs: int, num_frames: i
 @pytest.mark.parametrize(("size", "about"), [("t_2_2", 0.076e6), ("s_4_6", 1.7e6), ("m_4_6", 6.6e6)])
 def test_transformer_has_the_parameters_of_its_size(size: str, about: float) -> None:
     layout = LAYOUTS["karsl_184x4"]
-    model = MODELS["st_transformer"](list(layout.parts.values()), 4, 502, 50, ModelSize.parse(size), 0.0)
+    model = MODELS["st_transformer"](ModelSpec(list(layout.parts.values()), 4, 502, 50, ModelSize.parse(size), 0.0))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     assert num_parameters == transformer_parameters(layout, 502, 50, ModelSize.parse(size))
     assert num_parameters == pytest.approx(about, rel=0.1)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ds_trainer.command_line import load_settings
 from ds_trainer.errors import SettingsError
-from ds_trainer.settings import load_settings
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.models import MODELS
 

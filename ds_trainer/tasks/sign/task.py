@@ -20,7 +20,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.task import Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.models import MODELS
+from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
@@ -131,7 +131,7 @@ class SignTask(Task):
     @classmethod
     def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
         layout = KeypointLayout.from_dict(description["layout"])
-        return MODELS[description["model"]](
+        spec = ModelSpec(
             parts=list(description["parts"].values()),
             num_features=layout.num_features,
             num_signs=len(description["sign_names"]),
@@ -139,6 +139,7 @@ class SignTask(Task):
             size=ModelSize.parse(description["model_size"]),
             dropout=description["dropout"],
         )
+        return MODELS[description["model"]](spec)
 
     def fingerprint(self) -> str:
         return self.store.fingerprint

@@ -5,6 +5,7 @@ Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from ds_trainer.tasks.sign.models.size import ModelSize
 
 
-class SignModel(nn.Module, ABC):
-    """Clips -> logits of signs.
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a sign model is built from.
 
     Args:
         parts: the keypoints of each body part.
@@ -24,16 +26,19 @@ class SignModel(nn.Module, ABC):
         dropout: fraction left out in training.
     """
 
+    parts: Sequence[Sequence[int]]
+    num_features: int
+    num_signs: int
+    num_frames: int
+    size: ModelSize
+    dropout: float
+
+
+class SignModel(nn.Module, ABC):
+    """Clips -> logits of signs."""
+
     @abstractmethod
-    def __init__(
-        self,
-        parts: Sequence[Sequence[int]],
-        num_features: int,
-        num_signs: int,
-        num_frames: int,
-        size: ModelSize,
-        dropout: float,
-    ):
+    def __init__(self, spec: ModelSpec):
         super().__init__()
 
     @abstractmethod
@@ -50,10 +55,11 @@ class SignModel(nn.Module, ABC):
 class PartEmbedding(nn.Module):
     """One token for each frame and body part: a linear map of the part's keypoints, plus what the part is."""
 
-    def __init__(self, parts: Sequence[Sequence[int]], num_features: int, width: int):
+    def __init__(self, spec: ModelSpec):
         super().__init__()
-        self.parts = [list(part) for part in parts]
-        self.maps = nn.ModuleList(nn.Linear(len(part) * num_features, width) for part in self.parts)
+        width = spec.size.width
+        self.parts = [list(part) for part in spec.parts]
+        self.maps = nn.ModuleList(nn.Linear(len(part) * spec.num_features, width) for part in self.parts)
         self.part_PD = nn.Parameter(0.02 * torch.randn(len(self.parts), width))
 
     def forward(self, clips_BTKC: Tensor) -> Tensor:

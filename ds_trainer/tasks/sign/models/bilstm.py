@@ -3,43 +3,32 @@
 Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D model width, S signs.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ds_trainer.tasks.sign.models.base import AttentionPooling, PartEmbedding, SignModel, blanked, padding
-from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.models.base import AttentionPooling, ModelSpec, PartEmbedding, SignModel, blanked, padding
 
 
 class BiLSTM(SignModel):
     """The body parts of a frame as one vector, an LSTM in both directions, attention pooling, a linear map to signs."""
 
-    def __init__(
-        self,
-        parts: Sequence[Sequence[int]],
-        num_features: int,
-        num_signs: int,
-        num_frames: int,
-        size: ModelSize,
-        dropout: float,
-    ):
-        super().__init__(parts, num_features, num_signs, num_frames, size, dropout)
-        width = size.width
-        self.embedding = PartEmbedding(parts, num_features, width)
-        self.to_frame = nn.Sequential(nn.Linear(len(parts) * width, width), nn.LayerNorm(width), nn.GELU())
+    def __init__(self, spec: ModelSpec):
+        super().__init__(spec)
+        width = spec.size.width
+        self.embedding = PartEmbedding(spec)
+        self.to_frame = nn.Sequential(nn.Linear(len(spec.parts) * width, width), nn.LayerNorm(width), nn.GELU())
         self.lstm = nn.LSTM(
             width,
             width,
-            num_layers=size.num_layers,
+            num_layers=spec.size.num_layers,
             batch_first=True,
             bidirectional=True,
-            dropout=dropout if size.num_layers > 1 else 0.0,
+            dropout=spec.dropout if spec.size.num_layers > 1 else 0.0,
         )
         self.norm = nn.LayerNorm(2 * width)
         self.pooling = AttentionPooling(2 * width)
-        self.dropout = nn.Dropout(dropout)
-        self.to_logits = nn.Linear(2 * width, num_signs)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.to_logits = nn.Linear(2 * width, spec.num_signs)
 
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
         is_padding_BT = padding(num_frames_B, clips_BTKC.shape[1])

@@ -6,13 +6,11 @@ Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D 
 N the axis that is attended over, A all axes before it.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ds_trainer.tasks.sign.models.base import AttentionPooling, PartEmbedding, SignModel, blanked, padding
+from ds_trainer.tasks.sign.models.base import AttentionPooling, ModelSpec, PartEmbedding, SignModel, blanked, padding
 from ds_trainer.tasks.sign.models.size import ModelSize
 
 
@@ -81,23 +79,15 @@ class Block(nn.Module):
 class SpatioTemporalTransformer(SignModel):
     """Body-part tokens, blocks of attention over parts and over frames, attention pooling, a linear map to signs."""
 
-    def __init__(
-        self,
-        parts: Sequence[Sequence[int]],
-        num_features: int,
-        num_signs: int,
-        num_frames: int,
-        size: ModelSize,
-        dropout: float,
-    ):
-        super().__init__(parts, num_features, num_signs, num_frames, size, dropout)
-        self.embedding = PartEmbedding(parts, num_features, size.width)
-        self.frame_TD = nn.Parameter(0.02 * torch.randn(num_frames, size.width))
-        self.blocks = nn.ModuleList(Block(size, dropout) for _ in range(size.num_layers))
-        self.norm = nn.LayerNorm(size.width)
-        self.pooling = AttentionPooling(size.width)
-        self.dropout = nn.Dropout(dropout)
-        self.to_logits = nn.Linear(size.width, num_signs)
+    def __init__(self, spec: ModelSpec):
+        super().__init__(spec)
+        self.embedding = PartEmbedding(spec)
+        self.frame_TD = nn.Parameter(0.02 * torch.randn(spec.num_frames, spec.size.width))
+        self.blocks = nn.ModuleList(Block(spec.size, spec.dropout) for _ in range(spec.size.num_layers))
+        self.norm = nn.LayerNorm(spec.size.width)
+        self.pooling = AttentionPooling(spec.size.width)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.to_logits = nn.Linear(spec.size.width, spec.num_signs)
 
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
         num_frames = clips_BTKC.shape[1]
