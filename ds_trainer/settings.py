@@ -1,7 +1,8 @@
 """Run settings: what a run is, in one typed object, read by `command_line.py` from flags and a recipe.
 
 What the engine does (precision, ZeRO, batch sizes, optimizer) has its home in the DeepSpeed JSON and is not repeated
-here. A task brings its own settings class; the object that a run gets inherits from both, so each part reads only its own.
+here. A task brings its own settings class; the object that a run gets inherits from both, so each part reads only its
+own.
 """
 
 from collections.abc import Mapping
