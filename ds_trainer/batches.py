@@ -144,9 +144,13 @@ class BatchLoader:
         """Examples in the split, over all ranks."""
         return self.sampler.num_examples
 
+    @property
+    def passed_at_once(self) -> int:
+        """Examples that all ranks together pass in a micro-step."""
+        return self.sampler.micro_batch * self.sampler.world_size
+
     def __len__(self) -> int:
-        passed_at_once = self.sampler.micro_batch * self.sampler.world_size
-        return -(-self.num_examples // passed_at_once)
+        return -(-self.num_examples // self.passed_at_once)
 
     def __iter__(self) -> Iterator[Batch]:
         device = distributed.device()

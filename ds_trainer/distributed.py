@@ -152,6 +152,31 @@ def agreed(decide: Callable[[], T]) -> T:
     return value
 
 
+class Vote:
+    """What the ranks wish for, known to all of them one step later, without waiting for the device or for each other.
+
+    Works on CPU tensors in a group of its own: it neither synchronises a GPU nor mixes with the engine's traffic.
+    """
+
+    def __init__(self) -> None:
+        """Collective."""
+        is_alone = not dist.is_initialized() or world_size() == 1
+        self._group = None if is_alone else dist.new_group(backend="gloo")
+        self._ballot = torch.zeros(1, dtype=torch.int64)
+        self._pending: dist.Work | None = None
+
+    def cast(self, wish: int) -> int:
+        """Hand in this rank's wish; return the greatest of the last call's. Collective."""
+        if self._group is None:
+            return wish
+        if self._pending is not None:
+            self._pending.wait()
+        outcome = int(self._ballot.item())
+        self._ballot = torch.tensor([wish])
+        self._pending = dist.all_reduce(self._ballot, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return outcome
+
+
 def gathered(value: T) -> list[T]:
     """The `value` of every rank, in the order of ranks. Collective."""
     if not dist.is_initialized():

@@ -3,10 +3,10 @@
 Everything is built here and handed on as values; no other module reads settings that are not its own.
 """
 
+import dataclasses
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,10 @@ from ds_trainer.loop import micro_step, train
 from ds_trainer.plateau import build_plateau
 from ds_trainer.progress import log, start_log
 from ds_trainer.resume import run_to_continue
-from ds_trainer.run_dir import Run, new_run_dir
+from ds_trainer.run_dir import Cadence, Run, new_run_dir
 from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings, identity
+from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
 from ds_trainer.task import Task, load_task_type
 from ds_trainer.validation import Metrics, validate
 
@@ -38,11 +39,27 @@ if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 EXIT_USER_ERROR = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, the same again may succeed
 EngineConfig = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What `train` gets, built."""
+
+    engine: "DeepSpeedEngine"
+    plateau: ReduceLROnPlateau
+    train_sampler: ShardedSampler
+    train_dl: BatchLoader
+    val_dl: BatchLoader
+    num_parameters: int
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for; return the exit status: 0, or 2 for what the user can mend."""
+    """Do what the command line asks for; return the exit status.
+
+    0: done. 2: an error that the user can mend, told in its message. 75: stopped on request, at a resume point.
+    """
     start_log()
     try:
         distributed.export_rank_variables()
@@ -54,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for problem in error.problems:
                 log.error(f"error: {problem}")
         return EXIT_USER_ERROR
+    except StopRequested:
+        return EXIT_STOPPED
     finally:
         distributed.leave()
 
@@ -86,7 +105,12 @@ def run_job(settings: RunSettings) -> Path | None:
             log.info(line)
         _take_one_step(job, task)
         return None
-    run = begin_run(settings, task, engine_config, job)
+    with stop_requests(settings.stop_after_minutes) as wants_stop:
+        return _train(begin_run(settings, task, engine_config, job, wants_stop), settings, task, engine_config, job)
+
+
+def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job) -> Path | None:
+    """Train and draw; status.json says what became of it. Collective."""
     run.write_status("running")
     try:
         train(
@@ -100,23 +124,15 @@ def run_job(settings: RunSettings) -> Path | None:
             job.train_sampler,
         )
         results = evaluate_best(run, task, engine_config)
+    except StopRequested as stop:
+        run.write_status("stopped", reason=str(stop), steps_done=run.steps_done)
+        log.info(f"stopped by {stop} after step {run.steps_done}; the same command with --resume {run.dir} continues")
+        raise
     except BaseException as error:
         run.write_status("failed", reason=f"{type(error).__name__}: {error}"[:500])
         raise
     run.write_status("finished", best_epoch=run.best_epoch, best_val_loss=run.best_loss, results=results)
     return run.best_checkpoint
-
-
-@dataclass(frozen=True)
-class Job:
-    """What `train` gets, built."""
-
-    engine: "DeepSpeedEngine"
-    plateau: ReduceLROnPlateau
-    train_sampler: ShardedSampler
-    train_dl: BatchLoader
-    val_dl: BatchLoader
-    num_parameters: int
 
 
 def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) -> Job:
@@ -138,7 +154,9 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     )
 
 
-def begin_run(settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job) -> Run:
+def begin_run(
+    settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job, wants_stop: WantsStop = lambda: None
+) -> Run:
     """A new run, or the one that `--resume` means, where it left off. Collective.
 
     Raises:
@@ -158,10 +176,11 @@ def begin_run(settings: RunSettings, task: Task, engine_config: EngineConfig, jo
         "engine_config": engine_config,
         "versions": versions(),
     }
-    run = Run(run_dir, provenance, settings.record_every_steps, settings.early_stopping_epochs)
+    cadence = Cadence(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Cadence)})
+    run = Run(run_dir, provenance, cadence, wants_stop)
     if is_continued:
         load_resume_point(job.engine, run, job.plateau)
-        log.info(f"continuing {run.dir} after epoch {run.epochs_done}")
+        log.info(f"continuing {run.dir} after epoch {run.epochs_done}, step {run.steps_done}")
     else:
         log.info(f"run directory {run.dir}")
         environment = describe_environment(task.fingerprint())

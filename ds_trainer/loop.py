@@ -14,7 +14,7 @@ from ds_trainer.distributed import all_sum
 from ds_trainer.errors import NonFiniteLossError
 from ds_trainer.objective import Objective
 from ds_trainer.run_dir import Run
-from ds_trainer.saving import save_best, save_resume_point
+from ds_trainer.saving import ResumePoints, save_best
 from ds_trainer.validation import validate
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ def train(
 
     Raises:
         NonFiniteLossError: the validation loss is NaN or infinite; on every rank.
+        StopRequested: a rank was asked to stop; a resume point was written; on every rank.
     """
+    resume_points = ResumePoints(engine, run, plateau)
     for epoch in run.remaining_epochs(num_epochs):
-        train_sampler.set_epoch(epoch)
-        train_loss = train_epoch(engine, objective, train_dl, run)
+        train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
+        train_loss = train_epoch(engine, objective, train_dl, run, resume_points)
         metrics = validate(engine, objective, val_dl)
         if not math.isfinite(metrics.loss):
             raise NonFiniteLossError(
@@ -55,26 +57,32 @@ def train(
         if run.is_best(metrics):
             save_best(engine, run, metrics)
         run.record_epoch(train_loss, metrics)
-        save_resume_point(engine, run, plateau)
+        resume_points.save()
         _release_memory()
     return run.best_checkpoint
 
 
-def train_epoch(engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run) -> float:
-    """One epoch of steps; return the mean loss over its examples. Collective.
+def train_epoch(
+    engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run, resume_points: ResumePoints
+) -> float:
+    """The steps of an epoch that are still to be taken; return the mean loss over all its examples. Collective.
 
     An engine step follows the last micro-step of each step, also of a shorter one: DeepSpeed does not count micro-steps
     (`managed_gradient_accumulation` is false), so an incomplete window cannot leak into the next epoch.
+
+    Raises:
+        StopRequested: a rank was asked to stop; a resume point was written.
     """
     engine.train()
-    total = torch.zeros((), dtype=torch.float64, device=engine.device)
+    run.sums.loss = torch.as_tensor(run.sums.loss, dtype=torch.float64, device=engine.device)
     for batch in run.with_progress(batches):
         loss = micro_step(engine, objective, batch)
-        total += loss
+        run.sums.loss += loss
         if batch.ends_step:
             engine.step()
             run.after_step(engine, loss * batch.share)
-    return float(all_sum(total).item()) / batches.num_examples  # synchronises, once an epoch
+            resume_points.after_step()
+    return float(all_sum(run.sums.loss).item()) / batches.num_examples  # synchronises, once an epoch
 
 
 def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) -> Tensor:

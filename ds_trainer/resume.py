@@ -50,7 +50,7 @@ def _newest_unfinished(runs_dir: Path, identity: Identity) -> Path | None:
             is_ours = status != "finished" and not _differences(_identity_of(run_dir), identity)
         except (OSError, ValueError, KeyError, TypeError, CheckpointError):
             continue  # some other directory, or a run that was killed before it had written its settings
-        if is_ours and any((run_dir / "resume").glob("step_*")):
+        if is_ours and any((run_dir / "resume").glob("epoch_*")):
             return run_dir
     return None
 

@@ -14,6 +14,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +25,18 @@ from torch import Tensor
 from ds_trainer.batches import Batch, BatchLoader
 from ds_trainer.distributed import agreed, is_master
 from ds_trainer.engine import gradient_norm, learning_rate
+from ds_trainer.epoch_sums import EpochSums
 from ds_trainer.errors import WriteError
 from ds_trainer.files import write_atomically, write_json
 from ds_trainer.progress import RemainingTime, clock, log, with_bar
+from ds_trainer.stopping import WantsStop
 from ds_trainer.validation import Metrics
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
 Record = dict[str, Any]
+_KEPT = ("epochs_done", "steps_done", "best_loss", "best_epoch")
 
 
 def new_run_dir(runs_dir: Path, label: str) -> Path:
@@ -59,49 +63,67 @@ def _make_run_dir(runs_dir: Path, name: str) -> Path:
     raise AssertionError("unreachable")
 
 
+@dataclass(frozen=True)
+class Cadence:
+    """When a run writes, and when it stops early.
+
+    Args:
+        record_every_steps: steps between two step lines of metrics.jsonl.
+        resume_every_steps: steps between two resume points; 0: only at the end of each epoch.
+        resume_every_minutes: minutes between two resume points within an epoch; 0: only at its end.
+        keep_resume_points: the newest that are kept.
+        early_stopping_epochs: stop after so many epochs without a better validation loss; 0: never.
+    """
+
+    record_every_steps: int = 20
+    resume_every_steps: int = 0
+    resume_every_minutes: float = 0.0
+    keep_resume_points: int = 1
+    early_stopping_epochs: int = 0
+
+
 class Run:
     """One training run.
 
     Args:
         run_dir: its directory; only the master rank writes there.
         provenance: what a checkpoint says of the run it is from: task, model, settings, versions.
-        record_every_steps: steps between two step lines of metrics.jsonl.
-        early_stopping_epochs: stop after so many epochs without a better validation loss; 0 never.
+        wants_stop: asked between steps; tells why the run should stop, or None.
     """
 
-    def __init__(self, run_dir: Path, provenance: Record, record_every_steps: int = 20, early_stopping_epochs: int = 0):
+    def __init__(
+        self,
+        run_dir: Path,
+        provenance: Record,
+        cadence: Cadence | None = None,
+        wants_stop: WantsStop = lambda: None,
+    ):
         self.dir = run_dir
         self.provenance = provenance
-        self.record_every_steps = record_every_steps
-        self.early_stopping_epochs = early_stopping_epochs
+        self.cadence = cadence or Cadence()
+        self.wants_stop = wants_stop
         self.num_epochs = 0
         self.epochs_done = 0
         self.steps_done = 0
         self.best_loss = math.inf
         self.best_epoch = -1
+        self.sums = EpochSums()
         self._remaining_time = RemainingTime()
-        self._begin_epoch()
+        self._epoch_began = time.monotonic()
+        self._examples_per_second = 0.0
 
     # -- how far it has come ------------------------------------------------------------------------------------------
 
     def remaining_epochs(self, num_epochs: int) -> Iterator[int]:
-        """The numbers, from 0, of the epochs that are still to be trained. `record_epoch` ends each."""
+        """The numbers, from 0, of the epochs still to be trained, a half-done one first. `record_epoch` ends each."""
         self.num_epochs = num_epochs
         while self.epochs_done < num_epochs and not self._has_stopped_improving():
-            self._begin_epoch()
+            self._epoch_began = time.monotonic()
             yield self.epochs_done
-
-    def _begin_epoch(self) -> None:
-        self._epoch_began = time.monotonic()
-        self._train_seconds = 0.0
-        self._num_examples = 0
-        self._learning_rate = 0.0
-        self._steps_before = self.steps_done
-        self._gradient_norm_sum: Tensor | float | None = 0.0
 
     def _has_stopped_improving(self) -> bool:
         epochs_since_best = self.epochs_done - 1 - self.best_epoch
-        return 0 < self.early_stopping_epochs <= epochs_since_best
+        return 0 < self.cadence.early_stopping_epochs <= epochs_since_best
 
     def is_best(self, metrics: Metrics) -> bool:
         """Whether the validation loss is lower than in every epoch before."""
@@ -113,25 +135,27 @@ class Run:
         return self.dir / "best.pth" if is_master() and self.best_epoch >= 0 else None
 
     def state_dict(self) -> Record:
-        """What a resume point keeps of the run."""
-        names = ("epochs_done", "steps_done", "best_loss", "best_epoch")
-        return {name: getattr(self, name) for name in names}
+        """What a resume point keeps of the run. Collective."""
+        return {name: getattr(self, name) for name in _KEPT} | {"sums": self.sums.state_dict()}
 
     def load_state_dict(self, state: Record) -> None:
         """Go back to where `state` was taken, the record included."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        self.sums = EpochSums.from_state(state["sums"])
         if is_master():
-            self._forget_records_after(self.steps_done)
+            self._forget_later_records()
 
     # -- what is written ----------------------------------------------------------------------------------------------
 
     def with_progress(self, batches: BatchLoader) -> Iterable[Batch]:
-        """The batches of an epoch, behind a progress bar."""
-        title = f"epoch {self.epochs_done + 1}/{self.num_epochs}"
-        self._num_examples = batches.num_examples
-        yield from with_bar(batches, len(batches), title)
-        self._train_seconds = time.monotonic() - self._epoch_began
+        """The batches of an epoch that are still to come, behind a progress bar."""
+        began, num_examples = time.monotonic(), 0
+        for batch in with_bar(batches, len(batches), f"epoch {self.epochs_done + 1}/{self.num_epochs}"):
+            num_examples += batches.passed_at_once
+            yield batch
+        seconds = time.monotonic() - began
+        self._examples_per_second = min(num_examples, batches.num_examples) / seconds if seconds else 0.0
 
     def after_step(self, engine: "DeepSpeedEngine", loss: Tensor) -> None:
         """Count a step, and every `record_every_steps` write one line about it.
@@ -139,21 +163,17 @@ class Run:
         Args:
             loss: this rank's part of the step's mean loss, on the device.
         """
-        self.steps_done += 1
-        self._learning_rate = learning_rate(engine)
         norm = gradient_norm(engine)
-        if norm is None or self._gradient_norm_sum is None:
-            self._gradient_norm_sum = None
-        else:
-            self._gradient_norm_sum = self._gradient_norm_sum + norm
-        if self.steps_done % self.record_every_steps == 0 and is_master():
+        self.steps_done += 1
+        self.sums.add(norm, learning_rate(engine))
+        if self.steps_done % self.cadence.record_every_steps == 0 and is_master():
             self._append(
                 kind="step",
                 epoch=self.epochs_done,
                 step=self.steps_done,
                 loss=loss.item(),  # synchronises, every record_every_steps
                 grad_norm=None if norm is None else float(norm),
-                learning_rate=self._learning_rate,
+                learning_rate=self.sums.learning_rate,
             )
 
     def record_epoch(self, train_loss: float, metrics: Metrics) -> None:
@@ -162,36 +182,31 @@ class Run:
         if is_best:
             self.best_loss, self.best_epoch = metrics.loss, self.epochs_done
         if is_master():
-            speed = self._num_examples / self._train_seconds if self._train_seconds else 0.0
             self._append(
                 kind="epoch",
                 epoch=self.epochs_done,
                 step=self.steps_done,
                 train_loss=train_loss,
                 val_loss=metrics.loss,
-                learning_rate=self._learning_rate,
-                grad_norm=self._mean_gradient_norm(),
+                learning_rate=self.sums.learning_rate,
+                grad_norm=self.sums.mean_gradient_norm(),
                 **metrics.named,
                 seconds=round(time.monotonic() - self._epoch_began, 3),
-                examples_per_second=round(speed, 1),
+                examples_per_second=round(self._examples_per_second, 1),
             )
-            self._show_epoch(train_loss, metrics, speed, is_best)
+            self._show_epoch(train_loss, metrics, is_best)
         self.epochs_done += 1
+        self.sums = EpochSums()
 
-    def _show_epoch(self, train_loss: float, metrics: Metrics, speed: float, is_best: bool) -> None:
+    def _show_epoch(self, train_loss: float, metrics: Metrics, is_best: bool) -> None:
         num_left = self.num_epochs - self.epochs_done - 1
         named = "".join(f"  {name} {value:.3f}" for name, value in metrics.named.items())
         left = clock(self._remaining_time.after_epoch(num_left))
         log.info(
             f"epoch {self.epochs_done + 1:>3}/{self.num_epochs}  train {train_loss:.4f}  val {metrics.loss:.4f}{named}"
-            f"  lr {self._learning_rate:.1e}  {speed:.0f} clips/s  {left} left{'  best' if is_best else ''}"
+            f"  lr {self.sums.learning_rate:.1e}  {self._examples_per_second:.0f} clips/s  {left} left"
+            f"{'  best' if is_best else ''}"
         )
-
-    def _mean_gradient_norm(self) -> float | None:
-        num_steps = self.steps_done - self._steps_before
-        if self._gradient_norm_sum is None or num_steps == 0:
-            return None
-        return float(self._gradient_norm_sum) / num_steps
 
     def _append(self, **record: Any) -> None:
         path = self.dir / "metrics.jsonl"
@@ -201,8 +216,14 @@ class Run:
         except OSError as error:
             raise WriteError.of(path, error) from error
 
-    def _forget_records_after(self, step: int) -> None:
-        kept = "".join(json.dumps(record) + "\n" for record in self.records() if record["step"] <= step)
+    def _forget_later_records(self) -> None:
+        def is_past(record: Record) -> bool:
+            """At its last step an epoch's own line is still to come."""
+            if record["kind"] == "step":
+                return bool(record["step"] <= self.steps_done)
+            return bool(record["kind"] == "epoch" and record["epoch"] < self.epochs_done)
+
+        kept = "".join(json.dumps(record) + "\n" for record in self.records() if is_past(record))
         write_atomically(self.dir / "metrics.jsonl", lambda file: file.write(kept.encode()))
 
     def records(self) -> list[Record]:

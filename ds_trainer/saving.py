@@ -6,21 +6,25 @@ it its name by renaming, and only then names it as the latest: killed at any mom
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.checkpoint import write_checkpoint
-from ds_trainer.distributed import agreed, gathered, world_size
+from ds_trainer.distributed import Vote, agreed, gathered, world_size
 from ds_trainer.engine import full_precision_state
 from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import sha256, sync_dir, sync_file, write_atomically, write_json
 from ds_trainer.run_dir import Run
+from ds_trainer.stopping import StopRequested
 from ds_trainer.validation import Metrics
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
+
+_GO_ON, _SAVE, _STOP = 0, 1, 2
 
 
 def save_best(engine: "DeepSpeedEngine", run: Run, metrics: Metrics) -> None:
@@ -35,13 +39,48 @@ def save_best(engine: "DeepSpeedEngine", run: Run, metrics: Metrics) -> None:
     agreed(lambda: write_checkpoint(run.dir / "best.pth", content))
 
 
+class ResumePoints:
+    """Decides between steps whether to write a resume point, and whether the run stops there. Made by all ranks."""
+
+    def __init__(self, engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPlateau):
+        """Collective."""
+        self._engine = engine
+        self._run = run
+        self._plateau = plateau
+        self._vote = Vote()
+        self._saved = time.monotonic()
+
+    def after_step(self) -> None:
+        """Save if that is due on any rank. Collective.
+
+        Raises:
+            StopRequested: some rank was asked to stop; on every rank, after the same step.
+        """
+        reason = self._run.wants_stop()
+        wish = self._vote.cast(_STOP if reason else _SAVE if self._is_time_over() else _GO_ON)
+        every_steps = self._run.cadence.resume_every_steps
+        if wish >= _SAVE or (every_steps and self._run.steps_done % every_steps == 0):
+            self.save()
+        if wish == _STOP:
+            raise StopRequested(next(filter(None, gathered(reason)), "another rank"))
+
+    def save(self) -> None:
+        """Save now. Collective."""
+        save_resume_point(self._engine, self._run, self._plateau)
+        self._saved = time.monotonic()
+
+    def _is_time_over(self) -> bool:
+        minutes = self._run.cadence.resume_every_minutes
+        return minutes > 0 and time.monotonic() - self._saved >= 60 * minutes
+
+
 def save_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPlateau) -> Path:
     """Write all that training needs to continue from here, bit for bit. Collective.
 
     DeepSpeed writes a shard for each rank and no barrier stands between the shards and its own `latest` file; so it
     writes into a directory that nobody looks at, without `latest` (seen with deepspeed 0.19.8).
     """
-    name = f"step_{run.steps_done:08d}"
+    name = f"epoch_{run.epochs_done:04d}-step_{run.steps_done:08d}"
     resume_dir = run.dir / "resume"
     aside = resume_dir / ".aside"
     agreed(lambda: _empty(aside))
@@ -56,7 +95,7 @@ def save_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
     problems = [problem for problem in gathered(problem) if problem is not None]
     if problems:
         raise problems[0]
-    agreed(lambda: _publish(aside / name, resume_dir, run.steps_done))
+    agreed(lambda: _publish(aside / name, resume_dir, run))
     return resume_dir / name
 
 
@@ -68,22 +107,21 @@ def _empty(folder: Path) -> None:
         raise WriteError.of(folder, error) from error
 
 
-def _publish(written: Path, resume_dir: Path, step: int) -> None:
-    """List the files of a resume point, give it its name, name it as the latest, and forget the one before."""
+def _publish(written: Path, resume_dir: Path, run: Run) -> None:
+    """List the files of a resume point, give it its name, name it as the latest, and forget the oldest."""
     files = {}
     for file in sorted(written.rglob("*")):
         if file.is_file():
             sync_file(file)
             files[str(file.relative_to(written))] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    write_json(written / "manifest.json", {"step": step, "world_size": world_size(), "files": files})
+    write_json(written / "manifest.json", {"step": run.steps_done, "world_size": world_size(), "files": files})
     final = resume_dir / written.name
     shutil.rmtree(final, ignore_errors=True)
     written.rename(final)
     sync_dir(resume_dir)
     write_atomically(resume_dir / "latest", lambda file: file.write(final.name.encode()))
-    for other in resume_dir.glob("step_*"):
-        if other != final:
-            shutil.rmtree(other, ignore_errors=True)
+    for old in sorted(resume_dir.glob("epoch_*"))[: -run.cadence.keep_resume_points]:
+        shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(written.parent, ignore_errors=True)
 
 
@@ -104,7 +142,7 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
 
 def _newest_point(resume_dir: Path) -> Path:
     refused = []
-    for point in sorted(resume_dir.glob("step_*"), reverse=True):
+    for point in sorted(resume_dir.glob("epoch_*"), reverse=True):
         problem = verify_resume_point(point)
         if problem is None:
             return point

@@ -82,6 +82,24 @@ class RunSettings(BaseModel):
         "never starts afresh, a path continues that run directory",
         is_identity=False,
     )
+    resume_every_steps: int = setting(
+        0,
+        "the run",
+        "steps between resume points, beside those at the end of each epoch; 0 none",
+        is_identity=False,
+        ge=0,
+    )
+    resume_every_minutes: float = setting(
+        10.0, "the run", "minutes between resume points within an epoch; 0 none", is_identity=False, ge=0
+    )
+    keep_resume_points: int = setting(1, "the run", "the newest resume points that are kept", is_identity=False, ge=1)
+    stop_after_minutes: float = setting(
+        0.0,
+        "the run",
+        "save and stop after so many minutes of training, before a time limit of the cluster does; 0 never",
+        is_identity=False,
+        ge=0,
+    )
     record_every_steps: int = setting(
         20,
         "the run",

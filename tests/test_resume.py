@@ -28,7 +28,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         run.write_provenance(settings, ENGINE, {"data_fingerprint": "abc", "host": "here"})
         run.write_status(status)
         if has_resume_point:
-            (run_dir / "resume" / "step_00000010").mkdir(parents=True)
+            (run_dir / "resume" / "epoch_0001-step_00000010").mkdir(parents=True)
         return run_dir
 
     return make

@@ -13,7 +13,7 @@ from torch import nn
 
 from ds_trainer import run_dir as run_dir_module
 from ds_trainer.errors import WriteError
-from ds_trainer.run_dir import Run, new_run_dir
+from ds_trainer.run_dir import Cadence, Run, new_run_dir
 from ds_trainer.validation import Metrics
 
 
@@ -51,7 +51,7 @@ def train(run: Run, losses: list[float], num_epochs: int, steps: int = 2, norm: 
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., Run]:
-    return lambda **options: Run(tmp_path, {}, **options)
+    return lambda **options: Run(tmp_path, {}, Cadence(**options))
 
 
 # -- directory --------------------------------------------------------------------------------------------------------
@@ -179,9 +179,27 @@ def test_continued_run_forgets_what_came_after_its_resume_point(new_run: Callabl
     continued = new_run(record_every_steps=1)
     continued.load_state_dict(json.loads(json.dumps(state)))
     assert continued.records() == kept
-    assert continued.state_dict() == {"epochs_done": 1, "steps_done": 2, "best_loss": 2.0, "best_epoch": 0}
+    nothing_summed = {"num_steps": 0, "losses": [0.0], "norm": 0.0, "learning_rate": 0.0}
+    assert continued.state_dict() == {
+        "epochs_done": 1, "steps_done": 2, "best_loss": 2.0, "best_epoch": 0, "sums": nothing_summed
+    }  # fmt: skip
     assert train(continued, [2.0, 1.0, 3.0], num_epochs=3) == [1, 2]
     assert [record["step"] for record in continued.records()] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
+
+
+def test_point_at_the_last_step_of_an_epoch_comes_before_the_line_of_that_epoch(new_run: Callable[..., Run]) -> None:
+    run = new_run(record_every_steps=1)
+    states = []
+    for _ in run.remaining_epochs(1):
+        for _ in range(2):
+            run.after_step(PlainEngine(0.5), torch.tensor(1.0))
+            states.append(run.state_dict())
+        run.record_epoch(1.0, metrics(1.0))
+    run.record_test("test", metrics(1.0))
+    continued = new_run(record_every_steps=1)
+    continued.load_state_dict(states[-1])
+    assert [record["kind"] for record in continued.records()] == ["step", "step"]
+    assert continued.sums.mean_gradient_norm() == 0.5
 
 
 def test_line_that_was_cut_off_is_left_out(new_run: Callable[..., Run], tmp_path: Path) -> None:

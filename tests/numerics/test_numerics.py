@@ -90,11 +90,12 @@ def test_bf16_checkpoints_hold_full_precision(results: Results) -> None:
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("stage", [0, 1, 2])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("where", ["resumed", "mid-epoch"])
 def test_resumed_run_ends_bit_for_bit_like_a_straight_one(
-    results: Results, world_size: int, stage: int, precision: str
+    results: Results, world_size: int, stage: int, precision: str, where: str
 ) -> None:
     straight = results[world_size][f"straight {precision} {stage}"]
-    resumed = results[world_size][f"resumed {precision} {stage}"]
+    resumed = results[world_size][f"{where} {precision} {stage}"]
     assert farthest(resumed, straight) == 0
     assert resumed["val_loss"] == straight["val_loss"]
     for one, other in zip(resumed["moments"], straight["moments"], strict=True):

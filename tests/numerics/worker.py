@@ -19,6 +19,7 @@ from ds_trainer.progress import start_log
 from ds_trainer.run_dir import Run
 from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import combined_settings
+from ds_trainer.stopping import StopRequested
 from ds_trainer.tasks.toy.task import ToySettings, ToyTask
 from ds_trainer.validation import validate
 
@@ -104,6 +105,24 @@ def resumed(out: Path, name: str, **how: Any) -> dict[str, Any]:
     return case.outcome(second)
 
 
+def resumed_in_mid_epoch(out: Path, name: str, **how: Any) -> dict[str, Any]:
+    """Asked on the last rank to stop in the second epoch, then continued by a new engine."""
+    stopped = new_run(out, name)
+    is_last_rank = distributed.rank() == distributed.world_size() - 1
+    stopped.wants_stop = lambda: "the test" if is_last_rank and stopped.steps_done >= 5 else None
+    try:
+        Case(**how).train(stopped, 4)
+    except StopRequested:
+        assert 5 <= stopped.steps_done <= 6, "the vote is known one step later"
+        assert stopped.sums.num_steps == stopped.steps_done - 4
+    distributed.barrier()
+    case, continued = Case(**how), Run(stopped.dir, stopped.provenance)
+    load_resume_point(case.job.engine, continued, case.job.plateau)
+    assert (continued.epochs_done, continued.steps_done) == (1, stopped.steps_done)
+    case.train(continued, 4)
+    return case.outcome(continued)
+
+
 def plateau_effect(precision: str, stage: int) -> dict[str, float]:
     """How far one step moves the weights before and after the plateau was stepped with losses that do not fall."""
     case = Case(precision, stage, micro_batch=GLOBAL_BATCH // distributed.world_size(), patience=0)
@@ -147,6 +166,7 @@ def main(out: Path) -> None:
             how = {"precision": precision, "stage": stage, "micro_batch": micro // 2, "dropout": 0.2}
             results[f"straight {precision} {stage}"] = straight(out, f"straight-{precision}-{stage}", 4, **how)
             results[f"resumed {precision} {stage}"] = resumed(out, f"resumed-{precision}-{stage}", **how)
+            results[f"mid-epoch {precision} {stage}"] = resumed_in_mid_epoch(out, f"mid-{precision}-{stage}", **how)
     if distributed.is_master():
         torch.save(results, out / f"world_{world_size}.pt")
     distributed.leave()

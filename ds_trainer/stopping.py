@@ -1,0 +1,47 @@
+"""Requests to stop a run before its end: signals and a time limit. They are looked at between steps."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+WantsStop = Callable[[], str | None]
+
+
+class StopRequested(Exception):
+    """The run stopped at a resume point because it was asked to; the message says by whom."""
+
+
+@contextmanager
+def stop_requests(stop_after_minutes: float = 0.0) -> Iterator[WantsStop]:
+    """While it is open, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
+
+    Gives a function that tells why the run should stop, or None. A second SIGINT ends the process at once.
+
+    Args:
+        stop_after_minutes: the time limit, counted from here; 0: none.
+    """
+    noted: list[str] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(signal.Signals(number).name)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    deadline = time.monotonic() + 60 * stop_after_minutes
+
+    def wants_stop() -> str | None:
+        if noted:
+            return noted[0]
+        is_over = stop_after_minutes > 0 and time.monotonic() >= deadline
+        return f"the time limit of {stop_after_minutes:g} minutes" if is_over else None
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield wants_stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""A run that is asked to stop finishes its step, saves, says so, and continues to the same end."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from launching import ROOT, clean_environment, run, succeed
+
+from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.job import EXIT_STOPPED
+from ds_trainer.stopping import stop_requests
+
+TRAIN = [
+    sys.executable, "launch/train.py", "--deepspeed_config", "ds_configs/bf16.json", "--task", "toy",
+    "--num_epochs", "40", "--record_every_steps", "1",
+]  # fmt: skip
+
+
+def test_signal_is_noted_and_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_requests() as wants_stop:
+        assert wants_stop() is None
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGTERM)
+        assert wants_stop() == "SIGUSR1", "the first one"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_second_sigint_is_not_caught() -> None:
+    with stop_requests() as wants_stop:
+        signal.raise_signal(signal.SIGINT)
+        assert wants_stop() == "SIGINT"
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+def test_time_limit() -> None:
+    with stop_requests(stop_after_minutes=0.001) as wants_stop:
+        assert wants_stop() is None
+        time.sleep(0.1)
+        assert "time limit" in str(wants_stop())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_stopped_run_says_how_to_continue_and_ends_like_a_straight_one(tmp_path: Path) -> None:
+    straight_dir, runs_dir = tmp_path / "straight", tmp_path / "runs"
+    succeed([*TRAIN, "--runs_dir", straight_dir])
+    output = _stop_in_the_middle([*TRAIN, "--runs_dir", str(runs_dir)], runs_dir)
+    (run_dir,) = runs_dir.iterdir()
+    assert f"--resume {run_dir}" in output
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["status"], status["reason"]) == ("stopped", "SIGTERM")
+    assert f"continuing {run_dir}" in succeed([*TRAIN, "--runs_dir", runs_dir, "--resume", "auto"])
+    straight, continued = (load_checkpoint(path / "best.pth") for path in (next(straight_dir.iterdir()), run_dir))
+    assert continued["step"] == straight["step"]
+    assert continued["metrics"] == straight["metrics"]
+    for name, weight in straight["state_dict"].items():
+        assert torch.equal(continued["state_dict"][name], weight), name
+
+
+def _stop_in_the_middle(command: list[str], runs_dir: Path) -> str:
+    """Send SIGTERM once the second epoch goes on."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        records = [path.read_text() for path in runs_dir.glob("*/metrics.jsonl")]
+        if records and '"epoch": 1' in records[0]:
+            process.send_signal(signal.SIGTERM)
+            break
+        time.sleep(0.01)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == EXIT_STOPPED, output
+    return output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_ranks_stop_together_at_the_time_limit_and_continue(tmp_path: Path) -> None:
+    launcher = ["torchrun", "--nproc_per_node", "2", *TRAIN[1:], "--num_epochs", "400", "--runs_dir", tmp_path]
+    stopped = run([*launcher, "--stop_after_minutes", "0.05"])
+    assert stopped.returncode != 0
+    assert "stopped by the time limit" in stopped.stdout, stopped.stdout
+    (run_dir,) = tmp_path.iterdir()
+    status = json.loads((run_dir / "status.json").read_text())
+    (point,) = (path.name for path in (run_dir / "resume").glob("epoch_*"))
+    assert point.endswith(f"step_{status['steps_done']:08d}")
+    num_epochs = str(status["epochs_done"] + 1)
+    output = succeed([*launcher, "--num_epochs", num_epochs, "--resume", run_dir])
+    assert f"step {status['steps_done']}" in output
