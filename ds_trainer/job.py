@@ -3,6 +3,7 @@
 Everything is built here and handed on as values; no other module reads settings that are not its own.
 """
 
+import contextlib
 import dataclasses
 import math
 import sys
@@ -23,7 +24,7 @@ from ds_trainer.dry_run import describe_job, describe_plan
 from ds_trainer.engine import build_engine
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
-from ds_trainer.errors import DataError, UserError
+from ds_trainer.errors import DataError, UserError, WriteError
 from ds_trainer.loop import micro_step, train
 from ds_trainer.plateau import build_plateau
 from ds_trainer.progress import log, start_log
@@ -129,7 +130,8 @@ def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineCon
         log.info(f"stopped by {stop} after step {run.steps_done}; the same command with --resume {run.dir} continues")
         raise
     except BaseException as error:
-        run.write_status("failed", reason=f"{type(error).__name__}: {error}"[:500])
+        with contextlib.suppress(WriteError):  # the disk may be what failed
+            run.write_status("failed", reason=f"{type(error).__name__}: {error}"[:500])
         raise
     run.write_status("finished", best_epoch=run.best_epoch, best_val_loss=run.best_loss, results=results)
     return run.best_checkpoint

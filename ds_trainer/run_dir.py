@@ -2,7 +2,7 @@
 
 runs/2026-11-22_14-03-09-signs_502-st_transformer-s_4_6/
   run.yaml  engine.json  environment.json    resolved settings; commit, versions, hardware, data
-  status.json                                running, finished, failed, ...
+  status.json                                running, finished, stopped, failed
   metrics.jsonl                              one line an epoch, and one every N steps
   best.pth                                   the checkpoint with the lowest validation loss
   resume/                                    resume points
