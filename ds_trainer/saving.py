@@ -17,6 +17,7 @@ from ds_trainer.distributed import Vote, agreed, gathered, world_size
 from ds_trainer.engine import full_precision_state
 from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import sha256, sync_dir, sync_file, write_atomically, write_json
+from ds_trainer.progress import log
 from ds_trainer.run_dir import Run
 from ds_trainer.stopping import StopRequested
 from ds_trainer.validation import Metrics
@@ -131,7 +132,7 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
     Raises:
         CheckpointError: there is none, it was saved by another number of ranks, or the ranks loaded different steps.
     """
-    point = agreed(lambda: _newest_point(run.dir / "resume"))
+    point = agreed(lambda: newest_resume_point(run.dir / "resume"))
     path, state = engine.load_checkpoint(str(point.parent), tag=point.name)
     steps = gathered(state["ds_trainer"]["run"]["steps_done"] if path is not None else None)
     if len(set(steps)) != 1 or steps[0] is None:
@@ -140,11 +141,18 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
     run.load_state_dict(state["ds_trainer"]["run"])
 
 
-def _newest_point(resume_dir: Path) -> Path:
-    refused = []
+def newest_resume_point(resume_dir: Path) -> Path:
+    """The newest resume point that this job can load; the log says why newer ones were refused.
+
+    Raises:
+        CheckpointError: there is none, with what is wrong with each that was refused.
+    """
+    refused: list[str] = []
     for point in sorted(resume_dir.glob("epoch_*"), reverse=True):
         problem = verify_resume_point(point)
         if problem is None:
+            for line in refused:
+                log.warning(f"refused {line}; going back to {point.name}")
             return point
         refused.append(f"{point}: {problem}")
     raise CheckpointError(refused or f"{resume_dir}: found no resume point; start afresh with --resume never")
@@ -157,7 +165,7 @@ def verify_resume_point(point: Path) -> str | None:
         for name, expected in manifest["files"].items():
             if (point / name).stat().st_size != expected["bytes"] or sha256(point / name) != expected["sha256"]:
                 return f"{name} is damaged: it does not match the manifest"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return f"incomplete ({error})"
     if manifest["world_size"] != world_size():
         return f"saved by {manifest['world_size']} ranks, this job has {world_size()}; start as many"
