@@ -161,7 +161,7 @@ class Run:
         """Count a step, and every `record_every_steps` write one line about it.
 
         Args:
-            loss: this rank's part of the step's mean loss, on the device.
+            loss: the step's mean loss as this rank's examples tell it, on the device.
         """
         norm = gradient_norm(engine)
         self.steps_done += 1

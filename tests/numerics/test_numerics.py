@@ -71,6 +71,15 @@ def test_engine_trains_like_plain_pytorch(
     assert abs(outcome["val_loss"] - reference["val_loss"]) < 1e-6
 
 
+def test_step_lines_tell_the_mean_loss_of_the_step_for_any_accumulation(results: Results) -> None:
+    at_once, accumulated = (
+        [record["loss"] for record in results[1][case]["records"] if record["kind"] == "step"]
+        for case in ("fp32 stage 1", "accumulated")
+    )
+    assert len(at_once) == 8
+    assert accumulated == pytest.approx(at_once, abs=1e-6)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("stage", [1, 2])
 def test_zero_stages_agree_in_bf16(results: Results, world_size: int, stage: int) -> None:

@@ -16,7 +16,7 @@ from ds_trainer.engine_config import resolve_engine_config
 from ds_trainer.job import Job, build_job
 from ds_trainer.loop import train
 from ds_trainer.progress import start_log
-from ds_trainer.run_dir import Run
+from ds_trainer.run_dir import Cadence, Run
 from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import combined_settings
 from ds_trainer.stopping import StopRequested
@@ -81,7 +81,7 @@ def new_run(out: Path, name: str) -> Run:
     if distributed.is_master():
         run_dir.mkdir(parents=True)
     distributed.barrier()
-    return Run(run_dir, {"task": "toy", "description": {}})
+    return Run(run_dir, {"task": "toy", "description": {}}, Cadence(record_every_steps=1))
 
 
 def straight(out: Path, name: str, num_epochs: int = 2, **how: Any) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def resumed(out: Path, name: str, **how: Any) -> dict[str, Any]:
     interrupted = Case(**how)
     interrupted.train(first, 2)
     distributed.barrier()
-    case, second = Case(**how), Run(first.dir, first.provenance)
+    case, second = Case(**how), Run(first.dir, first.provenance, first.cadence)
     load_resume_point(case.job.engine, second, case.job.plateau)
     assert second.epochs_done == 2
     assert case.job.plateau.state_dict() == interrupted.job.plateau.state_dict()
@@ -116,7 +116,7 @@ def resumed_in_mid_epoch(out: Path, name: str, **how: Any) -> dict[str, Any]:
         assert 5 <= stopped.steps_done <= 6, "the vote is known one step later"
         assert stopped.sums.num_steps == stopped.steps_done - 4
     distributed.barrier()
-    case, continued = Case(**how), Run(stopped.dir, stopped.provenance)
+    case, continued = Case(**how), Run(stopped.dir, stopped.provenance, stopped.cadence)
     load_resume_point(case.job.engine, continued, case.job.plateau)
     assert (continued.epochs_done, continued.steps_done) == (1, stopped.steps_done)
     case.train(continued, 4)
