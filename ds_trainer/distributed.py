@@ -125,14 +125,6 @@ def all_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def all_max(value: float) -> float:
-    """The largest `value` of any rank. Collective. Synchronises the device."""
-    tensor = torch.tensor(float(value), device=device(), dtype=torch.float64)
-    if dist.is_initialized():
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return tensor.item()
-
-
 def agreed(decide: Callable[[], T]) -> T:
     """What `decide` returns on the master rank, on every rank; what it raises there, too. Collective.
 

@@ -90,7 +90,6 @@ def test_collectives_of_one_rank() -> None:
     total = torch.tensor([1.0, 2.0])
     assert distributed.all_sum(total) is total
     assert total.tolist() == [1, 2]
-    assert distributed.all_max(3) == 3.0
     assert distributed.gathered("mine") == ["mine"]
     assert distributed.agreed(lambda: Path("runs")) == Path("runs")
     distributed.barrier()
@@ -121,9 +120,13 @@ def test_process_group_of_one_rank_gives_the_same(monkeypatch: pytest.MonkeyPatc
     try:
         assert distributed_c10d.default_pg_timeout.total_seconds() == 20
         assert distributed.all_sum(torch.tensor([1.0])).tolist() == [1]
-        assert distributed.all_max(-2.5) == -2.5
         assert distributed.gathered({"a": 1}) == [{"a": 1}]
         assert distributed.agreed(lambda: "chosen") == "chosen"
         distributed.barrier()
     finally:
         distributed.leave()
+
+
+def test_vote_of_one_rank_is_its_own_wish() -> None:
+    vote = distributed.Vote()
+    assert [vote.cast(wish) for wish in (0, 2, 1)] == [0, 2, 1]
