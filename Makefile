@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: train test setup check format clean
 
 train: setup
-	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json --config ds_configs/recipes/fingerspelling.yaml
+	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
 
 test: setup
 	python -m pytest -m "slow or not slow"

@@ -18,6 +18,7 @@ def visualize_metrics(
     measures_NM: Tensor,
     class_names: Sequence[str],
     title: str,
+    scored: str = "",
     gradient_clipping: float | None = None,
 ) -> list[Path]:
     """Draw the curves of a run and the confusions of a classifier, write its report; return the files.
@@ -28,16 +29,18 @@ def visualize_metrics(
         out_dir: made if missing; files of an earlier call are replaced.
         records: the lines of metrics.jsonl.
         measures_NM: what `classification_objective` measures, of a whole split.
-        title: says on the plots which run and which split they show.
+        title: says on the plots which run they show.
+        scored: says which split and which checkpoint the measures are of.
         gradient_clipping: the norm to which gradients were clipped, if they were.
     """
     curves_path = draw_curves(out_dir, records, title, gradient_clipping)
+    scores_title = f"{title}, {scored}" if scored else title
     counts_SS = confusion_matrix(measures_NM, len(class_names))
     scores = class_scores(measures_NM, len(class_names))
     figures = {
-        "confusion_matrix.png": confusion_figure(counts_SS, class_names, title),
-        "class_scores.png": class_scores_figure(scores, class_names, title),
-        "confusions.png": confusions_figure(counts_SS, class_names, title),
+        "confusion_matrix.png": confusion_figure(counts_SS, class_names, scores_title),
+        "class_scores.png": class_scores_figure(scores, class_names, scores_title),
+        "confusions.png": confusions_figure(counts_SS, class_names, scores_title),
     }
     for name, figure in figures.items():
         figure.savefig(out_dir / name)

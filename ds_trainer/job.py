@@ -202,23 +202,22 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> dict[str
     results = {"loss": metrics.loss, **metrics.named}
     if distributed.is_master():
         run.record_test(split, metrics)
-        _draw(run, task, metrics, f"{task.label()}, {split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
+        _draw(run, task, metrics, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
         shown = "".join(f"  {name} {value:.3f}" for name, value in results.items())
         log.info(f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1}):{shown}")
         log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
     return results
 
 
-def _draw(run: Run, task: Task, metrics: Metrics, title: str, engine_config: EngineConfig) -> None:
+def _draw(run: Run, task: Task, metrics: Metrics, scored: str, engine_config: EngineConfig) -> None:
     from ds_trainer.diagnostics import draw_curves, visualize_metrics  # half a second that only the master needs
 
+    out_dir, records = run.dir / "diagnostics", run.records()
     clipping = engine_config["gradient_clipping"] or None
     if task.class_names is None:
-        draw_curves(run.dir / "diagnostics", run.records(), title, clipping)
+        draw_curves(out_dir, records, task.label(), clipping)
     else:
-        visualize_metrics(
-            run.dir / "diagnostics", run.records(), metrics.measures_NM, task.class_names, title, clipping
-        )
+        visualize_metrics(out_dir, records, metrics.measures_NM, task.class_names, task.label(), scored, clipping)
 
 
 def _take_one_step(job: Job, task: Task) -> None:
