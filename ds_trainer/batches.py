@@ -61,9 +61,14 @@ class ShardedSampler:
         return self.seed is not None
 
     @property
+    def passed_at_once(self) -> int:
+        """Examples in a micro-step, over all ranks."""
+        return self.micro_batch * self.world_size
+
+    @property
     def step_size(self) -> int:
         """Examples in a full step, over all ranks."""
-        return self.micro_batch * self.accumulation * self.world_size
+        return self.passed_at_once * self.accumulation
 
     @property
     def steps_per_epoch(self) -> int:
@@ -77,14 +82,13 @@ class ShardedSampler:
 
     def __iter__(self) -> Iterator[MicroStep]:
         order = self._order()
-        passed_at_once = self.micro_batch * self.world_size
         for step in range(self.first_step, self.steps_per_epoch):
             begin = step * self.step_size
             end = min(begin + self.step_size, self.num_examples)
-            num_micro_steps = -(-(end - begin) // passed_at_once)
+            num_micro_steps = -(-(end - begin) // self.passed_at_once)
             for micro_step in range(num_micro_steps):
-                mine = begin + micro_step * passed_at_once + self.rank * self.micro_batch
-                real = order[mine : min(mine + self.micro_batch, end)]
+                mine = begin + micro_step * self.passed_at_once + self.rank * self.micro_batch
+                real = order[mine : mine + self.micro_batch]
                 filled_up = real + [order[0]] * (self.micro_batch - len(real))
                 is_last = micro_step + 1 == num_micro_steps
                 yield MicroStep(filled_up, len(real), end - begin, is_last, step * self.accumulation + micro_step)
@@ -144,13 +148,8 @@ class BatchLoader:
         """Examples in the split, over all ranks."""
         return self.sampler.num_examples
 
-    @property
-    def passed_at_once(self) -> int:
-        """Examples that all ranks together pass in a micro-step."""
-        return self.sampler.micro_batch * self.sampler.world_size
-
     def __len__(self) -> int:
-        return -(-self.num_examples // self.passed_at_once)
+        return -(-self.num_examples // self.sampler.passed_at_once)
 
     def __iter__(self) -> Iterator[Batch]:
         device = distributed.device()

@@ -43,6 +43,11 @@ def run_to_continue(resume: str, runs_dir: Path, identity: Identity) -> Path | N
     return run_dir
 
 
+def resume_points(resume_dir: Path) -> list[Path]:
+    """The resume points in the folder `resume` of a run, oldest first."""
+    return sorted(resume_dir.glob("epoch_*"))
+
+
 def _newest_unfinished(runs_dir: Path, identity: Identity) -> Path | None:
     for run_dir in sorted(runs_dir.glob("*/"), reverse=True):
         try:
@@ -50,7 +55,7 @@ def _newest_unfinished(runs_dir: Path, identity: Identity) -> Path | None:
             is_ours = status != "finished" and not _differences(_identity_of(run_dir), identity)
         except (OSError, ValueError, KeyError, TypeError, CheckpointError):
             continue  # some other directory, or a run that was killed before it had written its settings
-        if is_ours and any((run_dir / "resume").glob("epoch_*")):
+        if is_ours and resume_points(run_dir / "resume"):
             return run_dir
     return None
 

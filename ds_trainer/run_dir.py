@@ -152,7 +152,7 @@ class Run:
         """The batches of an epoch that are still to come, behind a progress bar."""
         began, num_examples = time.monotonic(), 0
         for batch in with_bar(batches, len(batches), f"epoch {self.epochs_done + 1}/{self.num_epochs}"):
-            num_examples += batches.passed_at_once
+            num_examples += batches.sampler.passed_at_once
             yield batch
         seconds = time.monotonic() - began
         self._examples_per_second = min(num_examples, batches.num_examples) / seconds if seconds else 0.0

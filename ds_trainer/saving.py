@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.checkpoint import write_checkpoint
-from ds_trainer.distributed import Vote, agreed, gathered, world_size
+from ds_trainer.distributed import Vote, agreed, gathered, is_master, world_size
 from ds_trainer.engine import full_precision_state
 from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import sha256, sync_dir, sync_file, write_atomically, write_json
 from ds_trainer.progress import log
+from ds_trainer.resume import resume_points
 from ds_trainer.run_dir import Run
 from ds_trainer.stopping import StopRequested
 from ds_trainer.validation import Metrics
@@ -49,7 +50,7 @@ class ResumePoints:
         self._run = run
         self._plateau = plateau
         self._vote = Vote()
-        self._saved = time.monotonic()
+        self._save_wished = time.monotonic()
 
     def after_step(self) -> None:
         """Save if that is due on any rank. Collective.
@@ -58,7 +59,7 @@ class ResumePoints:
             StopRequested: some rank was asked to stop; on every rank, after the same step.
         """
         reason = self._run.wants_stop()
-        wish = self._vote.cast(_STOP if reason else _SAVE if self._is_time_over() else _GO_ON)
+        wish = self._vote.cast(_STOP if reason else _SAVE if self._is_time_to_save() else _GO_ON)
         every_steps = self._run.cadence.resume_every_steps
         if wish >= _SAVE or (every_steps and self._run.steps_done % every_steps == 0):
             self.save()
@@ -68,11 +69,15 @@ class ResumePoints:
     def save(self) -> None:
         """Save now. Collective."""
         save_resume_point(self._engine, self._run, self._plateau)
-        self._saved = time.monotonic()
+        self._save_wished = time.monotonic()
 
-    def _is_time_over(self) -> bool:
+    def _is_time_to_save(self) -> bool:
+        """By the master's clock, and once: the vote is known one step later, and asking meanwhile would save twice."""
         minutes = self._run.cadence.resume_every_minutes
-        return minutes > 0 and time.monotonic() - self._saved >= 60 * minutes
+        is_time = is_master() and minutes > 0 and time.monotonic() - self._save_wished >= 60 * minutes
+        if is_time:
+            self._save_wished = time.monotonic()
+        return is_time
 
 
 def save_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPlateau) -> Path:
@@ -121,7 +126,7 @@ def _publish(written: Path, resume_dir: Path, run: Run) -> None:
     written.rename(final)
     sync_dir(resume_dir)
     write_atomically(resume_dir / "latest", lambda file: file.write(final.name.encode()))
-    for old in sorted(resume_dir.glob("epoch_*"))[: -run.cadence.keep_resume_points]:
+    for old in resume_points(resume_dir)[: -run.cadence.keep_resume_points]:
         shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(written.parent, ignore_errors=True)
 
@@ -148,7 +153,7 @@ def newest_resume_point(resume_dir: Path) -> Path:
         CheckpointError: there is none, with what is wrong with each that was refused.
     """
     refused: list[str] = []
-    for point in sorted(resume_dir.glob("epoch_*"), reverse=True):
+    for point in reversed(resume_points(resume_dir)):
         problem = verify_resume_point(point)
         if problem is None:
             for line in refused:

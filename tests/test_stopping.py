@@ -1,5 +1,6 @@
 """A run that is asked to stop finishes its step, saves, says so, and continues to the same end."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -94,3 +95,24 @@ def test_two_ranks_stop_together_at_the_time_limit_and_continue(tmp_path: Path) 
     num_epochs = str(status["epochs_done"] + 1)
     output = succeed([*launcher, "--num_epochs", num_epochs, "--resume", run_dir])
     assert f"step {status['steps_done']}" in output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ranks_save_once_when_the_time_for_a_resume_point_has_come(tmp_path: Path) -> None:
+    """The vote is known one step later: a wish that was repeated meanwhile must not save a second time."""
+    flags = [
+        "--num_points",
+        "30000",
+        "--num_epochs",
+        "1",
+        "--resume_every_minutes",
+        "0.02",
+        "--keep_resume_points",
+        "999",
+    ]
+    succeed(["torchrun", "--nproc_per_node", "2", *TRAIN[1:], *flags, "--runs_dir", tmp_path])
+    points = sorted(tmp_path.glob("*/resume/epoch_0000-*"))
+    steps = [int(point.name.rsplit("_", 1)[1]) for point in points]
+    assert steps, "no resume point within the epoch"
+    assert all(after - before > 1 for before, after in itertools.pairwise(steps)), steps
