@@ -125,6 +125,13 @@ def all_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def from_master(tensor: Tensor) -> Tensor:
+    """Replace `tensor` on every rank by the master's, and return it. Collective."""
+    if dist.is_initialized():
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
 def agreed(decide: Callable[[], T]) -> T:
     """What `decide` returns on the master rank, on every rank; what it raises there, too. Collective.
 

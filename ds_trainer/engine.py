@@ -6,7 +6,7 @@ DeepSpeed's behaviours that are worked around here were seen with deepspeed 0.19
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +20,6 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distri
 
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
-from deepspeed.utils import safe_get_full_fp32_param  # noqa: E402
 
 # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would
 # anyway.
@@ -88,43 +87,26 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
-def _unsharded_masters(engine: DeepSpeedEngine) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Each 16-bit parameter and its float32 master at ZeRO stage 0, where `safe_get_full_fp32_param` finds none."""
-    if not engine.zero_optimization() and hasattr(engine.optimizer, "fp32_groups"):
-        for weights, masters in zip(engine.optimizer.fp16_groups, engine.optimizer.fp32_groups, strict=True):
-            yield from zip(weights, masters, strict=True)
-
-
 def _forget_first_step(engine: DeepSpeedEngine) -> None:
     """Undo the optimizer step that DeepSpeed takes at ZeRO stage 0 in 16 bits to allocate the optimizer's states.
 
     Its gradients are 0, but weight decay moves the masters, and Adam's count stays one ahead: the first update is then
     a quarter smaller, and stage 0 trains differently from stages 1 to 3.
     """
-    for weight, master in _unsharded_masters(engine):
-        master.data.copy_(weight.data)
-        step = engine.basic_optimizer.state[master].get("step")
-        if step is not None:
-            step.zero_()
+    if engine.zero_optimization() or not hasattr(engine.optimizer, "fp32_groups"):
+        return
+    for weights, masters in zip(engine.optimizer.fp16_groups, engine.optimizer.fp32_groups, strict=True):
+        for weight, master in zip(weights, masters, strict=True):
+            master.data.copy_(weight.data)
+            step = engine.basic_optimizer.state[master].get("step")
+            if step is not None:
+                step.zero_()
 
 
-def full_precision_state(engine: DeepSpeedEngine) -> dict[str, Tensor]:
-    """The model's state in float32 on the CPU, whole on every rank, under the plain module's names. Collective.
-
-    The optimizer's float32 masters are what training continues from; rounded to bf16 they are off by up to 0.4 %.
-    Frozen parameters and buffers have no master: they come from the module.
-    """
-    module = engine.module.model if isinstance(engine.module, ComputesInFloat32) else engine.module
-    unsharded = {id(weight): master for weight, master in _unsharded_masters(engine)}
-    masters = {
-        name: unsharded[id(parameter)] if id(parameter) in unsharded else safe_get_full_fp32_param(parameter)
-        for name, parameter in module.named_parameters()
-    }
-    state = {}
-    for name, value in module.state_dict().items():
-        master = masters.get(name)
-        state[name] = _cast((value if master is None else master).detach(), torch.float32).cpu().clone()
-    return state
+def plain_module(engine: DeepSpeedEngine) -> nn.Module:
+    """The model as the task built it."""
+    module: nn.Module = engine.module
+    return module.model if isinstance(module, ComputesInFloat32) else module
 
 
 def learning_rate(engine: DeepSpeedEngine) -> float:

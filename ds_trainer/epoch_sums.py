@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ds_trainer.distributed import gathered, rank
+from ds_trainer.distributed import gathered, is_master, rank, world_size
 
 
 @dataclass
@@ -43,5 +43,7 @@ class EpochSums:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "EpochSums":
-        """What `state_dict` saved, on the rank that saved it."""
-        return cls(state["num_steps"], state["losses"][rank()], state["norm"], state["learning_rate"])
+        """What `state_dict` saved: on each rank its own loss, or all of them on the master of another world size."""
+        losses = state["losses"]
+        loss = losses[rank()] if len(losses) == world_size() else sum(losses) if is_master() else 0.0
+        return cls(state["num_steps"], loss, state["norm"], state["learning_rate"])

@@ -14,8 +14,8 @@ from ds_trainer.distributed import all_sum
 from ds_trainer.errors import NonFiniteLossError
 from ds_trainer.objective import Objective
 from ds_trainer.run_dir import Run
-from ds_trainer.saving import ResumePoints, save_best
-from ds_trainer.validation import validate
+from ds_trainer.saving import Saving
+from ds_trainer.validation import Metrics, validate
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -41,30 +41,26 @@ def train(
     Raises:
         NonFiniteLossError: the validation loss is NaN or infinite; on every rank.
         StopRequested: a rank was asked to stop; a resume point was written; on every rank.
+        WriteError: something could not be written to the end; on every rank.
     """
-    resume_points = ResumePoints(engine, run, plateau)
     gc.freeze()  # what was imported stays: looking through it again after each epoch would take 0.15 s
-    for epoch in run.remaining_epochs(num_epochs):
-        train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
-        train_loss = train_epoch(engine, objective, train_dl, run, resume_points)
-        metrics = validate(engine, objective, val_dl)
-        if not math.isfinite(metrics.loss):
-            raise NonFiniteLossError(
-                f"epoch {epoch + 1}: the validation loss is {metrics.loss}, expected a finite number; lower the "
-                f"learning rate in the engine config, or look for extreme values in the data; "
-                f"the last good state is in {run.dir}"
-            )
-        plateau.step(metrics.loss)
-        if run.is_best(metrics):
-            save_best(engine, run, metrics)
-        run.record_epoch(train_loss, metrics)
-        resume_points.save()
-        _release_memory()
+    with Saving(engine, run, plateau) as saving:
+        for epoch in run.remaining_epochs(num_epochs):
+            train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
+            train_loss = train_epoch(engine, objective, train_dl, run, saving)
+            metrics = validate(engine, objective, val_dl)
+            _refuse_non_finite(metrics, run)
+            plateau.step(metrics.loss)
+            if run.is_best(metrics):
+                saving.best(metrics)
+            run.record_epoch(train_loss, metrics)
+            saving.resume_point()
+            _release_memory()
     return run.best_checkpoint
 
 
 def train_epoch(
-    engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run, resume_points: ResumePoints
+    engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run, saving: Saving
 ) -> float:
     """The steps of an epoch that are still to be taken; return the mean loss over all its examples. Collective.
 
@@ -85,7 +81,7 @@ def train_epoch(
             engine.step()
             run.after_step(engine, step_loss)
             step_loss.zero_()
-            resume_points.after_step()
+            saving.after_step()
     return float(all_sum(run.sums.loss).item()) / batches.num_examples  # synchronises, once an epoch
 
 
@@ -96,6 +92,15 @@ def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) ->
     loss: Tensor = (losses_B * batch.weight_B).sum()
     engine.backward(loss * batch.share, scale_wrt_gas=False)
     return loss.detach()
+
+
+def _refuse_non_finite(metrics: Metrics, run: Run) -> None:
+    if not math.isfinite(metrics.loss):
+        raise NonFiniteLossError(
+            f"epoch {run.epochs_done + 1}: the validation loss is {metrics.loss}, expected a finite number; lower the "
+            f"learning rate in the engine config, or look for extreme values in the data; "
+            f"the last good state is in {run.dir}"
+        )
 
 
 def _release_memory() -> None:

@@ -1,22 +1,26 @@
-"""Which run a job continues, decided by `--resume`."""
+"""Which run a job continues, decided by `--resume`, and with which engine config."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ds_trainer.errors import CheckpointError, SettingsError
+from ds_trainer.resume_points import resume_points
 
 Identity = dict[str, Any]
+IdentityAt = Callable[[int], Identity]
 
 
-def run_to_continue(resume: str, runs_dir: Path, identity: Identity) -> Path | None:
+def run_to_continue(resume: str, runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     """The run directory that `--resume` means, or None to start afresh.
 
     Args:
         resume: auto, must, never, or the path of a run directory.
-        identity: what makes this run what it is; a run of another identity is not continued.
+        identity_at: what makes this job's run what it is, were it started by so many ranks: the engine config's batch
+            sizes depend on them. A run of another identity is not continued.
 
     Raises:
         SettingsError: the run at the given path was made with other settings.
@@ -25,7 +29,7 @@ def run_to_continue(resume: str, runs_dir: Path, identity: Identity) -> Path | N
     if resume == "never":
         return None
     if resume in ("auto", "must"):
-        newest = _newest_unfinished(runs_dir, identity)
+        newest = _newest_unfinished(runs_dir, identity_at)
         if newest is None and resume == "must":
             raise CheckpointError(
                 f"{runs_dir}: found no unfinished run of these settings, expected one; start one with --resume never"
@@ -36,36 +40,55 @@ def run_to_continue(resume: str, runs_dir: Path, identity: Identity) -> Path | N
         raise CheckpointError(
             f"--resume: {run_dir} is no run directory (no run.yaml); expected auto, must, never or a path"
         )
-    differences = _differences(_identity_of(run_dir), identity)
+    differences = _differences(run_dir, identity_at)
     if differences:
         remedy = "give the settings it was made with, or start afresh with --resume never"
         raise SettingsError([f"--resume {run_dir}: {line}; {remedy}" for line in differences])
     return run_dir
 
 
-def resume_points(resume_dir: Path) -> list[Path]:
-    """The resume points in the folder `resume` of a run, oldest first."""
-    return sorted(resume_dir.glob("epoch_*"))
+def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:
+    """The engine config of a run that `world_size` ranks continue: the same global batch, cut in another way.
+
+    Raises:
+        SettingsError: so many ranks cannot share it equally.
+    """
+    config: dict[str, Any] = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
+    batch, micro_batch = config["train_batch_size"], config["train_micro_batch_size_per_gpu"]
+    if batch % world_size:
+        below, above = batch // world_size * world_size, -(-batch // world_size) * world_size
+        fitting = [ranks for ranks in range(1, 2 * world_size + 1) if batch % ranks == 0]
+        raise SettingsError(
+            f"--resume {run_dir}: its global batch of {batch} clips cannot be shared equally by {world_size} ranks; "
+            f"continue on {', '.join(map(str, fitting))} ranks, or start a new run with a global batch of "
+            f"{f'{below} or ' if below else ''}{above}"
+        )
+    share = batch // world_size
+    fitting_micro = max(size for size in range(1, min(micro_batch, share) + 1) if share % size == 0)
+    sizes = {"train_micro_batch_size_per_gpu": fitting_micro, "gradient_accumulation_steps": share // fitting_micro}
+    return config | sizes
 
 
-def _newest_unfinished(runs_dir: Path, identity: Identity) -> Path | None:
+def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     for run_dir in sorted(runs_dir.glob("*/"), reverse=True):
         try:
             status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"]
-            is_ours = status != "finished" and not _differences(_identity_of(run_dir), identity)
-        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
+            is_ours = status != "finished" and not _differences(run_dir, identity_at)
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError, SettingsError):
             continue  # some other directory, or a run that was killed before it had written its settings
         if is_ours and resume_points(run_dir / "resume"):
             return run_dir
     return None
 
 
-def _identity_of(run_dir: Path) -> Identity:
+def _identity_of(run_dir: Path) -> tuple[Identity, int]:
+    """What makes a run what it is, and the number of ranks that started it."""
     try:
         settings = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
         engine = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
         environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
-        return {**settings, "engine config": engine, "data fingerprint": environment["data_fingerprint"]}
+        identity = {**settings, "engine config": engine, "data fingerprint": environment["data_fingerprint"]}
+        return identity, int(environment["world_size"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:120]
         raise CheckpointError(
@@ -73,10 +96,11 @@ def _identity_of(run_dir: Path) -> Identity:
         ) from error
 
 
-def _differences(old: Identity, new: Identity) -> list[str]:
+def _differences(run_dir: Path, identity_at: IdentityAt) -> list[str]:
+    old, world_size = _identity_of(run_dir)
     return [
         f"{name} was {_shown(old.get(name), value)}, now {_shown(value, old.get(name))}"
-        for name, value in new.items()
+        for name, value in identity_at(world_size).items()
         if old.get(name) != value
     ]
 

@@ -29,13 +29,13 @@ from ds_trainer.epoch_sums import EpochSums
 from ds_trainer.errors import WriteError
 from ds_trainer.files import write_atomically, write_json
 from ds_trainer.progress import RemainingTime, clock, log, with_bar
+from ds_trainer.records import Record, Records
 from ds_trainer.stopping import WantsStop
 from ds_trainer.validation import Metrics
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-Record = dict[str, Any]
 _KEPT = ("epochs_done", "steps_done", "best_loss", "best_epoch")
 
 
@@ -102,6 +102,7 @@ class Run:
         self.provenance = provenance
         self.cadence = cadence or Cadence()
         self.wants_stop = wants_stop
+        self.records = Records(run_dir / "metrics.jsonl")
         self.num_epochs = 0
         self.epochs_done = 0
         self.steps_done = 0
@@ -136,7 +137,8 @@ class Run:
 
     def state_dict(self) -> Record:
         """What a resume point keeps of the run. Collective."""
-        return {name: getattr(self, name) for name in _KEPT} | {"sums": self.sums.state_dict()}
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return kept | {"sums": self.sums.state_dict(), "unwritten_records": list(self.records.unwritten)}
 
     def load_state_dict(self, state: Record) -> None:
         """Go back to where `state` was taken, the record included."""
@@ -144,7 +146,11 @@ class Run:
             setattr(self, name, state[name])
         self.sums = EpochSums.from_state(state["sums"])
         if is_master():
-            self._forget_later_records()
+            self.records.keep(self._is_past, state["unwritten_records"])
+
+    def forget_best(self) -> None:
+        """The best checkpoint is lost: the next epoch's takes its place."""
+        self.best_loss, self.best_epoch = math.inf, -1
 
     # -- what is written ----------------------------------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ class Run:
         self.steps_done += 1
         self.sums.add(norm, learning_rate(engine))
         if self.steps_done % self.cadence.record_every_steps == 0 and is_master():
-            self._append(
+            self.records.append(
                 kind="step",
                 epoch=self.epochs_done,
                 step=self.steps_done,
@@ -182,7 +188,7 @@ class Run:
         if is_best:
             self.best_loss, self.best_epoch = metrics.loss, self.epochs_done
         if is_master():
-            self._append(
+            self.records.append(
                 kind="epoch",
                 epoch=self.epochs_done,
                 step=self.steps_done,
@@ -208,29 +214,11 @@ class Run:
             f"{'  best' if is_best else ''}"
         )
 
-    def _append(self, **record: Any) -> None:
-        path = self.dir / "metrics.jsonl"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise WriteError.of(path, error) from error
-
-    def _forget_later_records(self) -> None:
-        def is_past(record: Record) -> bool:
-            """At its last step an epoch's own line is still to come."""
-            if record["kind"] == "step":
-                return bool(record["step"] <= self.steps_done)
-            return bool(record["kind"] == "epoch" and record["epoch"] < self.epochs_done)
-
-        kept = "".join(json.dumps(record) + "\n" for record in self.records() if is_past(record))
-        write_atomically(self.dir / "metrics.jsonl", lambda file: file.write(kept.encode()))
-
-    def records(self) -> list[Record]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
-        path = self.dir / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+    def _is_past(self, record: Record) -> bool:
+        """Whether a record was written before the step that the run is at, or at its end."""
+        if record["kind"] == "step":
+            return bool(record["step"] <= self.steps_done)
+        return bool(record["kind"] == "epoch" and record["epoch"] < self.epochs_done)
 
     def write_provenance(self, settings: Record, engine_config: Record, environment: Record) -> None:
         """Write the resolved settings and what they ran on."""
@@ -239,9 +227,20 @@ class Run:
         write_json(self.dir / "engine.json", engine_config)
         write_json(self.dir / "environment.json", environment)
 
+    def note_continuation(self, environment: Record) -> None:
+        """Add to environment.json what the run goes on with, and warn where that may change its numbers."""
+        path = self.dir / "environment.json"
+        first = json.loads(path.read_text(encoding="utf-8"))
+        before, now = first["versions"], environment["versions"]
+        for package in sorted(now.keys() & before.keys()):
+            if now[package] != before[package]:
+                log.warning(f"continued with {package} {now[package]}, the run began with {before[package]}")
+        first.setdefault("continued", []).append({"step": self.steps_done, **environment})
+        write_json(path, first)
+
     def record_test(self, split: str, metrics: Metrics) -> None:
         """Write what the best checkpoint reaches on the split that nothing was chosen by."""
-        self._append(kind="test", split=split, step=self.steps_done, loss=metrics.loss, **metrics.named)
+        self.records.append(kind="test", split=split, step=self.steps_done, loss=metrics.loss, **metrics.named)
 
     def write_status(self, status: str, **details: Any) -> None:
         """Say in status.json what became of the run: a launcher's exit status cannot be trusted."""

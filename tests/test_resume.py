@@ -1,5 +1,6 @@
 """Unit: which run `--resume` means."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from ds_trainer.errors import CheckpointError, SettingsError
-from ds_trainer.resume import run_to_continue
+from ds_trainer.resume import engine_config_on, run_to_continue
 from ds_trainer.run_dir import Run
 
 SETTINGS = {"task": "toy", "seed": 3, "max_shift": 0.1, "signers": [], "labels": None}
@@ -25,7 +26,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         run_dir.mkdir(parents=True)
         run = Run(run_dir, {})
         settings = {**SETTINGS, "num_epochs": 50, "verbose": False, **changed}
-        run.write_provenance(settings, ENGINE, {"data_fingerprint": "abc", "host": "here"})
+        run.write_provenance(settings, ENGINE, {"data_fingerprint": "abc", "host": "here", "world_size": 2})
         run.write_status(status)
         if has_resume_point:
             (run_dir / "resume" / "epoch_0001-step_00000010").mkdir(parents=True)
@@ -41,7 +42,7 @@ def runs_dir(tmp_path: Path) -> Path:
 
 def test_never_looks_at_nothing(make_run: MakeRun, runs_dir: Path) -> None:
     make_run("2026-01-01_00-00-00-toy")
-    assert run_to_continue("never", runs_dir, IDENTITY) is None
+    assert run_to_continue("never", runs_dir, lambda ranks: IDENTITY) is None
 
 
 @pytest.mark.parametrize("resume", ["auto", "must"])
@@ -55,33 +56,35 @@ def test_newest_unfinished_run_of_the_same_settings(make_run: MakeRun, runs_dir:
     (make_run("2026-01-07_00-00-00-toy") / "run.yaml").write_text("a: [")
     (make_run("2026-01-08_00-00-00-toy") / "engine.json").write_text('{"bf16"')
     (runs_dir / "notes").mkdir()
-    assert run_to_continue(resume, runs_dir, IDENTITY) == expected
+    assert run_to_continue(resume, runs_dir, lambda ranks: IDENTITY) == expected
 
 
 @pytest.mark.parametrize("changed", [{"data fingerprint": "other"}, {"engine config": {}}, {"max_shift": 0.2}])
 def test_run_of_another_identity_is_not_continued(make_run: MakeRun, runs_dir: Path, changed: dict[str, Any]) -> None:
     make_run("2026-01-01_00-00-00-toy")
-    assert run_to_continue("auto", runs_dir, IDENTITY) is not None
-    assert run_to_continue("auto", runs_dir, IDENTITY | changed) is None
+    assert run_to_continue("auto", runs_dir, lambda ranks: IDENTITY) is not None
+    assert run_to_continue("auto", runs_dir, lambda ranks: IDENTITY | changed) is None
 
 
 def test_auto_starts_afresh_where_must_fails(runs_dir: Path) -> None:
-    assert run_to_continue("auto", runs_dir, IDENTITY) is None
+    assert run_to_continue("auto", runs_dir, lambda ranks: IDENTITY) is None
     with pytest.raises(CheckpointError, match=r"runs: found no unfinished run .* start one with --resume never"):
-        run_to_continue("must", runs_dir, IDENTITY)
+        run_to_continue("must", runs_dir, lambda ranks: IDENTITY)
 
 
 def test_path_continues_also_a_finished_run(make_run: MakeRun, runs_dir: Path) -> None:
     run_dir = make_run("2026-01-01_00-00-00-toy", status="finished")
     make_run("2026-01-02_00-00-00-toy")
-    assert run_to_continue(str(run_dir), runs_dir, IDENTITY) == run_dir
+    assert run_to_continue(str(run_dir), runs_dir, lambda ranks: IDENTITY) == run_dir
 
 
 def test_path_of_a_run_of_other_settings_lists_the_differences(make_run: MakeRun, runs_dir: Path) -> None:
     run_dir = make_run("2026-01-01_00-00-00-toy", seed=4, signers=["s1"])
     engine = {**ENGINE, "optimizer": {"type": "AdamW", "params": {"lr": 0.01, "betas": [0.9, 0.99]}}}
     with pytest.raises(SettingsError) as caught:
-        run_to_continue(str(run_dir), runs_dir, IDENTITY | {"engine config": engine, "data fingerprint": "xyz"})
+        run_to_continue(
+            str(run_dir), runs_dir, lambda ranks: IDENTITY | {"engine config": engine, "data fingerprint": "xyz"}
+        )
     remedy = "give the settings it was made with, or start afresh with --resume never"
     changes = [
         "seed was 4, now 3",
@@ -95,7 +98,7 @@ def test_path_of_a_run_of_other_settings_lists_the_differences(make_run: MakeRun
 def test_path_that_is_no_run(make_run: MakeRun, runs_dir: Path) -> None:
     for path in ("atuo", runs_dir / "absent"):
         with pytest.raises(CheckpointError, match=r"is no run directory .* expected auto, must, never or a path"):
-            run_to_continue(str(path), runs_dir, IDENTITY)
+            run_to_continue(str(path), runs_dir, lambda ranks: IDENTITY)
 
 
 @pytest.mark.parametrize("name", ["run.yaml", "engine.json", "environment.json"])
@@ -107,5 +110,42 @@ def test_path_of_a_damaged_run(make_run: MakeRun, runs_dir: Path, name: str, con
     else:
         (run_dir / name).write_text(content)
     with pytest.raises(CheckpointError, match=r"--resume: .*2026-01-01_00-00-00-toy"):
-        run_to_continue(str(run_dir), runs_dir, IDENTITY)
-    assert run_to_continue("auto", runs_dir, IDENTITY) is None
+        run_to_continue(str(run_dir), runs_dir, lambda ranks: IDENTITY)
+    assert run_to_continue("auto", runs_dir, lambda ranks: IDENTITY) is None
+
+
+def engine_config_of(run_dir: Path, batch: int, micro_batch: int) -> Path:
+    sizes = {"train_batch_size": batch, "train_micro_batch_size_per_gpu": micro_batch}
+    (run_dir / "engine.json").write_text(json.dumps({**sizes, "gradient_accumulation_steps": 1}))
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro_batch", "world_size", "expected"),
+    [(48, 24, 2, (24, 1)), (48, 24, 1, (24, 2)), (48, 24, 3, (16, 1)), (64, 48, 1, (32, 2)), (6, 1, 3, (1, 2))],
+)
+def test_another_world_size_keeps_the_global_batch(
+    tmp_path: Path, batch: int, micro_batch: int, world_size: int, expected: tuple[int, int]
+) -> None:
+    config = engine_config_on(engine_config_of(tmp_path, batch, micro_batch), world_size)
+    assert (config["train_micro_batch_size_per_gpu"], config["gradient_accumulation_steps"]) == expected
+    assert config["train_batch_size"] == batch == expected[0] * expected[1] * world_size
+
+
+def test_world_size_that_cannot_share_the_global_batch(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"48 clips .* 5 ranks; continue on 1, 2, 3, 4, 6, 8 ranks.* 45 or 50"):
+        engine_config_on(engine_config_of(tmp_path, 48, 24), 5)
+    with pytest.raises(SettingsError, match=r"a global batch of 3$"):
+        engine_config_on(engine_config_of(tmp_path, 2, 1), 3)
+
+
+def test_batch_sizes_are_compared_as_the_ranks_of_the_run_had_them(make_run: MakeRun, runs_dir: Path) -> None:
+    run_dir = make_run("2026-01-01_00-00-00-toy")
+    asked: list[int] = []
+
+    def identity_at(ranks: int) -> dict[str, Any]:
+        asked.append(ranks)
+        return IDENTITY
+
+    assert run_to_continue(str(run_dir), runs_dir, identity_at) == run_dir
+    assert asked == [2]

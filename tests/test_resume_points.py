@@ -1,48 +1,43 @@
 """Which resume point a job continues from: the newest that is whole, never a damaged one."""
 
+import json
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from ds_trainer.errors import CheckpointError
+from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import sha256, write_json
 from ds_trainer.progress import log
-from ds_trainer.saving import newest_resume_point, verify_resume_point
+from ds_trainer.resume_points import newest_resume_point, read_resume_point, resume_points, write_resume_point
 
 NEWER, OLDER = "epoch_0002-step_00000020", "epoch_0001-step_00000010"
 
 
-def write_point(resume_dir: Path, name: str, world_size: int = 1) -> Path:
-    point = resume_dir / name
-    point.mkdir(parents=True)
-    (point / "weights.pt").write_bytes(name.encode() * 100)
-    (point / "optimizer.pt").write_bytes(name.encode() * 200)
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in point.iterdir()}
-    write_json(point / "manifest.json", {"step": 1, "world_size": world_size, "files": files})
-    return point
-
-
 @pytest.fixture
 def resume_dir(tmp_path: Path) -> Path:
-    write_point(tmp_path, OLDER)
-    write_point(tmp_path, NEWER)
-    return tmp_path
+    folder = tmp_path / "resume"
+    for name in (OLDER, NEWER):
+        write_resume_point(folder, name, {"weights": torch.arange(100.0), "name": name}, num_kept=2)
+    return folder
 
 
 def flip_a_bit(point: Path) -> None:
-    content = bytearray((point / "optimizer.pt").read_bytes())
+    content = bytearray((point / "state.pt").read_bytes())
     content[len(content) // 2] ^= 1
-    (point / "optimizer.pt").write_bytes(content)
+    (point / "state.pt").write_bytes(content)
 
 
 def cut(point: Path) -> None:
-    path = point / "weights.pt"
+    path = point / "state.pt"
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def lose_a_file(point: Path) -> None:
-    (point / "weights.pt").unlink()
+    (point / "state.pt").unlink()
 
 
 def lose_the_manifest(point: Path) -> None:
@@ -54,19 +49,28 @@ def cut_the_manifest(point: Path) -> None:
     path.write_text(path.read_text()[:40])
 
 
-def test_newest_is_taken(resume_dir: Path) -> None:
-    assert newest_resume_point(resume_dir).name == NEWER
+def empty_the_manifest(point: Path) -> None:
+    (point / "manifest.json").write_text("[]")
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, cut, lose_a_file, lose_the_manifest, cut_the_manifest])
+def test_newest_is_taken_whole(resume_dir: Path) -> None:
+    point, state = newest_resume_point(resume_dir)
+    assert point.name == NEWER == state["name"] == (resume_dir / "latest").read_text()
+    assert torch.equal(state["weights"], torch.arange(100.0))
+    assert sorted(path.name for path in resume_dir.iterdir()) == [OLDER, NEWER, "latest"]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, cut, lose_a_file, lose_the_manifest, cut_the_manifest, empty_the_manifest]
+)
 def test_damaged_point_is_refused_for_the_one_before(
     resume_dir: Path, damage: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr(log, "warning", told.append)
     damage(resume_dir / NEWER)
-    assert verify_resume_point(resume_dir / NEWER) is not None
-    assert newest_resume_point(resume_dir).name == OLDER
+    point, state = newest_resume_point(resume_dir)
+    assert point.name == OLDER == state["name"]
     assert len(told) == 1
     assert NEWER in told[0]
     assert OLDER in told[0]
@@ -85,7 +89,48 @@ def test_nothing_to_continue(tmp_path: Path) -> None:
         newest_resume_point(tmp_path)
 
 
-def test_point_of_another_world_size_is_refused(tmp_path: Path) -> None:
-    write_point(tmp_path, NEWER, world_size=3)
-    with pytest.raises(CheckpointError, match="saved by 3 ranks, this job has 1"):
-        newest_resume_point(tmp_path)
+def test_only_the_newest_are_kept(resume_dir: Path) -> None:
+    write_resume_point(resume_dir, "epoch_0003-step_00000030", {}, num_kept=1)
+    assert [point.name for point in resume_points(resume_dir)] == ["epoch_0003-step_00000030"]
+
+
+def test_point_that_cannot_be_written_leaves_the_others_and_no_rest(
+    resume_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (resume_dir / "epoch_0003-step_00000030").write_text("a file where the folder should come")
+    with pytest.raises(WriteError, match="epoch_0003"):
+        write_resume_point(resume_dir, "epoch_0003-step_00000030", {}, num_kept=1)
+    (resume_dir / "epoch_0003-step_00000030").unlink()
+    assert newest_resume_point(resume_dir)[0].name == NEWER
+    assert not (resume_dir / ".aside").exists()
+
+
+class Bomb:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str, int], object], tuple[str, int]]:
+        return os.open, (str(self.path), os.O_CREAT)
+
+
+def test_pickle_in_a_point_is_not_executed(resume_dir: Path, tmp_path: Path) -> None:
+    point, trace = resume_dir / NEWER, tmp_path / "executed"
+    for content in (pickle.dumps(Bomb(trace)), None):
+        if content is None:
+            torch.save({"format": "ds_trainer resume point 1", "run": Bomb(trace)}, point / "state.pt")
+        else:
+            (point / "state.pt").write_bytes(content)
+        listed = {"bytes": (point / "state.pt").stat().st_size, "sha256": sha256(point / "state.pt")}
+        write_json(point / "manifest.json", {"files": {"state.pt": listed}})
+        with pytest.raises(CheckpointError, match="damaged"):
+            read_resume_point(point)
+        assert not trace.exists()
+
+
+def test_other_format_is_refused(resume_dir: Path) -> None:
+    point = resume_dir / NEWER
+    torch.save({"format": "ds_trainer resume point 9"}, point / "state.pt")
+    listed = {"bytes": (point / "state.pt").stat().st_size, "sha256": sha256(point / "state.pt")}
+    (point / "manifest.json").write_text(json.dumps({"files": {"state.pt": listed}}))
+    with pytest.raises(CheckpointError, match="expected 'ds_trainer resume point 1'"):
+        read_resume_point(point)

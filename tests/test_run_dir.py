@@ -13,6 +13,7 @@ from torch import nn
 
 from ds_trainer import run_dir as run_dir_module
 from ds_trainer.errors import WriteError
+from ds_trainer.progress import log
 from ds_trainer.run_dir import Cadence, Run, new_run_dir
 from ds_trainer.validation import Metrics
 
@@ -141,7 +142,7 @@ def test_every_epoch_and_every_nth_step_has_a_line(new_run: Callable[..., Run]) 
     run = new_run(record_every_steps=3)
     train(run, [2.0, 1.0], num_epochs=2, steps=4, norm=0.5)
     run.record_test("test", metrics(1.25, top1=0.5))
-    records = run.records()
+    records = run.records.load()
     assert [(record["kind"], record["step"]) for record in records] == [
         ("step", 3), ("epoch", 4), ("step", 6), ("epoch", 8), ("test", 8),
     ]  # fmt: skip
@@ -167,24 +168,25 @@ def test_gradient_norm_of_an_epoch_is_the_mean_of_its_steps(
         for norm in norms:
             run.after_step(PlainEngine(norm), torch.tensor(1.0))
         run.record_epoch(1.0, metrics(1.0))
-    assert [record["grad_norm"] for record in run.records()] == [mean, mean], "each epoch begins anew"
+    assert [record["grad_norm"] for record in run.records.load()] == [mean, mean], "each epoch begins anew"
 
 
 def test_continued_run_forgets_what_came_after_its_resume_point(new_run: Callable[..., Run]) -> None:
     run = new_run(record_every_steps=1)
     train(run, [2.0], num_epochs=3)
-    state, kept = run.state_dict(), run.records()
+    state, kept = run.state_dict(), run.records.load()
     train(run, [2.0, 1.0, 3.0], num_epochs=3)
-    assert len(run.records()) == 9
+    assert len(run.records.load()) == 9
     continued = new_run(record_every_steps=1)
     continued.load_state_dict(json.loads(json.dumps(state)))
-    assert continued.records() == kept
+    assert continued.records.load() == kept
     nothing_summed = {"num_steps": 0, "losses": [0.0], "norm": 0.0, "learning_rate": 0.0}
     assert continued.state_dict() == {
-        "epochs_done": 1, "steps_done": 2, "best_loss": 2.0, "best_epoch": 0, "sums": nothing_summed
+        "epochs_done": 1, "steps_done": 2, "best_loss": 2.0, "best_epoch": 0, "sums": nothing_summed,
+        "unwritten_records": [],
     }  # fmt: skip
     assert train(continued, [2.0, 1.0, 3.0], num_epochs=3) == [1, 2]
-    assert [record["step"] for record in continued.records()] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
+    assert [record["step"] for record in continued.records.load()] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
 
 
 def test_point_at_the_last_step_of_an_epoch_comes_before_the_line_of_that_epoch(new_run: Callable[..., Run]) -> None:
@@ -198,30 +200,63 @@ def test_point_at_the_last_step_of_an_epoch_comes_before_the_line_of_that_epoch(
     run.record_test("test", metrics(1.0))
     continued = new_run(record_every_steps=1)
     continued.load_state_dict(states[-1])
-    assert [record["kind"] for record in continued.records()] == ["step", "step"]
+    assert [record["kind"] for record in continued.records.load()] == ["step", "step"]
     assert continued.sums.mean_gradient_norm() == 0.5
 
 
 def test_line_that_was_cut_off_is_left_out(new_run: Callable[..., Run], tmp_path: Path) -> None:
     run = new_run()
-    assert run.records() == []
+    assert run.records.load() == []
     train(run, [2.0, 1.0], num_epochs=2)
-    whole = run.records()
+    whole = run.records.load()
     path = tmp_path / "metrics.jsonl"
     path.write_text(path.read_text() + '{"kind": "epoch", "epo')
-    assert run.records() == whole
+    assert run.records.load() == whole
     run.load_state_dict(run.state_dict())
     train(run, [2.0, 1.0, 0.5], num_epochs=3)
-    assert run.records()[:-1] == whole
-    assert [record["epoch"] for record in run.records()] == [0, 1, 2], "the next line does not join the cut one"
+    assert run.records.load()[:-1] == whole
+    assert [record["epoch"] for record in run.records.load()] == [0, 1, 2], "the next line does not join the cut one"
 
 
-def test_full_disk(new_run: Callable[..., Run], tmp_path: Path) -> None:
+def test_record_that_a_full_disk_cannot_take_is_kept(new_run: Callable[..., Run], tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full, a disk that is always full")
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(WriteError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)"):
-        train(new_run(), [1.0], num_epochs=1)
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    run = new_run()
+    train(run, [2.0], num_epochs=2)
+    (problem,) = run.records.flush()
+    assert "metrics.jsonl: cannot be written (No space left on device)" in problem
+    state = run.state_dict()
+    path.unlink()
+    continued = new_run()
+    continued.load_state_dict(json.loads(json.dumps(state)))
+    assert [record["epoch"] for record in continued.records.load()] == [0], "the resume point brought it"
+    train(run, [2.0, 1.0], num_epochs=2)
+    assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [0, 0, 1]
+
+
+def test_damaged_line_is_left_out(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = new_run()
+    train(run, [2.0, 1.0], num_epochs=2)
+    path = tmp_path / "metrics.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first[:20] + b"\xff" + first[21:] + second + b"[1]\n")
+    assert [record["epoch"] for record in run.records.load()] == [1]
+
+
+def test_continuation_is_noted_and_another_version_told(
+    new_run: Callable[..., Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", True)
+    run = new_run()
+    run.write_provenance({}, {}, {"world_size": 2, "versions": {"torch": "2.6.0", "python": "3.11.7"}})
+    run.note_continuation({"world_size": 3, "versions": {"torch": "2.13.0", "python": "3.11.7"}})
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert environment["world_size"] == 2
+    assert [session["world_size"] for session in environment["continued"]] == [3]
+    assert "continued with torch 2.13.0, the run began with 2.6.0" in caplog.text
+    assert "python" not in caplog.text
 
 
 def test_provenance_and_status(new_run: Callable[..., Run], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Each world size trains the toy task in all ways once (worker.py); the tests comp
 arithmetic is the same; 1e-6 where only the order of float32 sums differs (8 steps, weights below 1).
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,19 @@ def test_bf16_checkpoints_hold_full_precision(results: Results) -> None:
         assert any((value != value.bfloat16().float()).any() for value in weights.values()), f"rounded at stage {stage}"
 
 
+WAYS_TO_RESUME = [
+    f"{where} {precision} {stage}"
+    for where in ("resumed", "mid-epoch")
+    for precision in ("fp32", "bf16")
+    for stage in (0, 1, 2)
+]
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("stage", [0, 1, 2])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("where", ["resumed", "mid-epoch"])
-def test_resumed_run_ends_bit_for_bit_like_a_straight_one(
-    results: Results, world_size: int, stage: int, precision: str, where: str
-) -> None:
-    straight = results[world_size][f"straight {precision} {stage}"]
-    resumed = results[world_size][f"{where} {precision} {stage}"]
+@pytest.mark.parametrize("case", [*WAYS_TO_RESUME, "resumed bf16 3"])
+def test_resumed_run_ends_bit_for_bit_like_a_straight_one(results: Results, world_size: int, case: str) -> None:
+    straight = results[world_size]["straight " + case.split(" ", 1)[1]]
+    resumed = results[world_size][case]
     assert farthest(resumed, straight) == 0
     assert resumed["val_loss"] == straight["val_loss"]
     for one, other in zip(resumed["moments"], straight["moments"], strict=True):
@@ -146,3 +151,18 @@ def test_validation_of_equal_weights_is_the_same_on_any_number_of_ranks(tmp_path
         assert torch.equal(other["losses"], one["losses"])
         assert torch.equal(other["confusion"], one["confusion"])
     assert one["confusion"].sum() == 50
+
+
+def test_any_number_of_ranks_continues_with_equal_weights_and_moments(tmp_path: Path) -> None:
+    """2 -> 1 -> 3 -> 2 ranks, ZeRO 0 to 3, bf16 and fp32; the worker compares, the moments' sum must differ from 0."""
+    script = WORKER.with_name("world_size_worker.py")
+    for session, world_size in enumerate((2, 1, 3, 2)):
+        run_ranks(script, world_size, [tmp_path, str(session)])
+    sessions = [json.loads(line) for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
+    assert len(sessions) == 8 * 4
+    for session in sessions:
+        assert session["differing"] == []
+        assert session["largest moment"] > 0
+    losses = {name: [s["val_loss"] for s in sessions if s["case"] == name] for name in {s["case"] for s in sessions}}
+    for name, fall in losses.items():
+        assert fall == sorted(fall, reverse=True), f"{name}: training goes on where it was: {fall}"

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from ds_trainer import distributed
-from ds_trainer.engine import full_precision_state
 from ds_trainer.engine_config import resolve_engine_config
+from ds_trainer.engine_state import full_precision_state
 from ds_trainer.job import Job, build_job
 from ds_trainer.loop import train
 from ds_trainer.progress import start_log
@@ -70,7 +70,7 @@ class Case:
             "named": metrics.named,
             "measures": metrics.measures_NM,
             "losses": metrics.losses_N,
-            "records": run.records() if distributed.is_master() else [],
+            "records": run.records.load() if distributed.is_master() else [],
             "moments": moments,
             "steps": run.steps_done,
         }
@@ -135,7 +135,7 @@ def plateau_effect(precision: str, stage: int) -> dict[str, float]:
             break
         case.job.engine.step()
         after = full_precision_state(case.job.engine)
-        return max(float((after[name] - before[name]).abs().max()) for name in before)
+        return max((float((after[name] - before[name]).abs().max()) for name in before), default=0.0)
 
     case.job.engine.train()
     first, rate_before = moved(), case.job.engine.get_lr()[0]
@@ -167,6 +167,10 @@ def main(out: Path) -> None:
             results[f"straight {precision} {stage}"] = straight(out, f"straight-{precision}-{stage}", 4, **how)
             results[f"resumed {precision} {stage}"] = resumed(out, f"resumed-{precision}-{stage}", **how)
             results[f"mid-epoch {precision} {stage}"] = resumed_in_mid_epoch(out, f"mid-{precision}-{stage}", **how)
+    if world_size <= 2:
+        how = {"precision": "bf16", "stage": 3, "micro_batch": micro // 2, "dropout": 0.2}
+        results["straight bf16 3"] = straight(out, "straight-bf16-3", 4, **how)
+        results["resumed bf16 3"] = resumed(out, "resumed-bf16-3", **how)
     if distributed.is_master():
         torch.save(results, out / f"world_{world_size}.pt")
     distributed.leave()

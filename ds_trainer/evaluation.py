@@ -1,0 +1,56 @@
+"""What a run has reached: its best checkpoint, scored and drawn."""
+
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from ds_trainer import distributed
+from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.progress import log
+from ds_trainer.run_dir import Run
+from ds_trainer.task import Task
+from ds_trainer.validation import Metrics, validate
+
+EngineConfig = dict[str, Any]
+
+
+def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> dict[str, float]:
+    """Score the best checkpoint, as a user of the file would, on the test split; draw the diagnostics. Collective.
+
+    A task that holds nothing out is scored on its validation split, and the plots say so.
+    """
+    checkpoint = distributed.agreed(lambda: load_checkpoint(run.dir / "best.pth"))
+    model = load_model(checkpoint).to(distributed.device())
+    split, dataset = ("test", task.test_set) if task.test_set is not None else ("validation", task.val_set)
+    metrics = validate(model, task.objective, in_order(task, dataset, engine_config["train_micro_batch_size_per_gpu"]))
+    results = {"loss": metrics.loss, **metrics.named}
+    if distributed.is_master():
+        run.record_test(split, metrics)
+        _draw(run, task, metrics, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
+        shown = "".join(f"  {name} {value:.3f}" for name, value in results.items())
+        log.info(f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1}):{shown}")
+        log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
+    return results
+
+
+def _draw(run: Run, task: Task, metrics: Metrics, scored: str, engine_config: EngineConfig) -> None:
+    from ds_trainer.diagnostics import draw_curves, visualize_metrics  # half a second that only the master needs
+
+    out_dir, records = run.dir / "diagnostics", run.records.load()
+    clipping = engine_config["gradient_clipping"] or None
+    if task.class_names is None:
+        draw_curves(out_dir, records, task.label(), clipping)
+    else:
+        visualize_metrics(out_dir, records, metrics.measures_NM, task.class_names, task.label(), scored, clipping)
+
+
+def in_order(task: Task, dataset: Dataset[Any], micro_batch: int) -> BatchLoader:
+    """Every example of a data set once, for validation."""
+    sampler = ShardedSampler(size_of(dataset), micro_batch)
+    return BatchLoader(dataset, sampler, task.prepare, task.collate, task.num_workers)
+
+
+def size_of(dataset: Dataset[Any]) -> int:
+    """Examples in a data set."""
+    return len(dataset)  # type: ignore[arg-type]  # map-style, which torch's Dataset does not say

@@ -1,0 +1,70 @@
+"""The record of a run: metrics.jsonl, one line an epoch and one every few steps."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ds_trainer.errors import WriteError
+from ds_trainer.files import write_atomically
+from ds_trainer.progress import log
+
+Record = dict[str, Any]
+
+
+def _record(line: bytes) -> Record | None:
+    with contextlib.suppress(ValueError):
+        record = json.loads(line)
+        return record if isinstance(record, dict) and "kind" in record else None
+    return None
+
+
+class Records:
+    """Appends to a file of JSON lines. What cannot be written is kept, and written before the next line."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.unwritten: list[Record] = []
+
+    def append(self, **record: Any) -> None:
+        """Write a record, and those before it that could not be written."""
+        was_well = not self.unwritten
+        self.unwritten.append(record)
+        problems = self.flush()
+        if problems and was_well:
+            log.warning(f"{problems[0]}; training goes on, and its record is kept in memory")
+
+    def flush(self) -> list[str]:
+        """Write what is not written yet; return why that was not possible."""
+        if not self.unwritten:
+            return []
+        lines = "".join(json.dumps(record) + "\n" for record in self.unwritten)
+        try:
+            with self.path.open("ab") as file:
+                end = file.tell()
+                try:
+                    file.write(lines.encode())
+                    file.flush()
+                except OSError:
+                    with contextlib.suppress(OSError):
+                        os.truncate(self.path, end)  # half a line would spoil the next one
+                    raise
+        except OSError as error:
+            return WriteError.of(self.path, error).problems
+        self.unwritten.clear()
+        return []
+
+    def load(self) -> list[Record]:
+        """All records but damaged ones, such as a last line that was cut off."""
+        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        return [record for record in map(_record, lines) if record is not None] + self.unwritten
+
+    def keep(self, is_kept: Callable[[Record], bool], unwritten: list[Record]) -> None:
+        """Go back to the records that `is_kept` says, with those that a resume point kept for the file."""
+        kept = [record for record in self.load() if is_kept(record)]
+        kept += [record for record in unwritten if record not in kept]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        self.unwritten.clear()
+        write_atomically(self.path, lambda file: file.write(text.encode()))

@@ -1,0 +1,67 @@
+"""Writes big files beside training, so that a step waits for a copy off the device and not for a disk."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+from ds_trainer.errors import WriteError
+
+log = logging.getLogger("ds_trainer")
+
+
+class Writer:
+    """One thread that writes what it is given, in that order.
+
+    A write that fails is told, kept, and tried again before anything after it: a resume point never gets to disk
+    before the best checkpoint that it counts on. A newer file of the same kind takes the place of one that failed.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Callable[[], None]] = {}
+        self._problems: dict[str, WriteError] = {}
+        self._lock = Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._last: Future[None] | None = None
+
+    def write(self, kind: str, write: Callable[[], None]) -> None:
+        """Have `write` called soon. Waits only where the one before of this kind is still being written."""
+        if kind in self._waiting:
+            self._wait()
+        with self._lock:
+            self._waiting[kind] = write
+        self._last = self._thread.submit(self._drain)
+
+    def finish(self) -> list[str]:
+        """Wait for everything; return what could not be written and why."""
+        if self._last is not None:
+            self._wait()
+            self._drain()  # once more: there may be room by now
+        return [problem for error in self._problems.values() for problem in error.problems]
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()  # raises what is no matter of the disk
+
+    def _drain(self) -> None:
+        while self._waiting:
+            kind, write = next(iter(self._waiting.items()))
+            try:
+                write()
+            except WriteError as error:
+                self._tell(kind, error)
+                return
+            with self._lock:
+                if self._waiting[kind] is write:
+                    del self._waiting[kind]
+            if self._problems.pop(kind, None) is not None:
+                log.warning(f"{kind}: written again")
+
+    def _tell(self, kind: str, error: WriteError) -> None:
+        if kind not in self._problems:
+            log.warning(f"{kind} not written: {error}; training goes on, and it is tried again")
+        self._problems[kind] = error
