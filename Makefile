@@ -10,13 +10,21 @@ READY := $(VENV)/.ready
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test setup check format clean
+.PHONY: train test test-multinode soak setup check format clean
 
 train: setup
 	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
 
 test: setup
-	python -m pytest -m "slow or not slow"
+	python -m pytest -m "not multinode"
+
+# Several hosts on this machine, made of network namespaces: needs root, and Debian's packages that .ci/run installs.
+test-multinode: setup
+	python -m pytest -m multinode tests/multinode
+
+# Runs that are killed, stopped, damaged and starved, in under 15 minutes: make soak SOAK='--seed 7 --only stall'
+soak: setup
+	PYTHONPATH=tests python -m soak $(SOAK)
 
 setup: $(READY)
 	@python launch/prepare.py --data default

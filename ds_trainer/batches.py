@@ -8,9 +8,11 @@ epoch.
 Axes: B examples.
 """
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -93,6 +95,10 @@ class ShardedSampler:
                 is_last = micro_step + 1 == num_micro_steps
                 yield MicroStep(filled_up, len(real), end - begin, is_last, step * self.accumulation + micro_step)
 
+    def seed_of(self, micro_step: MicroStep) -> int:
+        """For random numbers that belong to a micro-step of this rank."""
+        return mixed(self.seed or 0, self.epoch, micro_step.number, self.rank)
+
     def _order(self) -> list[int]:
         if self.seed is None:
             return list(range(self.num_examples))
@@ -106,7 +112,8 @@ class Batch(NamedTuple):
 
     `weight_B` is 1 for examples that count and 0 for those that fill up. A loss summed over all ranks and micro-steps
     of a step, times `share`, is averaged by the engine over the ranks: the result is the mean over the examples of the
-    step. `seed` is for dropout: a function of (seed, epoch, micro-step, rank).
+    step. `seed` is for dropout: a function of (seed, epoch, micro-step, rank). `source` and `run_seed` say where the
+    batch is from.
     """
 
     inputs: tuple[Tensor, ...]
@@ -116,6 +123,27 @@ class Batch(NamedTuple):
     share: float
     ends_step: bool
     seed: int
+    source: MicroStep
+    run_seed: int
+
+
+class _SeededItems(Dataset[Any]):
+    """The items of a micro-step, fetched after its seed was set: a data set may draw random numbers of its own, in any
+    number of workers, and draws the same again after a resume in mid-epoch."""
+
+    def __init__(self, dataset: Dataset[Any], sampler: ShardedSampler):
+        self._dataset = dataset
+        self._sampler = sampler
+
+    def __getitems__(self, micro_step: MicroStep) -> list[Any]:
+        seed = self._sampler.seed_of(micro_step)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        if hasattr(self._dataset, "__getitems__"):
+            items: list[Any] = self._dataset.__getitems__(micro_step.indices)
+            return items
+        return [self._dataset[index] for index in micro_step.indices]
 
 
 class BatchLoader:
@@ -148,6 +176,10 @@ class BatchLoader:
         """Examples in the split, over all ranks."""
         return self.sampler.num_examples
 
+    def name_of(self, index: int) -> str:
+        """What a person calls an example: what the data set's own `name_of` says, if it has one, or its number."""
+        return str(getattr(self.dataset, "name_of", str)(index))
+
     def __len__(self) -> int:
         return -(-self.num_examples // self.sampler.passed_at_once)
 
@@ -155,8 +187,8 @@ class BatchLoader:
         device = distributed.device()
         micro_steps = list(self.sampler)
         fetched = DataLoader(
-            self.dataset,
-            batch_sampler=[micro_step.indices for micro_step in micro_steps],
+            _SeededItems(self.dataset, self.sampler),
+            batch_sampler=micro_steps,  # type: ignore[arg-type]  # of lists of indices, says torch
             collate_fn=self.collate,
             num_workers=self.num_workers,
             pin_memory=device.type == "cuda",
@@ -175,7 +207,9 @@ class BatchLoader:
             targets,
             index_B.to(device, non_blocking=True),
             weight_B,
+            source=micro_step,
+            run_seed=sampler.seed or 0,
             share=sampler.world_size / micro_step.examples_in_step,
             ends_step=micro_step.ends_step,
-            seed=mixed(sampler.seed or 0, sampler.epoch, micro_step.number, sampler.rank),
+            seed=sampler.seed_of(micro_step),
         )

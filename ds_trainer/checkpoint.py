@@ -7,20 +7,30 @@ A checkpoint is a dictionary of plain values and tensors:
     settings, engine_config        what it was trained with
     epoch, step, metrics           where in the run it was written, and what validation said
     versions                       of Python and the packages that wrote it
+
+A file from elsewhere is safe to load: no pickle in it is run, nothing is imported because it says so, and it takes no
+more memory than it is long. Loading notices any damage, by the checksums that torch writes and does not look at.
 """
 
+import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ds_trainer.errors import CheckpointError
 from ds_trainer.files import write_atomically
+from ds_trainer.problems import legible, reason_of, shortened, shown
 from ds_trainer.task import load_task_type
+from ds_trainer.text_file import check_regular
 
 FORMAT = "ds_trainer checkpoint 1"
+
+_TYPES = {"task": str, "description": dict, "state_dict": dict}
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -35,20 +45,92 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or no checkpoint of this trainer.
     """
     try:
+        check_regular(path)
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; expected the best.pth of a run directory") from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
-        reason = " ".join(str(error).split())[:120] or type(error).__name__  # an empty file: EOFError without a word
-        raise CheckpointError(f"{path}: damaged, or no checkpoint of ds_trainer ({reason})") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
-        found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise CheckpointError(f"{path}: found format {found!r}, expected {FORMAT!r}")
+        raise CheckpointError(f"{path}: damaged, or no checkpoint of ds_trainer ({reason_of(error)})") from error
+    found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
+    if not (isinstance(found, str) and found == FORMAT and isinstance(checkpoint, dict)):
+        raise CheckpointError(f"{path}: found format {shown(found)}, expected {FORMAT!r}")
+    for name, wanted in _TYPES.items():
+        if not isinstance(checkpoint.get(name), wanted):
+            found = type(checkpoint.get(name)).__name__
+            raise CheckpointError(f"{path}: {name}: found {found}, expected {wanted.__name__}; the file is incomplete")
     return checkpoint
 
 
+def _check_sums(path: Path) -> None:
+    """Compare each part of the file with its checksum, which `torch.load` (2.13) does not."""
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("it is compressed, which torch never does")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {shown(damaged)} is wrong")
+
+
 def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
-    """The trained model of a checkpoint, in float32 on the CPU, in evaluation mode."""
-    model = load_task_type(checkpoint["task"]).model_from(checkpoint["description"])
-    model.load_state_dict(checkpoint["state_dict"])
+    """The trained model of a checkpoint, in float32 on the CPU, in evaluation mode.
+
+    A task of ds_trainer is imported by its name. A task of your own, `module:Class`, has to be imported before: a file
+    from elsewhere could else name any module that lies in the working directory, and importing one runs it.
+
+    Raises:
+        SettingsError: there is no such task.
+        CheckpointError: the task is not imported, or its model is not the one that the weights are of.
+    """
+    name, description, weights = checkpoint["task"], checkpoint["description"], checkpoint["state_dict"]
+    module_name = name.partition(":")[0]
+    if ":" in name and module_name not in sys.modules:
+        raise CheckpointError(
+            f"task: found {shown(name)}, which is not one of ds_trainer; nothing is imported because a file names it: "
+            f"import {legible(module_name)} before, if you know it"
+        )
+    task_type = load_task_type(name)
+    try:
+        # At first without memory for the weights, since a description may ask for any size.
+        with torch.device("meta"):
+            sketch = task_type.model_from(description).state_dict()
+    except Exception:  # a task that cannot do without: what is wrong, if anything, shows below
+        sketch = {}
+    if sketch:
+        _check_fit(weights, sketch)
+    try:
+        model = task_type.model_from(description)
+        _check_fit(weights, model.state_dict())
+        model.load_state_dict(weights)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a task does with a description that is not its own
+        raise CheckpointError(f"description: no model of the task {shown(name)} ({reason_of(error)})") from error
     return model.eval()
+
+
+def _check_fit(weights: Mapping[Any, Any], expected: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` with everything in which the weights are not those of the model that is described."""
+    problems = [
+        f"state_dict: {name}: missing; the description is of another model" for name in expected.keys() - weights
+    ]
+    for name, weight in weights.items():
+        if name not in expected:
+            problems.append(f"state_dict: {legible(str(name))}: unknown; the description is of another model")
+        elif (
+            isinstance(expected[name], Tensor) and not is_lazy(expected[name]) and not _is_like(weight, expected[name])
+        ):
+            found = f"{weight.dtype} {tuple(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
+            wanted = f"{expected[name].dtype} {tuple(expected[name].shape)}"
+            problems.append(
+                f"state_dict: {name}: found {found}, expected {wanted}; the description is of another model"
+            )
+    if problems:
+        raise CheckpointError(shortened(sorted(problems)))
+
+
+def _is_like(weight: Any, expected: Tensor) -> bool:
+    if not isinstance(weight, Tensor) or weight.shape != expected.shape or weight.layout != torch.strided:
+        return False
+    kinds = {(tensor.is_floating_point(), tensor.is_complex()) for tensor in (weight, expected)}
+    return len(kinds) == 1

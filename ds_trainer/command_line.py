@@ -4,16 +4,20 @@ import argparse
 import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
-import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import nearest_name, problems_of
+from ds_trainer.problems import MAX_PROBLEMS, legible, nearest_name, problems_of, shortened, shown
+from ds_trainer.recipe import UnquotedNumber, load_recipe
 from ds_trainer.settings import RunSettings, TaskSettings, combined_settings, extra_of
+from ds_trainer.text_file import is_plain
+
+_MAX_INT = 2**63 - 1
 
 
 class SettingsOwner(Protocol):
@@ -36,11 +40,15 @@ def load_settings(argv: Sequence[str], load_owner: Callable[[str], type[Settings
     Raises:
         SettingsError: with every unknown name, wrong type and impossible value.
     """
-    first_look = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    illegible = [argument for argument in argv if not is_plain(argument)]
+    if illegible:  # told first: a file of such a name could not even be named in a message
+        lines = [f"found {shown(text)}; expected UTF-8 without control characters" for text in illegible]
+        raise SettingsError(shortened(lines))
+    first_look = _Parser(add_help=False, allow_abbrev=False)
     first_look.add_argument("--task", nargs="?")
     first_look.add_argument("--config", nargs="?")
     known, _ = first_look.parse_known_args(argv)
-    recipe = load_recipe(Path(known.config)) if known.config else {}
+    recipe = {} if known.config is None else load_recipe(Path(known.config))
     task_name = known.task or recipe.get("task") or RunSettings.model_fields["task"].default
     owner = load_owner(str(task_name))
     model = combined_settings(owner.settings_type)
@@ -52,31 +60,16 @@ def load_settings(argv: Sequence[str], load_owner: Callable[[str], type[Settings
     if "config" in recipe:
         problems.append(f"{recipe_path}: config: a recipe cannot name another recipe; write its settings here")
     origins = {name: f"{recipe_path}: " for name in recipe if name not in flags}
-    return _validated({**recipe, **flags}, model, problems, origins)
-
-
-def load_recipe(path: Path) -> dict[str, Any]:
-    """The settings that a YAML recipe gives, unchecked.
-
-    Raises:
-        SettingsError: the file is missing, is not YAML, or is not a mapping of names to values.
-    """
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read ({error}); give --config the path of a YAML file") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
-    if recipe is None:
-        return {}
-    if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
-        raise SettingsError(f"{path}: expected lines of the form 'name: value', found {type(recipe).__name__}")
-    return recipe
+    values = {
+        **{name: _value_in_recipe(value, model.model_fields.get(name)) for name, value in recipe.items()},
+        **flags,
+    }
+    return _validated(values, model, problems, origins)
 
 
 def build_parser(model: type[RunSettings]) -> argparse.ArgumentParser:
     """The flags of `model`, grouped for `--help`. Their values stay strings: types are checked with the recipe's."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="launch/train.py",
         usage="deepspeed %(prog)s --deepspeed_config PATH [--name VALUE ...]",
         description="Train a recogniser with DeepSpeed. Start with `deepspeed`, `torchrun`, or plain `python`.",
@@ -113,6 +106,13 @@ def _metavar(field: FieldInfo) -> str:
     return names.get(wanted[0], "NAME")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Leaves it to us how the command ends, where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
 class _HelpFormatter(argparse.HelpFormatter):
     """Shows VALUE, not [VALUE]: a flag may lack its value only so that this is reported with all other problems."""
 
@@ -122,45 +122,97 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 def _read_flags(argv: Sequence[str], model: type[RunSettings]) -> tuple[dict[str, Any], list[str]]:
     """The values that the flags give, still unchecked, and a problem for each argument that is no flag."""
+    argv, problems = _without_values_of_switches(argv, model)
     known, unknown = build_parser(model).parse_known_args(argv)
     names = [f"--{name}" for name in model.model_fields]
-    problems = []
     is_value_of_unknown = False
-    for argument in unknown:
+    for argument in unknown[:MAX_PROBLEMS]:
         if argument.startswith("--"):
             name = argument.split("=")[0]
-            problems.append(f"{name}: unknown flag; {nearest_name(name, names)}")
+            problems.append(f"{legible(name)}: unknown flag; {nearest_name(name, names)}")
         elif not is_value_of_unknown:
-            problems.append(f"{argument}: unexpected argument; every setting is given as --name VALUE")
+            problems.append(f"{legible(argument)}: unexpected argument; every setting is given as --name VALUE")
         is_value_of_unknown = argument.startswith("--") and "=" not in argument
+    if len(unknown) > MAX_PROBLEMS:
+        problems.append(f"... and {len(unknown) - MAX_PROBLEMS} more words that no flag asks for")
     given = {name: text for name, text in vars(known).items() if name in model.model_fields}
     problems += [f"--{name}: found no value, expected one behind it" for name, text in given.items() if text is None]
     flags = {name: _value_of_flag(text, model.model_fields[name]) for name, text in given.items() if text is not None}
     return flags, problems
 
 
+def _without_values_of_switches(argv: Sequence[str], model: type[RunSettings]) -> tuple[list[str], list[str]]:
+    """`argv` without the likes of --dry_run=yes, and a problem for each."""
+    switches = {f"--{name}": f"--{name} or --no-{name}" for name, field in _fields_of(model, bool).items()}
+    switches |= {f"--no-{name}": f"--{name} or --no-{name}" for name in _fields_of(model, bool)}
+    switches |= {name: name for name in ("--deepspeed", "--help")}
+    kept, problems = [], []
+    for argument in argv:
+        name, is_given, text = argument.partition("=")
+        if is_given and name in switches:
+            problems.append(f"{name}: found {shown(text)} behind it, expected no value; write {switches[name]}")
+        else:
+            kept.append(argument)
+    return kept, problems
+
+
+def _fields_of(model: type[RunSettings], wanted: type) -> dict[str, FieldInfo]:
+    return {name: field for name, field in model.model_fields.items() if field.annotation is wanted}
+
+
 def _value_of_flag(text: str | bool, field: FieldInfo) -> Any:
     """`text` as the recipe would give it: a number where one is wanted, so that one strict check serves both."""
+    if isinstance(text, bool) or not _wants_number(field):
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text if isinstance(value, list | dict) else value
+
+
+def _value_in_recipe(value: Any, field: FieldInfo | None) -> Any:
+    if isinstance(value, UnquotedNumber) and field is not None and _wants_number(field):
+        return float(value)
+    return value
+
+
+def _wants_number(field: FieldInfo) -> bool:
     wanted = typing.get_args(field.annotation) or (field.annotation,)
-    if isinstance(text, str) and (int in wanted or float in wanted):
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text
+    return int in wanted or float in wanted
 
 
 def _validated(
     values: Mapping[str, Any], model: type[RunSettings], problems: Sequence[str], origins: Mapping[str, str]
 ) -> RunSettings:
     """Validate strictly: in a recipe, a number in quotes is not a number and `yes` is not 1."""
+    unusable = {name: problem for name in values if (problem := _unusable(values[name], model.model_fields.get(name)))}
+    told = [f"{origins.get(name, '--')}{legible(name)}: {problem}" for name, problem in unusable.items()]
+    problems = [*problems, *told]
     try:
-        settings = model.model_validate_json(json.dumps(values, default=str), strict=True)
+        usable = {name: value for name, value in values.items() if name not in unusable}
+        settings = model.model_validate_json(json.dumps(usable), strict=True)
     except ValidationError as error:
-        lines = problems_of(error, model)
         names = [str(details["loc"][0]) if details["loc"] else "" for details in error.errors()]
-        found = [origins.get(name, "--" if name else "") + line for name, line in zip(names, lines, strict=True)]
-        raise SettingsError([*problems, *found]) from error
+        for name, line in zip_longest(names[:MAX_PROBLEMS], problems_of(error, model), fillvalue=""):
+            if name not in unusable:  # else it is missing only because it was left out above
+                problems.append(origins.get(name, "--" if name else "") + line)
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _unusable(value: Any, field: FieldInfo | None) -> str | None:
+    """Why no setting can have this value, whatever its type."""
+    if isinstance(value, list | dict):
+        parts = value if isinstance(value, list) else [*value, *value.values()]
+        return next(filter(None, (_unusable(part, None) for part in parts)), None)
+    if isinstance(value, str) and not is_plain(value):
+        return f"found {shown(value)}; expected text without control characters"
+    if isinstance(value, int) and abs(value) > _MAX_INT:
+        return f"found {shown(value)}; expected a number below 2**63"
+    # A list of names may be empty; elsewhere nothing is mostly a variable that the shell did not know.
+    is_wrongly_empty = value == "" and field is not None and field.default != ""
+    if is_wrongly_empty and field is not None and typing.get_origin(field.annotation) is not tuple:
+        return "found an empty text, expected a value; leave the setting out for its default"
+    return None

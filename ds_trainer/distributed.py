@@ -6,57 +6,18 @@ master's choice, or for a barrier. Works without DeepSpeed, so that evaluation n
 
 import datetime
 import os
-import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from ds_trainer.errors import SettingsError
+from ds_trainer.rank_variables import export_rank_variables as export_rank_variables
+from ds_trainer.rank_variables import ranks_on_this_node
 
 T = TypeVar("T")
-_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT where the launcher did not: without mpi4py.
-
-    `deepspeed` and `torchrun` set them; Open MPI and Slurm have names of their own; a plain `python` start is one rank.
-
-    Raises:
-        SettingsError: there are ranks on several nodes and nobody said where rank 0 listens.
-    """
-    if all(name in environ for name in _RANK_VARIABLES):
-        return
-    if "OMPI_COMM_WORLD_RANK" in environ:
-        names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
-        is_one_node = environ["OMPI_COMM_WORLD_SIZE"] == environ.get("OMPI_COMM_WORLD_LOCAL_SIZE")
-    elif int(environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environ:
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-        is_one_node = environ.get("SLURM_NNODES", "1") == "1"
-    elif "RANK" in environ and "WORLD_SIZE" in environ:
-        # Clusters that start one process a node name no local rank; alone, each node would train by itself.
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        is_one_node = environ["WORLD_SIZE"] == "1"
-        environ.setdefault("LOCAL_RANK", "0")
-    else:
-        environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
-        return
-    for ours, theirs in zip(_RANK_VARIABLES, names, strict=False):
-        environ[ours] = environ[theirs]
-    if "MASTER_ADDR" not in environ:
-        if not is_one_node:
-            raise SettingsError("ranks on several nodes need MASTER_ADDR: export the host name of the node of rank 0")
-        environ["MASTER_ADDR"] = "127.0.0.1"
-    environ.setdefault("MASTER_PORT", "29500")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def rank() -> int:
@@ -86,13 +47,18 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def join(timeout_s: float) -> None:
+def join(
+    timeout_s: float, meeting_timeout_s: float = 600.0, on_meeting: Callable[[Store], None] = lambda store: None
+) -> None:
     """Join the process group of all ranks. Collective.
 
     Args:
-        timeout_s: seconds after which a collective that some rank does not reach raises on the others. It becomes the
-            default of every group made later, DeepSpeed's own included: a timeout given to the first group alone leaves
-            ZeRO's groups at 30 minutes (seen with deepspeed 0.19.8).
+        timeout_s: seconds after which a collective that some rank does not reach raises on the others, or, on GPUs,
+            NCCL's own watchdog ends the process. A backstop: the watch (`watch.py`) is to end the run earlier, as it
+            can say which rank it was. It becomes the default of every group made later, DeepSpeed's own included: a
+            timeout given to the first group alone leaves ZeRO's groups at 30 minutes (seen with deepspeed 0.19.8).
+        meeting_timeout_s: seconds for the host of the store to come up.
+        on_meeting: called with the store in which the ranks meet, before there is a process group to hang in.
     """
     timeout = datetime.timedelta(seconds=timeout_s)
     for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
@@ -101,15 +67,45 @@ def join(timeout_s: float) -> None:
         torch.cuda.set_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_on_this_node()))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_on_this_node()))
+    store = _meeting_store(meeting_timeout_s)
+    on_meeting(store)
+    store.set_timeout(timeout)
     is_gpu = torch.cuda.is_available()
-    dist.init_process_group("nccl" if is_gpu else "gloo", timeout=timeout, device_id=device() if is_gpu else None)
+    dist.init_process_group(
+        "nccl" if is_gpu else "gloo",
+        store=PrefixStore("default_pg", store),
+        rank=rank(),
+        world_size=world_size(),
+        timeout=timeout,
+        device_id=device() if is_gpu else None,
+    )
 
 
-def _ranks_on_this_node() -> int:
-    """As `deepspeed` (LOCAL_SIZE), `torchrun`, Open MPI or Slurm count them."""
-    names = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
-    return next((int(os.environ[name]) for name in names if name in os.environ), 1)
+def _meeting_store(timeout_s: float) -> Store:
+    """The store at MASTER_ADDR and MASTER_PORT, which the master keeps unless `torchrun` does.
+
+    As torch makes it, but for one thing: the master does not wait here until all have come, so that it can say who has
+    not.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    keeps_it = is_master() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        return dist.TCPStore(  # type: ignore[attr-defined]  # documented, though its module does not list it
+            address,
+            port,
+            world_size(),
+            is_master=keeps_it,
+            timeout=datetime.timedelta(seconds=timeout_s),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except dist.DistNetworkError as error:
+        problem = "cannot listen" if keeps_it else f"no answer from rank 0 within {timeout_s:.0f} s"
+        raise RuntimeError(
+            f"rank {rank()}: {address}:{port}: {problem} ({str(error).splitlines()[0]}); expected MASTER_ADDR and "
+            "MASTER_PORT to be a free port of the host of rank 0 that every host can reach"
+        ) from None
 
 
 def leave() -> None:
@@ -132,6 +128,15 @@ def from_master(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def to_master(part: Tensor) -> Tensor | None:
+    """The parts of all ranks, which are of one size, one after the other, on the master; elsewhere None. Collective."""
+    if not dist.is_initialized() or world_size() == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(world_size())] if is_master() else None
+    dist.gather(part, parts, dst=0)
+    return None if parts is None else torch.cat(parts)
+
+
 def agreed(decide: Callable[[], T]) -> T:
     """What `decide` returns on the master rank, on every rank; what it raises there, too. Collective.
 
@@ -152,7 +157,7 @@ def agreed(decide: Callable[[], T]) -> T:
 
 
 class Vote:
-    """What the ranks wish for, known to all of them one step later, without waiting for the device or for each other.
+    """What any of the ranks wishes, known to all of them one step later, without waiting for the device or each other.
 
     Works on CPU tensors in a group of its own: it neither synchronises a GPU nor mixes with the engine's traffic.
     """
@@ -161,17 +166,17 @@ class Vote:
         """Collective."""
         is_alone = not dist.is_initialized() or world_size() == 1
         self._group = None if is_alone else dist.new_group(backend="gloo")
-        self._ballot = torch.zeros(1, dtype=torch.int64)
+        self._ballot: Tensor | None = None
         self._pending: dist.Work | None = None
 
-    def cast(self, wish: int) -> int:
-        """Hand in this rank's wish; return the greatest of the last call's. Collective."""
+    def cast(self, *wishes: bool) -> list[bool]:
+        """Hand in this rank's wishes; return what any rank wished in the last call. Collective."""
         if self._group is None:
-            return wish
+            return list(wishes)
         if self._pending is not None:
             self._pending.wait()
-        outcome = int(self._ballot.item())
-        self._ballot = torch.tensor([wish])
+        outcome = [False] * len(wishes) if self._ballot is None else [bool(wish) for wish in self._ballot.tolist()]
+        self._ballot = torch.tensor(wishes, dtype=torch.int64)
         self._pending = dist.all_reduce(self._ballot, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         return outcome
 

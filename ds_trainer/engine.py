@@ -21,6 +21,8 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distri
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
 
+from ds_trainer.skipping import skip_non_finite, skips_on_device  # noqa: E402
+
 # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would
 # anyway.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -39,8 +41,8 @@ class ComputesInFloat32(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         """What the model makes of `inputs`, in float32."""
-        weights = {name: _cast(value, torch.float32) for name, value in self.model.named_parameters()}
-        buffers = {name: _cast(value, torch.float32) for name, value in self.model.named_buffers()}
+        weights = {name: cast_floats(value, torch.float32) for name, value in self.model.named_parameters()}
+        buffers = {name: cast_floats(value, torch.float32) for name, value in self.model.named_buffers()}
         return functional_call(self.model, weights | buffers, inputs)
 
 
@@ -56,9 +58,11 @@ def build_engine(model: nn.Module, config: Mapping[str, Any], is_verbose: bool =
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     engine, *_ = deepspeed.initialize(model=model, model_parameters=trainable, config=dict(config))
     _forget_first_step(engine)
+    if skips_on_device(config["optimizer"], config["zero_optimization"]):
+        skip_non_finite(engine)
     dtype = torch.float32 if computes_in_float32(config) else engine.get_data_types()[0]
-    engine.module.register_forward_pre_hook(lambda module, inputs: _cast(inputs, dtype))
-    engine.module.register_forward_hook(lambda module, inputs, outputs: _cast(outputs, torch.float32))
+    engine.module.register_forward_pre_hook(lambda module, inputs: cast_floats(inputs, dtype))
+    engine.module.register_forward_hook(lambda module, inputs, outputs: cast_floats(outputs, torch.float32))
     return engine
 
 
@@ -77,13 +81,14 @@ def has_fast_bf16() -> bool:
     return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def cast_floats(value: Any, dtype: torch.dtype) -> Any:
+    """`value` with every floating-point tensor in it, at any depth, as `dtype`."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
     if isinstance(value, tuple | list):
-        return type(value)(_cast(item, dtype) for item in value)
+        return type(value)(cast_floats(item, dtype) for item in value)
     if isinstance(value, dict):
-        return {key: _cast(item, dtype) for key, item in value.items()}
+        return {key: cast_floats(item, dtype) for key, item in value.items()}
     return value
 
 

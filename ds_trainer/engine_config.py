@@ -7,7 +7,8 @@ DeepSpeed reads it as hjson and ignores much of what it does not know, so that a
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from pydantic import BaseModel, ValidationError
 from ds_trainer.engine_keys import OPTIMIZER_PARAMS, REFUSED, AdamParams, EngineKeys
 from ds_trainer.engine_rules import RULES, Place, adam_problems, last_word
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import nearest_name, problems_of
+from ds_trainer.problems import nearest_name, problems_of, reason_of, shortened, shown
+from ds_trainer.skipping import skips_on_device
+from ds_trainer.text_file import is_plain, read_text
+
+_MAX_INT = 2**63 - 1
+_MAX_DEPTH = 16
 
 
 def load_engine_config(path: Path) -> dict[str, Any]:
@@ -28,9 +34,9 @@ def load_engine_config(path: Path) -> dict[str, Any]:
     problems: list[str] = []
 
     def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        problems.extend(f"{path}: key {key!r} stands more than once in an object; keep one" for key in twice)
+        counts = Counter(key for key, _ in pairs)
+        twice = sorted(key for key, count in counts.items() if count > 1)
+        problems.extend(f"{path}: key {shown(key)} stands more than once in an object; keep one" for key in twice)
         return dict(pairs)
 
     def refuse_constant(word: str) -> None:
@@ -41,26 +47,46 @@ def load_engine_config(path: Path) -> dict[str, Any]:
         config = json.loads(text, object_pairs_hook=object_of, parse_constant=refuse_constant)
     except json.JSONDecodeError as error:
         raise SettingsError(f"{path}:{error.lineno}:{error.colno}: not JSON: {_json_remedy(text, error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"{path}: found a number of thousands of digits or a thousand brackets ({reason_of(error)})"
+        ) from error
     if not isinstance(config, dict):
         problems.append(f"{path}: found {type(config).__name__}; expected a JSON object: {{...}}")
+    problems += [f"{path}: {problem}" for problem in _unusable(config)]
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(shortened(problems))
     return dict(config)
+
+
+def _unusable(value: Any, depth: int = 0) -> Iterator[str]:
+    """What no engine config can hold, wherever it stands."""
+    if depth > _MAX_DEPTH:
+        yield f"found more than {_MAX_DEPTH} brackets within each other; an engine config has three"
+    elif isinstance(value, dict | list):
+        for part in value if isinstance(value, list) else (*value, *value.values()):
+            yield from _unusable(part, depth + 1)
+    elif isinstance(value, str) and not is_plain(value):
+        yield f"found {shown(value)}; expected text without control characters"
+    elif isinstance(value, int) and abs(value) > _MAX_INT:
+        yield f"found {shown(value)}; expected a number below 2**63"
 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError as error:
         siblings = sorted(sibling.name for sibling in path.parent.glob("*.json"))
         remedy = nearest_name(path.name, siblings) if siblings else f"{path.parent} holds no engine config"
         raise SettingsError(f"{path}: no such file; {remedy}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read as text ({error}); expected a JSON file") from error
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot be read as text ({reason_of(error)}); expected a JSON file") from error
 
 
 def _json_remedy(text: str, error: json.JSONDecodeError) -> str:
     """What stands where the parser stopped, named as what people write who think of another format."""
+    if text.startswith("\ufeff"):
+        return "found a byte order mark; save the file as UTF-8 without one"
     before, rest = text[: error.pos].rstrip(), text[error.pos :].lstrip()
     if not text.strip():
         return "the file is empty"
@@ -70,7 +96,7 @@ def _json_remedy(text: str, error: json.JSONDecodeError) -> str:
     if after.startswith(("}", "]")) and "," in (before[-1:], rest[:1]):
         return "found a comma after the last entry; remove it"
     if re.match(r"[A-Za-z_']", rest):
-        return f"found {rest.split()[0]!r}; keys and texts stand in double quotes"
+        return f"found {shown(rest.split()[0])}; keys and texts stand in double quotes"
     if "delimiter" in error.msg and rest.startswith(('"', "{", "[")):
         return "a comma is missing before this"
     return f"{error.msg[0].lower()}{error.msg[1:]}"
@@ -165,14 +191,16 @@ def resolve_engine_config(
     resolved.setdefault("checkpoint", {}).setdefault("tag_validation", "Fail")
     # On by default, DeepSpeed's throughput timer waits for the device twice a step.
     resolved.setdefault("timers", {}).setdefault("throughput", {"enabled": False})
-    for block, key, value in (("bf16", "check_grad_overflow", True), ("torch_autocast", "dtype", "bfloat16")):
-        if resolved.get(block, {}).get("enabled"):
-            resolved[block].setdefault(key, value)
+    if resolved.get("torch_autocast", {}).get("enabled"):
+        resolved["torch_autocast"].setdefault("dtype", "bfloat16")
     zero = resolved.setdefault("zero_optimization", {})
     zero.setdefault("stage", 0)
     for name in ("reduce_bucket_size", "allgather_bucket_size"):
         zero.setdefault(name, 20_000_000)  # DeepSpeed's 5e8 is a buffer of 1 GB in bf16
     _resolve_optimizer(resolved["optimizer"], learning_rate_scale)
+    if resolved.get("bf16", {}).get("enabled"):
+        # DeepSpeed's own check is more than half of the operations of a step.
+        resolved["bf16"].setdefault("check_grad_overflow", not skips_on_device(resolved["optimizer"], zero))
     return resolved
 
 

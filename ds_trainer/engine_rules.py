@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+from deepspeed.runtime.config import DeepSpeedConfig
 from pydantic import ValidationError
 
 from ds_trainer.engine_keys import AdamParams
+from ds_trainer.problems import reason_of
+from ds_trainer.skipping import skips_on_device
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,11 @@ def precision_problems(keys: Any, place: Place) -> Iterator[str]:
         yield f"{' and '.join(enabled)}: both enabled, which is two precisions; keep one and remove the other"
     if keys.fp16.enabled and place.device_type == "cpu":
         yield "fp16.enabled: found true; DeepSpeed refuses fp16 on a CPU; use bf16 or torch_autocast there"
-    if keys.bf16.enabled and not keys.bf16.check_grad_overflow:
-        yield "bf16.check_grad_overflow: found false; one non-finite gradient would then poison all weights; remove it"
+    if keys.bf16.enabled and not keys.bf16.check_grad_overflow and not _skips_on_device(keys):
+        yield (
+            "bf16.check_grad_overflow: found false; with an optimizer that is not fused, or is offloaded, one "
+            "non-finite gradient would then poison all weights; remove it"
+        )
     if keys.zero_optimization.stage == 0:
         dtype = {"bf16": "bf16", "fp16": "fp16"}.get(enabled[0], "fp32") if enabled else "fp32"
         if keys.data_types.grad_accum_dtype not in (None, dtype):
@@ -71,6 +76,12 @@ def precision_problems(keys: Any, place: Place) -> Iterator[str]:
                 f"data_types.grad_accum_dtype: found {keys.data_types.grad_accum_dtype!r}; ZeRO stage 0 accumulates "
                 f"in {dtype!r}, the type of the weights; remove it, or use stage 1"
             )
+
+
+def _skips_on_device(keys: Any) -> bool:
+    if keys.optimizer is None:
+        return True  # which is a problem of its own
+    return skips_on_device(keys.optimizer.model_dump(), keys.zero_optimization.model_dump())
 
 
 def optimizer_problems(keys: Any, place: Place) -> Iterator[str]:
@@ -146,6 +157,6 @@ def last_word(config: Mapping[str, Any]) -> list[str]:
         DeepSpeedConfig({key: value for key, value in config.items() if key != "train_batch_size"})
     except ValidationError as error:
         return [f"refused by DeepSpeed: {details['msg']}" for details in error.errors()]
-    except (AssertionError, DeepSpeedConfigError, TypeError, ValueError) as error:
-        return [f"refused by DeepSpeed: {' '.join(str(error).split())}"]
+    except Exception as error:  # its constructors fail in many ways, each with a type of its own
+        return [f"refused by DeepSpeed: {reason_of(error)}"]
     return []

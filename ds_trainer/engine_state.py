@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ds_trainer import distributed
 from ds_trainer.engine import plain_module
 from ds_trainer.errors import CheckpointError
-from ds_trainer.masters import Master, masters, refresh_weights
+from ds_trainer.masters import Masters, masters_of
 
 State = dict[str, Any]
 _LARGE = ("weights", "moments")
@@ -31,24 +31,21 @@ def full_precision_state(engine: DeepSpeedEngine) -> dict[str, Tensor]:
     they are off by up to 0.4 %.
     """
     module = plain_module(engine)
-    by_name = masters(engine, module)
-    others = _others(module)
-    state = {}
-    for name in module.state_dict():
-        value = by_name[name].read(None) if name in by_name else others[name]
-        if distributed.is_master():
-            state[name] = _on_cpu(value.float() if value.is_floating_point() else value)
-    return state
+    weights, others = masters_of(engine, module).read(None), _others(module)
+    if not distributed.is_master():
+        return {}
+    state = {name: weights[name] if name in weights else others[name] for name in module.state_dict()}
+    return {name: _on_cpu(value.float() if value.is_floating_point() else value) for name, value in state.items()}
 
 
 def engine_state(engine: DeepSpeedEngine) -> State:
     """What `load_engine_state` continues from, on the CPU of the master rank; elsewhere empty. Collective."""
     module = plain_module(engine)
-    by_name = masters(engine, module)
+    masters = masters_of(engine, module)
     others = distributed.gathered(_others(module))
     state: State = {
-        "weights": _read(by_name, None),
-        "moments": {moment: _read(by_name, moment) for moment in _moment_names(engine)},
+        "weights": _read(masters, None),
+        "moments": {moment: _read(masters, moment) for moment in _moment_names(engine)},
         "others": others,
         "scalars": _scalars(engine),
         "learning_rates": [float(group["lr"]) for group in engine.basic_optimizer.param_groups],
@@ -65,16 +62,16 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
         CheckpointError: it is of another model.
     """
     module = plain_module(engine)
-    by_name = masters(engine, module)
-    small = distributed.agreed(lambda: _small_part(state, by_name))
+    masters = masters_of(engine, module)
+    small = distributed.agreed(lambda: _small_part(state, masters))
     _create_moments(engine, small["moment names"], small["scalars"])
-    for name, master in by_name.items():
+    for name, shape in masters.shapes().items():
         for moment in (None, *small["moment names"]):
-            value = torch.empty(master.shape, dtype=torch.float32, device=engine.device)
+            value = torch.empty(shape, dtype=torch.float32, device=engine.device)
             if distributed.is_master():
                 value.copy_(state["weights"][name] if moment is None else state["moments"][moment][name])
-            master.write(moment, distributed.from_master(value))
-    refresh_weights(engine, by_name)
+            masters.write(name, moment, distributed.from_master(value))
+    masters.refresh_weights()
     is_same_world = len(small["others"]) == distributed.world_size()
     _set_others(module, small["others"][distributed.rank() if is_same_world else 0])
     for group, rate in zip(engine.basic_optimizer.param_groups, small["learning_rates"], strict=True):
@@ -85,10 +82,10 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
         vars(scaler).update(small["loss_scale"])
 
 
-def _small_part(state: State, by_name: Mapping[str, Master]) -> State:
+def _small_part(state: State, masters: Masters) -> State:
     """All but the tensors of `state`, after a look whether it fits."""
     saved = {name: tuple(value.shape) for name, value in state["weights"].items()}
-    own = {name: tuple(master.shape) for name, master in by_name.items()}
+    own = masters.shapes()
     differing = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
     if differing:
         name = differing[0]
@@ -100,14 +97,10 @@ def _small_part(state: State, by_name: Mapping[str, Master]) -> State:
     return small | {"moment names": sorted(state["moments"])}
 
 
-def _read(by_name: Mapping[str, Master], moment: str | None) -> dict[str, Tensor]:
-    """Of every parameter, on the master rank. Collective."""
-    values = {}
-    for name, master in by_name.items():
-        value = master.read(moment)
-        if distributed.is_master():
-            values[name] = _on_cpu(value)
-    return values
+def _read(masters: Masters, moment: str | None) -> dict[str, Tensor]:
+    """Of every parameter, on the CPU of the master rank. Collective."""
+    values = masters.read(moment)
+    return {name: _on_cpu(value) for name, value in values.items()} if distributed.is_master() else {}
 
 
 def _on_cpu(value: Tensor) -> Tensor:

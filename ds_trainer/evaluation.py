@@ -11,6 +11,7 @@ from ds_trainer.progress import log
 from ds_trainer.run_dir import Run
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics, validate
+from ds_trainer.whereabouts import stand_at
 
 EngineConfig = dict[str, Any]
 
@@ -27,6 +28,7 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> dict[str
     results = {"loss": metrics.loss, **metrics.named}
     if distributed.is_master():
         run.record_test(split, metrics)
+        stand_at("drawing")
         _draw(run, task, metrics, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
         shown = "".join(f"  {name} {value:.3f}" for name, value in results.items())
         log.info(f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1}):{shown}")

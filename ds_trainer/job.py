@@ -33,6 +33,8 @@ from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings, identity
 from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
 from ds_trainer.task import Task, load_task_type
+from ds_trainer.watch import Watch
+from ds_trainer.whereabouts import stand_at
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -57,26 +59,35 @@ class Job:
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status.
 
-    0: done. 2: an error that the user can mend, told in its message. 75: stopped on request, at a resume point.
+    0: done. 1: a mistake in the program, with its traceback. 2: an error that the user can mend, told in its message.
+    75: stopped on request, at a resume point. 76: another rank died or stalled (`watch.py`).
     """
     start_log()
+    watch = Watch()
+    failure: BaseException | None = None
     try:
         distributed.export_rank_variables()
         arguments = sys.argv[1:] if argv is None else argv
-        run_job(load_settings(arguments, load_task_type))
+        run_job(load_settings(arguments, load_task_type), watch)
         return 0
     except UserError as error:
+        failure = error
         if distributed.is_master():
             for problem in error.problems:
                 log.error(f"error: {problem}")
         return EXIT_USER_ERROR
     except StopRequested:
         return EXIT_STOPPED
+    except BaseException as error:
+        failure = error
+        watch.end_if_another_is_to_blame(error)
+        raise
     finally:
+        watch.leave(failure)
         distributed.leave()
 
 
-def run_job(settings: RunSettings) -> Path | None:
+def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     """Train, or continue training, and draw the diagnostics. Collective.
 
     Returns:
@@ -93,7 +104,8 @@ def run_job(settings: RunSettings) -> Path | None:
         engine_config_at(distributed.world_size())  # a mistake in it is told before any data is read
     task = load_task_type(settings.task)(settings)
     _refuse_empty_splits(task)
-    distributed.join(settings.stall_timeout_s)
+    watch.join(settings.stall_timeout_s)
+    stand_at("building the engine")
     run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
     job = build_job(settings, task, engine_config)
     if settings.config is not None:
@@ -107,6 +119,7 @@ def run_job(settings: RunSettings) -> Path | None:
         return None
     with stop_requests(settings.stop_after_minutes) as wants_stop:
         run = begin_run(settings, task, engine_config, job, run_dir, wants_stop)
+        watch.on_end = lambda reason: run.write_status("failed", reason=reason)
         return _train(run, settings, task, engine_config, job)
 
 

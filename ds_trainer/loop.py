@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
-from ds_trainer.distributed import all_sum
 from ds_trainer.errors import NonFiniteLossError
 from ds_trainer.objective import Objective
 from ds_trainer.run_dir import Run
 from ds_trainer.saving import Saving
+from ds_trainer.steps import Steps
 from ds_trainer.validation import Metrics, validate
 
 if TYPE_CHECKING:
@@ -39,15 +39,17 @@ def train(
         run: knows which epochs remain and which was best, and keeps the record.
 
     Raises:
-        NonFiniteLossError: the validation loss is NaN or infinite; on every rank.
+        NonFiniteLossError: the validation loss is NaN or infinite, or the gradient in many steps in a row; on every
+            rank.
         StopRequested: a rank was asked to stop; a resume point was written; on every rank.
         WriteError: something could not be written to the end; on every rank.
     """
     gc.freeze()  # what was imported stays: looking through it again after each epoch would take 0.15 s
     with Saving(engine, run, plateau) as saving:
+        steps = Steps(engine, run, saving, train_dl)
         for epoch in run.remaining_epochs(num_epochs):
             train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
-            train_loss = train_epoch(engine, objective, train_dl, run, saving)
+            train_loss = train_epoch(engine, objective, train_dl, run, steps)
             metrics = validate(engine, objective, val_dl)
             _refuse_non_finite(metrics, run)
             plateau.step(metrics.loss)
@@ -60,9 +62,9 @@ def train(
 
 
 def train_epoch(
-    engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run, saving: Saving
-) -> float:
-    """The steps of an epoch that are still to be taken; return the mean loss over all its examples. Collective.
+    engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run, steps: Steps
+) -> float | None:
+    """The steps of an epoch that are still to be taken; return the mean loss over its examples. Collective.
 
     An engine step follows the last micro-step of each step, also of a shorter one: DeepSpeed does not count micro-steps
     (`managed_gradient_accumulation` is false), so an incomplete window cannot leak into the next epoch.
@@ -71,18 +73,12 @@ def train_epoch(
         StopRequested: a rank was asked to stop; a resume point was written.
     """
     engine.train()
-    run.sums.loss = torch.as_tensor(run.sums.loss, dtype=torch.float64, device=engine.device)
-    step_loss = torch.zeros_like(run.sums.loss)
     for batch in run.with_progress(batches):
-        loss = micro_step(engine, objective, batch)
-        run.sums.loss += loss
-        step_loss += loss * batch.share
+        steps.add(batch, micro_step(engine, objective, batch))
         if batch.ends_step:
             engine.step()
-            run.after_step(engine, step_loss)
-            step_loss.zero_()
-            saving.after_step()
-    return float(all_sum(run.sums.loss).item()) / batches.num_examples  # synchronises, once an epoch
+            steps.end_step()
+    return steps.end_epoch()
 
 
 def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) -> Tensor:

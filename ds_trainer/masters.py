@@ -1,7 +1,7 @@
 """Where DeepSpeed keeps the float32 weight and the optimizer's moments of each parameter, at every ZeRO stage.
 
-Three kinds: whole tensors (stage 0), a fragment of one flat partition a rank (stages 1 and 2), a partition of each
-parameter (stage 3). Each is read and written whole here, so that nobody else has to know.
+Three kinds: whole tensors (stage 0), one flat tensor divided among the ranks (stages 1 and 2), each parameter divided
+(stage 3). All are read and written whole here, by name, so that nobody else has to know.
 
 DeepSpeed's behaviours that are worked around here were seen with deepspeed 0.19.8.
 """
@@ -23,126 +23,143 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from ds_trainer.distributed import is_master, rank
+from ds_trainer.distributed import is_master, rank, to_master
+
+Whole = dict[str, Tensor]
 
 
-class Master(ABC):
-    """The float32 numbers that belong to one trained parameter."""
+class Masters(ABC):
+    """The float32 numbers that belong to the trained parameters of a module.
 
-    def __init__(self, parameter: nn.Parameter):
-        self.parameter = parameter
+    Args:
+        module: the engine's, or within it.
+    """
 
-    @property
-    def shape(self) -> torch.Size:
-        """Of the whole parameter."""
-        return self.parameter.shape
+    def __init__(self, engine: DeepSpeedEngine, module: nn.Module):
+        self.engine = engine
+        self.parameters = {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the whole parameters."""
+        return {name: tuple(parameter.shape) for name, parameter in self.parameters.items()}
 
     @abstractmethod
-    def read(self, moment: str | None) -> Tensor:
-        """The weight (None) or a moment of the optimizer, whole, on every rank. Collective."""
+    def read(self, moment: str | None) -> Whole:
+        """The weights (None) or a moment of the optimizer, on the master rank; elsewhere maybe nothing. Collective."""
 
     @abstractmethod
-    def write(self, moment: str | None, whole: Tensor) -> None:
+    def write(self, name: str, moment: str | None, whole: Tensor) -> None:
         """Put this rank's part of `whole` in its place; `refresh_weights` follows the last one."""
 
-
-class WholeMaster(Master):
-    """At stage 0: a stretch of a tensor of the optimizer that every rank has."""
-
-    def __init__(self, parameter: nn.Parameter, optimizer: Optimizer, owner: Tensor, start: int = 0):
-        super().__init__(parameter)
-        self._optimizer = optimizer
-        self._owner = owner
-        self._start = start
-
-    def read(self, moment: str | None) -> Tensor:
-        numbers = self._owner if moment is None else self._optimizer.state[self._owner][moment]
-        return numbers.detach().view(-1)[self._start : self._start + self.parameter.numel()].view(self.shape)
-
-    def write(self, moment: str | None, whole: Tensor) -> None:
-        self.read(moment).copy_(whole)
+    @abstractmethod
+    def refresh_weights(self) -> None:
+        """Make the weights that the model computes with those of the masters. Collective."""
 
 
-class FragmentMaster(Master):
-    """At stages 1 and 2: a fragment of each rank's flat partition, on the ranks whose partition it falls into."""
+class WholeMasters(Masters):
+    """At stage 0: every rank has tensors of its own; in float32 they are the parameters themselves."""
 
-    def read(self, moment: str | None) -> Tensor:
-        parameter = self.parameter
-        whole = (
-            safe_get_full_fp32_param(parameter) if moment is None else safe_get_full_optimizer_state(parameter, moment)
-        )
-        assert whole is not None, "a trained parameter has a master"
-        return torch.as_tensor(whole)
+    def __init__(self, engine: DeepSpeedEngine, module: nn.Module):
+        super().__init__(engine, module)
+        self._places = {id(parameter): (owner, start) for parameter, owner, start in self._owners()}
 
-    def write(self, moment: str | None, whole: Tensor) -> None:
-        if moment is None:
-            safe_set_full_fp32_param(self.parameter, whole)
-        else:
-            safe_set_full_optimizer_state(self.parameter, whole, moment)
+    def _owners(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Each parameter, the tensor that the optimizer updates for it, and where in that tensor it begins."""
+        optimizer = self.engine.optimizer
+        if hasattr(optimizer, "fp32_groups_flat"):  # fp16 with a fused optimizer: one flat tensor a group
+            for parameters, flat in zip(optimizer.fp16_groups, optimizer.fp32_groups_flat, strict=True):
+                starts = itertools.accumulate((parameter.numel() for parameter in parameters), initial=0)
+                yield from zip(parameters, itertools.repeat(flat), starts, strict=False)
+            return
+        owners = [group["params"] for group in self.engine.basic_optimizer.param_groups]
+        for parameters, own in zip(getattr(optimizer, "fp16_groups", owners), owners, strict=True):
+            yield from zip(parameters, own, itertools.repeat(0), strict=False)
 
+    def _read_one(self, name: str, moment: str | None) -> Tensor:
+        parameter = self.parameters[name]
+        owner, start = self._places[id(parameter)]
+        numbers = owner if moment is None else self.engine.basic_optimizer.state[owner][moment]
+        return numbers.detach().view(-1)[start : start + parameter.numel()].view(parameter.shape)
 
-class PartitionMaster(FragmentMaster):
-    """At stage 3: an equal part of each parameter on every rank, the last one filled up."""
+    def read(self, moment: str | None) -> Whole:
+        return {name: self._read_one(name, moment) for name in self.parameters}
 
-    @property
-    def shape(self) -> torch.Size:
-        return self.parameter.ds_shape  # type: ignore[no-any-return, attr-defined]
+    def write(self, name: str, moment: str | None, whole: Tensor) -> None:
+        self._read_one(name, moment).copy_(whole)
 
-    def write(self, moment: str | None, whole: Tensor) -> None:
-        # DeepSpeed's own setter of whole values fails where the ranks do not divide the parameter.
-        size = safe_get_local_fp32_param(self.parameter).numel()
-        own = whole.flatten()[rank() * size :][:size]
-        part = torch.nn.functional.pad(own, (0, size - own.numel()))
-        if moment is None:
-            safe_set_local_fp32_param(self.parameter, part)
-        else:
-            safe_set_local_optimizer_state(self.parameter, part, moment)
-
-
-def masters(engine: DeepSpeedEngine, module: nn.Module) -> dict[str, Master]:
-    """The master of each trained parameter of `module`, which is the engine's, or within it."""
-    whole = {id(master.parameter): master for master in _whole_masters(engine)}
-    return {
-        name: whole[id(parameter)] if id(parameter) in whole else _divided_master(parameter)
-        for name, parameter in module.named_parameters()
-        if parameter.requires_grad
-    }
+    def refresh_weights(self) -> None:
+        for name, weight in self.read(None).items():
+            self.parameters[name].data.copy_(weight)
 
 
-def _divided_master(parameter: nn.Parameter) -> Master:
-    return PartitionMaster(parameter) if hasattr(parameter, "ds_id") else FragmentMaster(parameter)
+class FlatMasters(Masters):
+    """At stages 1 and 2: the parameters of a group lie one after the other in a flat tensor, of which each rank has an
+    equal part."""
 
-
-def _whole_masters(engine: DeepSpeedEngine) -> Iterator[WholeMaster]:
-    optimizer = engine.basic_optimizer
-    if engine.zero_optimization():
-        return
-    if hasattr(engine.optimizer, "fp32_groups_flat"):  # fp16 with a fused optimizer: one flat master a group
-        for parameters, flat in zip(engine.optimizer.fp16_groups, engine.optimizer.fp32_groups_flat, strict=True):
-            starts = itertools.accumulate((parameter.numel() for parameter in parameters), initial=0)
-            for parameter, start in zip(parameters, starts, strict=False):
-                yield WholeMaster(parameter, optimizer, flat, start)
-        return
-    owners = [group["params"] for group in optimizer.param_groups]  # 16-bit parameters have float32 tensors there
-    for parameters, own in zip(getattr(engine.optimizer, "fp16_groups", owners), owners, strict=True):
-        for parameter, owner in zip(parameters, own, strict=True):
-            yield WholeMaster(parameter, optimizer, owner)
-
-
-def refresh_weights(engine: DeepSpeedEngine, by_name: dict[str, Master]) -> None:
-    """Make the weights that the model computes with those of the masters. Collective."""
-    stage = engine.zero_optimization_stage()
-    if stage in (1, 2):
-        engine.optimizer.update_lp_params()
-        return
-    for master in by_name.values():
-        weight = master.read(None)
-        # At stage 3 a parameter stands on each rank in part, and small ones stay gathered as well.
-        with (
-            deepspeed.zero.GatheredParameters([master.parameter], modifier_rank=0, enabled=stage == 3),
-            torch.no_grad(),
+    def read(self, moment: str | None) -> Whole:
+        # One transfer a group; DeepSpeed's own getter sums each parameter over the ranks.
+        optimizer = self.engine.optimizer
+        found: dict[int, Tensor] = {}
+        for parameters, starts, part in zip(
+            optimizer.round_robin_bit16_groups,
+            optimizer.round_robin_bit16_offsets,
+            optimizer.single_partition_of_fp32_groups,
+            strict=True,
         ):
-            if stage == 0 or is_master():
-                master.parameter.copy_(weight)
+            own = part if moment is None else self.engine.basic_optimizer.state[part][moment]
+            flat = to_master(own.detach().to(self.engine.device))
+            if flat is not None:
+                found |= {
+                    id(parameter): flat[start : start + parameter.numel()].view(parameter.shape)
+                    for parameter, start in zip(parameters, starts, strict=True)
+                }
+        return {name: found[id(parameter)] for name, parameter in self.parameters.items()} if found else {}
+
+    def write(self, name: str, moment: str | None, whole: Tensor) -> None:
+        if moment is None:
+            safe_set_full_fp32_param(self.parameters[name], whole)
+        else:
+            safe_set_full_optimizer_state(self.parameters[name], whole, moment)
+
+    def refresh_weights(self) -> None:
+        self.engine.optimizer.update_lp_params()
+
+
+class DividedMasters(Masters):
+    """At stage 3: each rank has an equal part of each parameter, the last part filled up."""
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(parameter.ds_shape) for name, parameter in self.parameters.items()}  # type: ignore[attr-defined]
+
+    def _read_one(self, name: str, moment: str | None) -> Tensor:
+        parameter = self.parameters[name]
+        get = safe_get_full_fp32_param if moment is None else safe_get_full_optimizer_state
+        return torch.as_tensor(get(parameter) if moment is None else get(parameter, moment))
+
+    def read(self, moment: str | None) -> Whole:
+        return {name: self._read_one(name, moment) for name in self.parameters}
+
+    def write(self, name: str, moment: str | None, whole: Tensor) -> None:
+        # DeepSpeed's own setter of whole values fails where the ranks do not divide the parameter.
+        size = safe_get_local_fp32_param(self.parameters[name]).numel()
+        own = whole.flatten()[rank() * size :][:size]
+        part = nn.functional.pad(own, (0, size - own.numel()))
+        if moment is None:
+            safe_set_local_fp32_param(self.parameters[name], part)
+        else:
+            safe_set_local_optimizer_state(self.parameters[name], part, moment)
+
+    def refresh_weights(self) -> None:
+        for name, parameter in self.parameters.items():
+            weight = self._read_one(name, None)
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
+                if is_master():
+                    parameter.copy_(weight)
+
+
+def masters_of(engine: DeepSpeedEngine, module: nn.Module) -> Masters:
+    """The masters of a module of the engine, as its ZeRO stage keeps them."""
+    stage: int = engine.zero_optimization_stage()
+    kinds: tuple[type[Masters], ...] = (WholeMasters, FlatMasters, FlatMasters, DividedMasters)
+    return kinds[stage](engine, module)

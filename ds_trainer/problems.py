@@ -10,16 +10,24 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from ds_trainer.text_file import is_plain
+
+MAX_PROBLEMS = 20
+"""Lines told of one file: a file of another kind, given by mistake, has thousands."""
+
+_MAX_SHOWN = 60
+_MAX_REASON = 200
+
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """A remedy for an unknown `name`: the nearest known one and those about as near, or all when none is near."""
-    names = sorted(known)
+    names, name = sorted(known), name[:_MAX_SHOWN]
     nearness = {other: difflib.SequenceMatcher(None, other.lower(), name.lower()).ratio() for other in names}
     best = max(nearness.values(), default=0.0)
     if best >= 0.6:
         nearest = [repr(other) for other in names if nearness[other] >= best - 0.1]
         return f"did you mean {' or '.join(nearest)}?"
-    return f"known names: {', '.join(names)}"
+    return f"known names: {', '.join(map(legible, names))}"
 
 
 def problems_of(
@@ -32,11 +40,43 @@ def problems_of(
         separator: what joins the keys of a nested path.
         refused: paths that are left out of `model` on purpose, each with its remedy.
     """
-    return [_problem(details, model, separator, refused or {}) for details in error.errors()]
+    errors = error.errors()
+    lines = [_problem(details, model, separator, refused or {}) for details in errors[:MAX_PROBLEMS]]
+    return shortened(lines, len(errors) - len(lines))
+
+
+def shortened(problems: Sequence[str], num_left_out: int = 0) -> list[str]:
+    """The first problems, and how many more there are.
+
+    Args:
+        num_left_out: how many were left out already.
+    """
+    more = max(len(problems) - MAX_PROBLEMS, 0) + num_left_out
+    return [*problems[:MAX_PROBLEMS], *([f"... and {more} more problems like these"] if more else [])]
+
+
+def shown(value: Any, max_length: int = _MAX_SHOWN) -> str:
+    """`value` as a message shows it: in one line, cut short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more than 4300 digits, or one list in another a thousand times
+        return f"{type(value).__name__} too large to show"
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of another library says, as a message shows it; its type where it says nothing."""
+    text = " ".join(str(error).split())[:_MAX_REASON] or type(error).__name__
+    return text if is_plain(text) else shown(text, _MAX_REASON)
+
+
+def legible(name: str, max_length: int = _MAX_SHOWN) -> str:
+    """A name from a file or a command line as a message shows it: unquoted where it is plain and short."""
+    return name if len(name) <= max_length and is_plain(name) else shown(name, max_length)
 
 
 def _problem(details: ErrorDetails, model: type[BaseModel], separator: str, refused: Mapping[str, str]) -> str:
-    path = separator.join(str(key) for key in details["loc"])
+    path = separator.join(legible(str(key)) for key in details["loc"])
     if details["type"] == "extra_forbidden":
         known = _fields(_model_at(model, details["loc"][:-1]))
         return f"{path}: {refused.get(path) or 'unknown name; ' + nearest_name(str(details['loc'][-1]), known)}"
@@ -49,12 +89,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel], separator: str, refu
     message = message[0].lower() + message[1:]
     if not path:
         return message
-    return f"{path}: found {_shown(details['input'])}; {message}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"{path}: found {shown(details['input'])}; {message}"
 
 
 def _model_at(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +30,10 @@ class Records:
         self.unwritten: list[Record] = []
 
     def append(self, **record: Any) -> None:
-        """Write a record, and those before it that could not be written."""
+        """Write a record, and those before it that could not be written; NaN and infinity, unknown to JSON, as null."""
         was_well = not self.unwritten
-        self.unwritten.append(record)
+        is_finite = {name: not isinstance(value, float) or math.isfinite(value) for name, value in record.items()}
+        self.unwritten.append({name: value if is_finite[name] else None for name, value in record.items()})
         problems = self.flush()
         if problems and was_well:
             log.warning(f"{problems[0]}; training goes on, and its record is kept in memory")

@@ -53,7 +53,9 @@ def write_resume_point(resume_dir: Path, name: str, state: State, num_kept: int)
         raise WriteError.of(resume_dir / name, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # half a point would take the room of the next attempt
-    for old in resume_points(resume_dir)[:-num_kept]:
+    # Later ones were refused: they must not take the places of good ones.
+    not_later = [point for point in resume_points(resume_dir) if point.name <= name]
+    for old in not_later[:-num_kept]:
         shutil.rmtree(old, ignore_errors=True)
 
 

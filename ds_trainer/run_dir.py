@@ -32,6 +32,7 @@ from ds_trainer.progress import RemainingTime, clock, log, with_bar
 from ds_trainer.records import Record, Records
 from ds_trainer.stopping import WantsStop
 from ds_trainer.validation import Metrics
+from ds_trainer.whereabouts import stand_at
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -73,6 +74,7 @@ class Cadence:
         resume_every_minutes: minutes between two resume points within an epoch; 0: only at its end.
         keep_resume_points: the newest that are kept.
         early_stopping_epochs: stop after so many epochs without a better validation loss; 0: never.
+        max_skipped_steps: stop after so many steps in a row whose gradient was not finite.
     """
 
     record_every_steps: int = 20
@@ -80,6 +82,7 @@ class Cadence:
     resume_every_minutes: float = 0.0
     keep_resume_points: int = 1
     early_stopping_epochs: int = 0
+    max_skipped_steps: int = 10
 
 
 class Run:
@@ -108,7 +111,7 @@ class Run:
         self.steps_done = 0
         self.best_loss = math.inf
         self.best_epoch = -1
-        self.sums = EpochSums()
+        self.sums = EpochSums.of_nothing()
         self._remaining_time = RemainingTime()
         self._epoch_began = time.monotonic()
         self._examples_per_second = 0.0
@@ -157,9 +160,12 @@ class Run:
     def with_progress(self, batches: BatchLoader) -> Iterable[Batch]:
         """The batches of an epoch that are still to come, behind a progress bar."""
         began, num_examples = time.monotonic(), 0
+        stand_at("fetching", self.epochs_done + 1, self.steps_done + 1)
         for batch in with_bar(batches, len(batches), f"epoch {self.epochs_done + 1}/{self.num_epochs}"):
             num_examples += batches.sampler.passed_at_once
+            stand_at("training", self.epochs_done + 1, self.steps_done + 1)
             yield batch
+            stand_at("fetching", self.epochs_done + 1, self.steps_done + 1)
         seconds = time.monotonic() - began
         self._examples_per_second = min(num_examples, batches.num_examples) / seconds if seconds else 0.0
 
@@ -171,7 +177,7 @@ class Run:
         """
         norm = gradient_norm(engine)
         self.steps_done += 1
-        self.sums.add(norm, learning_rate(engine))
+        self.sums.add_step(norm, learning_rate(engine))
         if self.steps_done % self.cadence.record_every_steps == 0 and is_master():
             self.records.append(
                 kind="step",
@@ -182,7 +188,7 @@ class Run:
                 learning_rate=self.sums.learning_rate,
             )
 
-    def record_epoch(self, train_loss: float, metrics: Metrics) -> None:
+    def record_epoch(self, train_loss: float | None, metrics: Metrics) -> None:
         """End the epoch: remember whether it was the best, write its line, and show it."""
         is_best = self.is_best(metrics)
         if is_best:
@@ -196,22 +202,26 @@ class Run:
                 val_loss=metrics.loss,
                 learning_rate=self.sums.learning_rate,
                 grad_norm=self.sums.mean_gradient_norm(),
+                skipped_steps=int(self.sums.num_skipped),
                 **metrics.named,
                 seconds=round(time.monotonic() - self._epoch_began, 3),
                 examples_per_second=round(self._examples_per_second, 1),
             )
             self._show_epoch(train_loss, metrics, is_best)
         self.epochs_done += 1
-        self.sums = EpochSums()
+        self.sums = EpochSums.of_nothing()
 
-    def _show_epoch(self, train_loss: float, metrics: Metrics, is_best: bool) -> None:
+    def _show_epoch(self, train_loss: float | None, metrics: Metrics, is_best: bool) -> None:
         num_left = self.num_epochs - self.epochs_done - 1
         named = "".join(f"  {name} {value:.3f}" for name, value in metrics.named.items())
+        num_skipped = int(self.sums.num_skipped)
+        skipped = f"  {num_skipped} {'step' if num_skipped == 1 else 'steps'} skipped" if num_skipped else ""
+        train = "-" if train_loss is None else f"{train_loss:.4f}"
         left = clock(self._remaining_time.after_epoch(num_left))
         log.info(
-            f"epoch {self.epochs_done + 1:>3}/{self.num_epochs}  train {train_loss:.4f}  val {metrics.loss:.4f}{named}"
+            f"epoch {self.epochs_done + 1:>3}/{self.num_epochs}  train {train}  val {metrics.loss:.4f}{named}"
             f"  lr {self.sums.learning_rate:.1e}  {self._examples_per_second:.0f} clips/s  {left} left"
-            f"{'  best' if is_best else ''}"
+            f"{skipped}{'  best' if is_best else ''}"
         )
 
     def _is_past(self, record: Record) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
-from ds_trainer.distributed import Vote, agreed, gathered, is_master, world_size
+from ds_trainer.distributed import agreed, is_master, world_size
 from ds_trainer.engine_state import engine_state, full_precision_state, load_engine_state
 from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.progress import log
@@ -18,29 +18,27 @@ from ds_trainer.resume_points import State, newest_resume_point, write_resume_po
 from ds_trainer.run_dir import Run
 from ds_trainer.stopping import StopRequested
 from ds_trainer.validation import Metrics
+from ds_trainer.whereabouts import stand_at
 from ds_trainer.writing import Writer
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
-
-_GO_ON, _SAVE, _STOP = 0, 1, 2
 
 
 class Saving:
     """Saves while it is open; when it closes, everything is on disk. Opened, used and closed by all ranks."""
 
     def __init__(self, engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPlateau):
-        """Collective."""
         self._engine = engine
         self._run = run
         self._plateau = plateau
-        self._vote = Vote()
         self._writer = Writer()
         self._save_wished = time.monotonic()
 
     def best(self, metrics: Metrics) -> None:
         """Write `best.pth` with full-precision weights. Collective."""
         run = self._run
+        stand_at("saving")
         content = {
             **run.provenance,
             "epoch": run.epochs_done,
@@ -53,6 +51,7 @@ class Saving:
 
     def resume_point(self) -> None:
         """Write all that training needs to continue from here, bit for bit. Collective."""
+        stand_at("saving")
         run = self._run
         name = f"epoch_{run.epochs_done:04d}-step_{run.steps_done:08d}"
         state = {
@@ -66,21 +65,7 @@ class Saving:
             self._writer.write("resume point", lambda: write_resume_point(run.dir / "resume", name, state, num_kept))
         self._save_wished = time.monotonic()
 
-    def after_step(self) -> None:
-        """Write a resume point if that is due on any rank. Collective.
-
-        Raises:
-            StopRequested: some rank was asked to stop; on every rank, after the same step.
-        """
-        reason = self._run.wants_stop()
-        wish = self._vote.cast(_STOP if reason else _SAVE if self._is_time_to_save() else _GO_ON)
-        every_steps = self._run.cadence.resume_every_steps
-        if wish >= _SAVE or (every_steps and self._run.steps_done % every_steps == 0):
-            self.resume_point()
-        if wish == _STOP:
-            raise StopRequested(next(filter(None, gathered(reason)), "another rank"))
-
-    def _is_time_to_save(self) -> bool:
+    def is_time_to_save(self) -> bool:
         """By the master's clock, and once: the vote is known one step later, and asking meanwhile would save twice."""
         minutes = self._run.cadence.resume_every_minutes
         is_time = is_master() and minutes > 0 and time.monotonic() - self._save_wished >= 60 * minutes
@@ -118,6 +103,7 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
     Raises:
         CheckpointError: there is none, or it is of another model.
     """
+    stand_at("loading")
     state: State = {}
 
     def read() -> State:

@@ -73,6 +73,9 @@ class RunSettings(BaseModel):
     early_stopping_epochs: int = setting(
         0, "training", "stop after so many epochs without a better validation loss; 0 never", is_identity=False, ge=0
     )
+    max_skipped_steps: int = setting(
+        10, "training", "stop after so many steps in a row whose gradient was NaN or infinite", is_identity=False, ge=1
+    )
 
     runs_dir: Path = setting(Path("runs"), "the run", "where run directories are made", is_identity=False)
     resume: str = setting(
@@ -108,7 +111,11 @@ class RunSettings(BaseModel):
         ge=1,
     )
     stall_timeout_s: float = setting(
-        600.0, "the run", "seconds after which ranks give up waiting for one that is gone", is_identity=False, gt=0
+        120.0,
+        "the run",
+        "seconds for which a rank may be silent, or no rank take a step, until the run ends and says which rank it was",
+        is_identity=False,
+        gt=0,
     )
     dry_run: bool = setting(False, "the run", "print what would be trained, take one step and stop", is_identity=False)
     verbose: bool = setting(False, "the run", "show DeepSpeed's own log", is_identity=False)

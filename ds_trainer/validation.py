@@ -18,6 +18,7 @@ from torch import Tensor
 from ds_trainer.batches import BatchLoader
 from ds_trainer.distributed import all_sum
 from ds_trainer.objective import Objective
+from ds_trainer.whereabouts import stand_at
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def validate(model: Callable[..., Any], objective: Objective, batches: BatchLoad
     num_examples = batches.num_examples
     table: Tensor | None = None
     for batch in batches:
+        stand_at("validating")
         outputs = model(*batch.inputs)
         losses_B = objective.loss(outputs, batch.targets)
         measures_BM = objective.measure(outputs, batch.targets).to(losses_B.device)
@@ -59,6 +61,7 @@ def validate(model: Callable[..., Any], objective: Objective, batches: BatchLoad
             table = torch.zeros(num_examples, rows.shape[1], dtype=torch.float64, device=rows.device)
         table.index_add_(0, batch.index_B, rows)
     assert table is not None, "a split has at least one example"
+    stand_at("scoring")
     return _metrics(all_sum(table).cpu(), objective)  # the one synchronisation of a validation
 
 

@@ -37,7 +37,11 @@ class Writer:
         if self._last is not None:
             self._wait()
             self._drain()  # once more: there may be room by now
-        return [problem for error in self._problems.values() for problem in error.problems]
+        problems = [problem for error in self._problems.values() for problem in error.problems]
+        held_back = [kind for kind in self._waiting if kind not in self._problems]
+        if held_back:
+            problems[-1] += f"; the {' and '.join(held_back)} after it could not be written either"
+        return problems
 
     def close(self) -> None:
         """End the thread."""
@@ -63,5 +67,5 @@ class Writer:
 
     def _tell(self, kind: str, error: WriteError) -> None:
         if kind not in self._problems:
-            log.warning(f"{kind} not written: {error}; training goes on, and it is tried again")
+            log.warning(f"{kind} not written: {error}; training goes on, and it is tried again before anything else")
         self._problems[kind] = error

@@ -3,16 +3,18 @@
 The ranks of a job are built one after another in this process: a sampler reads its rank from the environment.
 """
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from ds_trainer.batches import Batch, BatchLoader, MicroStep, ShardedSampler
 from ds_trainer.randomness import Draw
@@ -207,3 +209,27 @@ def test_worker_processes_fetch_the_same_batches() -> None:
     loader.num_workers = 1
     fetched_there = [batch.inputs[0] for batch in loader]
     assert all(torch.equal(here, there) for here, there in zip(fetched_here, fetched_there, strict=True))
+
+
+class Noisy(Dataset[float]):
+    """Draws random numbers of its own, from all three generators that people use."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> float:
+        return random.random() + float(np.random.rand()) + torch.rand(()).item()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_random_numbers_of_a_data_set_are_the_same_after_a_resume_in_mid_epoch(num_workers: int) -> None:
+    def prepare(items: torch.Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[torch.Tensor], None]:
+        return (items,), None
+
+    loader = BatchLoader(Noisy(), ShardedSampler(12, 3, seed=1), prepare, num_workers=num_workers)
+    whole = [batch.inputs[0] for batch in loader]
+    loader.sampler.set_epoch(0, first_step=2)
+    rest = [batch.inputs[0] for batch in loader]
+    assert all(torch.equal(one, other) for one, other in zip(whole[2:], rest, strict=True))
+    loader.sampler.set_epoch(1)
+    assert not torch.equal(next(iter(loader)).inputs[0], whole[0]), "another epoch draws others"

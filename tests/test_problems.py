@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ds_trainer.problems import nearest_name, problems_of
+from ds_trainer.problems import legible, nearest_name, problems_of, reason_of, shown
 
 
 class Wheel(BaseModel):
@@ -85,3 +85,19 @@ def test_refused_names_show_their_remedy_and_keys_are_joined_as_asked() -> None:
         "front/engine: a bicycle has none; pedal",
         "front/brake: unknown name; known names: num_spokes, rim_material",
     ]
+
+
+def test_names_and_reasons_are_shown_in_one_legible_line() -> None:
+    assert legible("num_epochs") == "num_epochs"
+    assert legible("a\nb\x1b") == r"'a\nb\x1b'"
+    assert legible("x" * 100) == "'" + "x" * 56 + "..."
+    assert shown(10**5000) == "int too large to show"
+    assert reason_of(EOFError()) == "EOFError"
+    assert reason_of(ValueError("two\n  lines")) == "two lines"
+    assert reason_of(ValueError("\x1b[31m")) == r"'\x1b[31m'"
+
+
+def test_thousands_of_problems_are_cut_short() -> None:
+    found = problems({"owner": "ann", **{f"x{number}": 1 for number in range(5000)}})
+    assert len(found) == 21
+    assert found[-1] == "... and 4980 more problems like these"

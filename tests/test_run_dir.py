@@ -154,7 +154,7 @@ def test_every_epoch_and_every_nth_step_has_a_line(new_run: Callable[..., Run]) 
     assert of_epoch.pop("examples_per_second") == 0, "no examples were passed"
     assert of_epoch == {
         "kind": "epoch", "epoch": 0, "step": 4, "train_loss": 2.5, "val_loss": 2.0, "learning_rate": 0.125,
-        "grad_norm": 0.5, "top1": 0.75,
+        "grad_norm": 0.5, "skipped_steps": 0, "top1": 0.75,
     }  # fmt: skip
     assert records[4] == {"kind": "test", "split": "test", "step": 8, "loss": 1.25, "top1": 0.5}
 
@@ -180,7 +180,9 @@ def test_continued_run_forgets_what_came_after_its_resume_point(new_run: Callabl
     continued = new_run(record_every_steps=1)
     continued.load_state_dict(json.loads(json.dumps(state)))
     assert continued.records.load() == kept
-    nothing_summed = {"num_steps": 0, "losses": [0.0], "norm": 0.0, "learning_rate": 0.0}
+    nothing_summed = {
+        "num_steps": 0, "losses_and_examples": [[0.0, 0.0]], "num_skipped": 0.0, "norm": 0.0, "learning_rate": 0.0
+    }  # fmt: skip
     assert continued.state_dict() == {
         "epochs_done": 1, "steps_done": 2, "best_loss": 2.0, "best_epoch": 0, "sums": nothing_summed,
         "unwritten_records": [],

@@ -57,7 +57,13 @@ def test_stopped_run_says_how_to_continue_and_ends_like_a_straight_one(tmp_path:
     status = json.loads((run_dir / "status.json").read_text())
     assert (status["status"], status["reason"]) == ("stopped", "SIGTERM")
     assert f"continuing {run_dir}" in succeed([*TRAIN, "--runs_dir", runs_dir, "--resume", "auto"])
-    straight, continued = (load_checkpoint(path / "best.pth") for path in (next(straight_dir.iterdir()), run_dir))
+    (straight_run,) = straight_dir.iterdir()
+    drawn = sorted(path.name for path in (straight_run / "diagnostics").iterdir())
+    assert "curves.png" in drawn
+    for name in drawn:
+        contents = [(path / "diagnostics" / name).read_bytes() for path in (straight_run, run_dir)]
+        assert contents[0] == contents[1], f"{name} differs"
+    straight, continued = (load_checkpoint(path / "best.pth") for path in (straight_run, run_dir))
     assert continued["step"] == straight["step"]
     assert continued["metrics"] == straight["metrics"]
     for name, weight in straight["state_dict"].items():

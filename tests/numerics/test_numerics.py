@@ -166,3 +166,13 @@ def test_any_number_of_ranks_continues_with_equal_weights_and_moments(tmp_path: 
     losses = {name: [s["val_loss"] for s in sessions if s["case"] == name] for name in {s["case"] for s in sessions}}
     for name, fall in losses.items():
         assert fall == sorted(fall, reverse=True), f"{name}: training goes on where it was: {fall}"
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_step_with_a_gradient_that_is_not_finite_leaves_everything_as_it_was(tmp_path: Path, world_size: int) -> None:
+    run_ranks(WORKER.with_name("skip_worker.py"), world_size, [tmp_path])
+    results = json.loads((tmp_path / f"world_{world_size}.json").read_text())
+    assert len(results) == 8
+    skipped, taken = {"same": True, "counted": False, "skipped": 1.0}, {"same": False, "counted": True, "skipped": 0.0}
+    for case, outcomes in results.items():
+        assert outcomes == [skipped, skipped, taken], case

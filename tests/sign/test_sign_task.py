@@ -204,3 +204,10 @@ def test_fingerprint_is_that_of_the_data(build: BuildTask, tmp_path: Path) -> No
     assert len(fingerprint) >= 12
     assert build(seed=5, selected_signs_to=2).fingerprint() == fingerprint
     assert build(data=str(tmp_path / "less")).fingerprint() != fingerprint
+
+
+def test_examples_have_the_names_of_their_clips(build: BuildTask) -> None:
+    task = build()
+    names = {task.train_set.name_of(place) for place in range(len(task.train_set))}
+    assert len(names) == len(task.train_set)
+    assert names <= set(task.store.clip_ids)

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import reason_of, shown
+from ds_trainer.text_file import is_plain, read_text
 
+_MAX_BYTES = 2**24
 _ENGLISH, _ARABIC = "EN_WORDS", "AR_WORDS"
 
 
@@ -30,27 +33,34 @@ def load_labels(path: Path) -> LabelNames:
         DataError: the file cannot be read, or does not hold a name for each sign in a row.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); give --labels the path of a text file in UTF-8") from error
+        text = read_text(path, _MAX_BYTES).removeprefix("\ufeff")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({reason_of(error)}); give --labels the path of a text file in UTF-8"
+        ) from error
     labels = _from_json(path, text) if text.lstrip().startswith("{") else LabelNames(_from_lines(text), [])
     if not labels.names:
         raise DataError(f"{path}: found no names, expected one a line; write the names of the signs in their order")
     empty = [number for number, name in enumerate(labels.names, start=1) if not name]
     if empty:
         raise DataError(f"{path}: found no name for sign {empty[0]}, expected one for each; fill in the empty line")
+    strange = [name for name in (*labels.names, *labels.arabic) if not is_plain(name)]
+    if strange:
+        raise DataError(f"{path}: found {shown(strange[0])}, expected names without control characters; mend it")
     return labels
 
 
 def _from_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.rstrip().splitlines()]
+    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
 
 
 def _from_json(path: Path, text: str) -> LabelNames:
     try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: starts like JSON but is not ({error}); mend it or give one name a line") from error
+        content = json.loads(text, object_pairs_hook=_object_of)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: starts like JSON but is not ({reason_of(error)}); mend it or give one name a line"
+        ) from error
     english, arabic = (_words(path, content, key) for key in (_ENGLISH, _ARABIC))
     if english and arabic and len(english) != len(arabic):
         raise DataError(
@@ -58,6 +68,13 @@ def _from_json(path: Path, text: str) -> LabelNames:
             "mend the lists"
         )
     return LabelNames(english or arabic, arabic)
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key stands twice")
+    return content
 
 
 def _words(path: Path, content: dict[str, Any], key: str) -> list[str]:

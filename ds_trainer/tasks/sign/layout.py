@@ -29,6 +29,19 @@ class KeypointLayout:
     scale: tuple[int, int] | None = None
     part_roots: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where keypoints are named that there are not: a layout may come from a damaged file."""
+        everything = list(range(self.num_keypoints))
+        if sorted(keypoint for keypoints in self.parts.values() for keypoint in keypoints) != everything:
+            raise ValueError("not every keypoint is in exactly one part")
+        mirror = everything if self.mirror is None else self.mirror
+        if sorted(mirror) != everything or [mirror[partner] for partner in mirror] != everything:
+            raise ValueError("the mirror is not undone by itself")
+        if not {*self.centre, *(self.scale or ())} <= set(everything):
+            raise ValueError("the centre or the scale is measured by keypoints that are not there")
+        if not all(root in self.parts.get(part, ()) for part, root in self.part_roots.items()):
+            raise ValueError("the root of a part is not in it")
+
     @property
     def num_keypoints(self) -> int:
         return sum(len(keypoints) for keypoints in self.parts.values())

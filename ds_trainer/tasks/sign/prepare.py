@@ -6,13 +6,13 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from ds_trainer.errors import DataError
-from ds_trainer.problems import nearest_name
+from ds_trainer.errors import DataError, UserError
+from ds_trainer.problems import legible, nearest_name
 from ds_trainer.progress import log, start_log, with_bar
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels
@@ -21,6 +21,8 @@ from ds_trainer.tasks.sign.store import STORE_VERSION, ClipStore, is_store
 from ds_trainer.tasks.sign.store_writer import write_store
 
 DEFAULT_DATA = "default"
+_MAX_NAME = 50  # characters, of four bytes at most, and a file name has at most 255 bytes
+_MAX_PATH = 500
 
 
 def resolve_store(data: str | Path, labels: Path | None, stores_dir: Path, progress: Progress = no_progress) -> Path:
@@ -40,7 +42,7 @@ def resolve_store(data: str | Path, labels: Path | None, stores_dir: Path, progr
     if str(data) == DEFAULT_DATA:
         reader, path = default, default.find()
     else:
-        path = _existing(Path(data))
+        path = _existing(data)
         if is_store(path):
             if labels is not None:
                 raise DataError(
@@ -49,12 +51,21 @@ def resolve_store(data: str | Path, labels: Path | None, stores_dir: Path, progr
                 )
             return path
         reader = find_reader(path)
-    name = DEFAULT_DATA if reader is default else path.resolve().stem
+    name = DEFAULT_DATA if reader is default else path.resolve().stem[:_MAX_NAME]
     store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels)
     store_dir = stores_dir / store_name
-    if not is_store(store_dir):
+    if not _is_prepared(store_dir):
         _prepare(reader, path, labels, store_dir, progress)
     return store_dir
+
+
+def _is_prepared(store_dir: Path) -> bool:
+    try:
+        return is_store(store_dir)
+    except OSError as error:
+        raise DataError(
+            f"{store_dir.parent}: cannot be looked into ({error}), expected a folder for clip stores; choose another"
+        ) from error
 
 
 def _prepare(reader: Reader, path: Path, labels: Path | None, store_dir: Path, progress: Progress) -> None:
@@ -94,21 +105,29 @@ def _fingerprint(reader: Reader, path: Path, labels: Path | None) -> str:
             for file in reader.files(path)
             if file.exists()
         ]
-        names = labels.read_bytes().hex() if labels is not None else ""
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its path and rights") from error
+    names = asdict(load_labels(labels)) if labels is not None else ""
     facts = [reader.FORMAT, reader.VERSION, STORE_VERSION, states, names]
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()
 
 
-def _existing(path: Path) -> Path:
-    if path.exists():
-        return path
-    found = next((parent for parent in path.parents if parent.exists()), Path("."))
-    missing = path.parts[len(found.parts)] if found != Path(".") else path.parts[0]
-    siblings = [sibling.name for sibling in found.iterdir()] if found.is_dir() else []
+def _existing(data: str | Path) -> Path:
+    """The path that `--data` gives, which must be there."""
+    path = Path(data)
+    shown_path = legible(str(data), _MAX_PATH) or "''"
+    try:
+        if str(data) and path.exists():
+            return path
+        found = next((parent for parent in path.parents if parent.exists()), Path("."))
+        siblings = [sibling.name for sibling in found.iterdir()] if found.is_dir() else []
+    except OSError as error:
+        raise DataError(f"--data {shown_path}: cannot be looked at ({error.strerror}); check the path") from error
+    missing = path.parts[len(found.parts)] if found != Path(".") else str(path)
     remedy = nearest_name(missing, siblings[:200]) if siblings else "the folder is empty"
-    raise DataError(f"--data {path}: missing, expected a file or folder, or {DEFAULT_DATA!r}; in {found}: {remedy}")
+    raise DataError(
+        f"--data {shown_path}: missing, expected a file or folder, or {DEFAULT_DATA!r}; in {found}: {remedy}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         store_dir = resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar)
         store = ClipStore.open(store_dir)
-    except DataError as error:
+        store.check_frames()
+    except UserError as error:
         for problem in error.problems:
             log.error(f"error: {problem}")
         return 2

@@ -52,7 +52,7 @@ class SignSettings(TaskSettings):
         0.0, _MODEL, "fraction of each target spread over all signs, in training and validation loss", ge=0, lt=1
     )
     parts: NameList = setting((), _MODEL, "body parts that the model looks at, by their names in the layout")
-    num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2)
+    num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2, le=10_000)
 
     depth_weight: float = setting(
         1.0, _MODEL, "factor on the z coordinate; below 1 where one camera had to guess it (MediaPipe)", ge=0, le=1

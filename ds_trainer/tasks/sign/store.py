@@ -2,11 +2,16 @@
 
 A folder with `frames.npy` (float32 [N, K, C], all frames of all clips), `index.npz` (one entry a clip, no pickle) and
 `store.json` (names). Frames are memory-mapped, so opening takes milliseconds and ranks of one machine share the pages.
+
+What is promised: opening notices any damage of the index and the names, by their hash, and frames that are more, fewer
+or of another type than they should be. Changed bits within the frames are noticed where all of them are read:
+`launch/prepare.py --data STORE` does.
 """
 
+import hashlib
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import reason_of, shown
+from ds_trainer.tasks.sign.clips import SPLITS
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.readers.npz_file import Archive
+from ds_trainer.text_file import check_regular, read_text
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
+
+_MAX_NAMES_BYTES = 2**26
+_ARRAYS = {"offsets": "i8", "sign": "i8", "signer": "i8", "split": "i1", "clip_ids": "U"}
+# Of store.json: what does not identify the content.
+_ABOUT = ("source", "frames_hash", "store_version", "fingerprint")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +47,7 @@ class ClipStore:
         split: for each clip a position in `clips.SPLITS`; 0 where the data has none.
         sign_numbers: for each of `sign_names` the number that `--selected_signs_from` and `_to` mean, ascending.
         fingerprint: a hash of the content: equal stores have equal ones, on any machine.
+        frames_hash: of all frames in their order.
         claims_unseen_signers: whether the data's own split promises that nobody in test is in train.
         source: where the clips were read from.
     """
@@ -50,6 +65,7 @@ class ClipStore:
     layout: KeypointLayout
     fps: float | None
     fingerprint: str
+    frames_hash: str
     claims_unseen_signers: bool
     source: str
 
@@ -62,16 +78,14 @@ class ClipStore:
         """
         names = _load(path / NAMES_FILE, _load_json)
         if not isinstance(names, dict) or names.get("store_version") != STORE_VERSION:
-            found = names.get("store_version") if isinstance(names, dict) else names
+            found = shown(names.get("store_version") if isinstance(names, dict) else names)
             raise DataError(
                 f"{path / NAMES_FILE}: found store version {found}, expected {STORE_VERSION}; "
                 "delete the folder and prepare the data again"
             )
-        del names["store_version"]
         index = _load(path / INDEX_FILE, _load_arrays)
-        frames = _load(path / FRAMES_FILE, lambda file: np.load(file, mmap_mode="r", allow_pickle=False))
-        names["layout"] = KeypointLayout.from_dict(names["layout"])
-        store = cls(path=path, frames=frames, **index, **names)
+        frames = _load(path / FRAMES_FILE, _map_frames)
+        store: ClipStore = _load(path / NAMES_FILE, lambda _: _build(path, names, index, frames))
         expected = (int(store.offsets[-1]), store.layout.num_keypoints, store.layout.num_features)
         if store.frames.shape != expected:
             raise DataError(
@@ -79,6 +93,21 @@ class ClipStore:
                 "delete the folder and prepare the data again"
             )
         return store
+
+    def check_frames(self) -> None:
+        """Read all frames.
+
+        Raises:
+            DataError: they are not those that were written.
+        """
+        frames_hash = frames_hasher()
+        for clip in range(len(self)):
+            frames_hash.update(self.clip_frames(clip).data)
+        if frames_hash.hexdigest() != self.frames_hash:
+            raise DataError(
+                f"{self.path / FRAMES_FILE}: found other frames than were written, whose hash is {self.frames_hash}; "
+                "the disk may be failing: delete the folder and prepare the data again"
+            )
 
     def __len__(self) -> int:
         return len(self.sign)
@@ -97,21 +126,80 @@ def is_store(path: Path) -> bool:
     return (path / NAMES_FILE).is_file() and (path / INDEX_FILE).is_file()
 
 
+def frames_hasher() -> hashlib.blake2b:
+    """What the bytes of all frames, in their order, are hashed with."""
+    return hashlib.blake2b(digest_size=16)
+
+
+def fingerprint_of(names: Mapping[str, Any], index: Mapping[str, NDArray[Any]]) -> str:
+    """The fingerprint of a store, by which damage is noticed.
+
+    Args:
+        names: what stands in `store.json`, with the hash of the frames.
+        index: the arrays of `index.npz`.
+    """
+    digest = hashlib.blake2b(names["frames_hash"].encode(), digest_size=16)
+    for name in _ARRAYS:
+        digest.update(index[name].tobytes())
+    identifying = {name: value for name, value in names.items() if name not in _ABOUT}
+    digest.update(json.dumps(identifying, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _build(path: Path, names: dict[str, Any], index: dict[str, Any], frames: NDArray[np.float32]) -> ClipStore:
+    if fingerprint_of(names, index) != names["fingerprint"]:
+        raise ValueError(f"it and {INDEX_FILE} have not the hash with which they were written")
+    for name, kind in _ARRAYS.items():
+        if index[name].ndim != 1 or not index[name].dtype.str[1:].startswith(kind):
+            raise ValueError(f"{name} in {INDEX_FILE} is {index[name].dtype} of shape {index[name].shape}")
+    known = {**names, **index, "layout": KeypointLayout.from_dict(names["layout"])}
+    del known["store_version"]
+    store = ClipStore(path=path, frames=frames, **known)
+    _check_index(store)
+    return store
+
+
+def _check_index(store: ClipStore) -> None:
+    """Raise `ValueError` for an index that leads nowhere: the hash tells damage, but a store may come from anywhere."""
+    lengths = {len(array) for array in (store.offsets[1:], store.sign, store.signer, store.split, store.clip_ids)}
+    if lengths != {len(store)} or not len(store):
+        raise ValueError(f"the arrays in {INDEX_FILE} are of different lengths, or empty")
+    if store.offsets[0] != 0 or (store.offsets[1:] <= store.offsets[:-1]).any():
+        raise ValueError(f"the offsets in {INDEX_FILE} do not rise from 0")
+    if len(store.sign_names) != len(store.sign_numbers):
+        raise ValueError("it has not as many names of signs as numbers")
+    for codes, names in ((store.sign, store.sign_names), (store.signer, store.signer_names), (store.split, SPLITS)):
+        if codes.min() < 0 or codes.max() >= len(names):
+            raise ValueError(f"clips in {INDEX_FILE} have signs, signers or splits that it does not name")
+
+
 def _load(file: Path, load: Callable[[Path], Any]) -> Any:
     try:
         return load(file)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file fails in many ways, each with a type of its own
         raise DataError(
-            f"{file}: cannot be read ({error}), expected a file of a clip store; "
+            f"{file}: cannot be read ({reason_of(error)}), expected a file of a clip store; "
             "delete the folder and prepare the data again"
         ) from error
 
 
 def _load_json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return json.loads(read_text(file, _MAX_NAMES_BYTES))
 
 
 def _load_arrays(file: Path) -> dict[str, NDArray[Any]]:
-    # Opened here: numpy leaves a file open that turns out to be damaged.
-    with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-        return dict(arrays)
+    check_regular(file)
+    with zipfile.ZipFile(file) as zip_file:
+        archive = Archive(zip_file)
+        return {name: archive[name] for name in archive.names}
+
+
+def _map_frames(file: Path) -> NDArray[np.float32]:
+    check_regular(file)
+    frames = np.lib.format.open_memmap(file, mode="r")
+    if frames.dtype != np.dtype("<f4") or not frames.flags.c_contiguous:
+        raise ValueError(f"it holds {frames.dtype}, not float32 in C order")
+    num_bytes = frames.offset + frames.nbytes  # type: ignore[attr-defined]  # of a memmap
+    if file.stat().st_size != num_bytes:
+        raise ValueError(f"it is not {num_bytes} bytes long, as its header says")
+    return frames

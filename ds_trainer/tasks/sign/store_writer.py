@@ -1,6 +1,5 @@
 """Writes a clip store: each clip is checked, memory does not grow with their number, only a whole store appears."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,11 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, Progress, RawClip, no_progress
 from ds_trainer.tasks.sign.layout import layout_for
-from ds_trainer.tasks.sign.store import FRAMES_FILE, INDEX_FILE, NAMES_FILE, STORE_VERSION
+from ds_trainer.tasks.sign.store import (
+    FRAMES_FILE,
+    INDEX_FILE,
+    NAMES_FILE,
+    STORE_VERSION,
+    fingerprint_of,
+    frames_hasher,
+)
+from ds_trainer.text_file import is_plain
 
 MAX_PROBLEMS_SHOWN = 10
+_MAX_NAME = 1000
+"""Names are kept in arrays whose entries are all as long as the longest."""
 
 
 def write_store(store_dir: Path, source: ClipSource, progress: Progress = no_progress) -> None:
@@ -71,7 +81,7 @@ class _FramesFile:
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = frames_hasher()
         self._num_frames = 0
         self.shape_KC: tuple[int, ...] | None = None
 
@@ -97,7 +107,7 @@ class _FramesFile:
 
 
 def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> None:
-    index, problems = _Index(), []
+    index, problems = _Index(), _wrong_names(source)
     with open(partial_dir / FRAMES_FILE, "wb") as file:
         frames_file = _FramesFile(file)
         for clip in progress(source.clips, source.num_clips, f"preparing {source.name}"):
@@ -111,14 +121,10 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
         if frames_file.shape_KC is None:
             raise DataError(f"{source.name}: found no clips, expected at least one; check that the data is complete")
         frames_hash = frames_file.finish()
-    num_keypoints, num_features = frames_file.shape_KC
     names, arrays = _index_of(index, source)
-    digest = hashlib.blake2b(frames_hash.encode(), digest_size=16)
-    for array in arrays.values():
-        digest.update(array.tobytes())
-    names["layout"] = layout_for(num_keypoints, num_features).to_dict()
-    digest.update(json.dumps(names, sort_keys=True).encode())
-    names |= {"source": source.name, "fingerprint": digest.hexdigest(), "store_version": STORE_VERSION}
+    names["layout"] = layout_for(*frames_file.shape_KC).to_dict()
+    names |= {"source": source.name, "frames_hash": frames_hash, "store_version": STORE_VERSION}
+    names["fingerprint"] = fingerprint_of(names, arrays)
     with open(partial_dir / INDEX_FILE, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
         _flush(file)
@@ -148,18 +154,29 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
     return names, arrays
 
 
+def _wrong_names(source: ClipSource) -> list[str]:
+    return [
+        f"{source.name}: found the name {shown(name)} for sign {number}, expected a text in one line; mend it"
+        for number, name in enumerate(source.sign_names, start=1)
+        if not name or not is_plain(name)
+    ]
+
+
 def _problems_of(clip: RawClip, shape_KC: tuple[int, ...] | None, source: ClipSource) -> list[str]:
     """What is wrong with a clip.
 
     Args:
         shape_KC: the number of keypoints and features of the clips before it; None for the first.
     """
-    where = f"{clip.origin}: clip {clip.clip_id}"
+    where = f"{clip.origin}: clip {legible(clip.clip_id)}"
     problems = []
+    for name in (clip.signer, clip.clip_id):
+        if not is_plain(name) or len(name) > _MAX_NAME:
+            problems.append(f"{where}: found {shown(name)}, expected a short name without control characters; mend it")
     if not 1 <= clip.sign <= source.num_signs:
         problems.append(f"{where}: found sign {clip.sign}, expected 1..{source.num_signs}; mend its label")
     if clip.split not in SPLITS:
-        problems.append(f"{where}: found split {clip.split!r}, expected train, val, test or none; mend its split")
+        problems.append(f"{where}: found split {shown(clip.split)}, expected train, val, test or none; mend its split")
     frames = clip.frames
     if frames.ndim != 3 or frames.dtype.kind not in "fiu" or 0 in frames.shape[1:]:
         found = f"{frames.dtype} of shape {frames.shape}"
@@ -185,7 +202,7 @@ def _non_finite(where: str, frames: NDArray[np.float32]) -> list[str]:
 
 def _as_float32(frames: NDArray[Any]) -> NDArray[np.float32]:
     """Contiguous float32; what is too large for it becomes infinite and is reported as such."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(frames, dtype="<f4")
 
 

@@ -38,14 +38,19 @@ NORMALISATION = "body"
 class ClipNumbers(Dataset[int]):
     """The numbers, in the store, of a split's clips: all that is fetched one by one. `prepare` reads whole batches."""
 
-    def __init__(self, clips: np.ndarray):
+    def __init__(self, clips: np.ndarray, clip_ids: np.ndarray):
         self.clips = clips
+        self.clip_ids = clip_ids
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, place: int) -> int:
         return int(self.clips[place])
+
+    def name_of(self, place: int) -> str:
+        """The clip's name in its source, for a report of what went wrong with it."""
+        return str(self.clip_ids[self.clips[place]])
 
 
 class SignTask(Task):
@@ -74,8 +79,10 @@ class SignTask(Task):
                 seed=settings.seed,
             ),
         )
-        self.train_set, self.val_set = ClipNumbers(splits.train), ClipNumbers(splits.val)
-        self.test_set = ClipNumbers(splits.test) if len(splits.test) else None
+        self.train_set, self.val_set, test_set = (
+            ClipNumbers(clips, self.store.clip_ids) for clips in (splits.train, splits.val, splits.test)
+        )
+        self.test_set = test_set if len(test_set) else None
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
         self.notices = splits.notices

@@ -20,9 +20,9 @@ from ds_trainer.task import Task
 class ToySettings(TaskSettings):
     """What can be chosen about the spirals."""
 
-    num_arms: int = setting(3, "toy task", "spiral arms, which are the classes", ge=2)
-    num_points: int = setting(600, "toy task", "points in all; a fifth each for validation and test", ge=20)
-    num_hidden: int = setting(32, "toy task", "units in each hidden layer", ge=1)
+    num_arms: int = setting(3, "toy task", "spiral arms, which are the classes", ge=2, le=1000)
+    num_points: int = setting(600, "toy task", "points in all; a fifth each for validation and test", ge=20, le=10**7)
+    num_hidden: int = setting(32, "toy task", "units in each hidden layer", ge=1, le=10_000)
     dropout: float = setting(0.1, "toy task", "fraction of hidden units left out in training", ge=0, lt=1)
     jitter: float = setting(
         0.02, "toy task", "largest shift of a point in training, in units of the spiral's radius", ge=0
@@ -69,7 +69,7 @@ class ToyTask(Task):
     def __init__(self, settings: Any):
         self.settings = settings
         num_held_out = settings.num_points // 5
-        seed = settings.seed
+        seed = settings.seed % 2**60  # three times that, and more, is still a seed for torch
         self.train_set = spirals(settings.num_arms, settings.num_points - 2 * num_held_out, 3 * seed)
         self.val_set = spirals(settings.num_arms, num_held_out, 3 * seed + 1)
         self.test_set = spirals(settings.num_arms, num_held_out, 3 * seed + 2)

@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip
 from ds_trainer.tasks.sign.readers.npz_file import load_arrays
+from ds_trainer.text_file import is_plain
 
 FORMAT = "a folder of {signer}-{split}/{sign:04}.npz (KArSL keypoints)"
 VERSION = 1
 
 NUM_SIGNS = 502
-_SIGN_FILE = re.compile(r"\d{4}\.npz")
+_SIGN_FILE = re.compile(r"[0-9]{4}\.npz")
 
 
 def recognises(path: Path) -> bool:
@@ -26,8 +28,22 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> ClipSource:
-    """The clips of all files, in the order of their names."""
+    """The clips of all files, in the order of their names.
+
+    Raises:
+        DataError: a folder looks like one of these and names another split: its clips would be left out in silence.
+    """
     found = files(path)
+    folders = {file.parent.name for file in path.glob("*-*/*.npz") if _SIGN_FILE.fullmatch(file.name)}
+    strange = sorted(folders - {file.parent.name for file in found if is_plain(file.parent.name)})
+    if strange:
+        raise DataError(
+            [
+                f"{path}: found the folder {shown(folder)}, expected {{signer}}-train, -val or -test, in UTF-8; "
+                "rename it, or move it elsewhere"
+                for folder in strange
+            ]
+        )
     last_sign = max(int(file.stem) for file in found)
     return ClipSource(
         name=str(path),
@@ -44,6 +60,8 @@ def _clips(found: list[Path]) -> Iterator[RawClip | DataError]:
         signer = file.parent.name.rpartition("-")[0]
         try:
             videos = load_arrays(file)
+            if not videos:
+                raise DataError(f"{file}: found no videos, expected at least one; extract it again, or remove the file")
         except DataError as error:
             yield error
             continue

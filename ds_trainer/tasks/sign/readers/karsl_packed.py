@@ -1,6 +1,9 @@
 """KArSL keypoints packed: all frames of a split in one raw file, and the lengths of its clips in a pickled dict."""
 
+import math
+import operator
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import reason_of, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip
 from ds_trainer.tasks.sign.readers.karsl_npz import NUM_SIGNS
-from ds_trainer.tasks.sign.readers.npz_file import load_arrays, reading
+from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
 from ds_trainer.tasks.sign.readers.plain_pickle import load_plain_object
 
 FORMAT = "a folder of {split}_X.mmap, _X_shape.npy, _y.npz and _X_map_samples_lens.npy (KArSL packed)"
@@ -18,13 +22,15 @@ VERSION = 1
 
 _ENDINGS = ("X.mmap", "X_shape.npy", "y.npz", "X_map_samples_lens.npy")
 
+_MAX_NUMBER, _MAX_ENTRIES = 10**6, 2000
+
 ClipEntry = tuple[int, str, int]
 """Sign, signer and number of frames of a clip."""
 
 
 def recognises(path: Path) -> bool:
     """Whether `path` has the frames of at least one split."""
-    return path.is_dir() and bool(files(path))
+    return path.is_dir() and any((path / f"{split}_X.mmap").exists() for split in SPLITS[1:])
 
 
 def files(path: Path) -> list[Path]:
@@ -51,33 +57,48 @@ def read(path: Path) -> ClipSource:
 
 
 def _splits(path: Path) -> list[str]:
-    return [split for split in SPLITS if split and (path / f"{split}_X.mmap").is_file()]
+    """The splits of which there is any file: one whose frames are gone must not be left out in silence."""
+    return [split for split in SPLITS[1:] if any((path / f"{split}_{ending}").exists() for ending in _ENDINGS)]
 
 
 def _entries(path: Path, split: str) -> list[ClipEntry]:
     """The clips of a split in the order of their frames, checked against the labels."""
     lengths_path, labels_path = path / f"{split}_X_map_samples_lens.npy", path / f"{split}_y.npz"
     lengths = load_plain_object(lengths_path)
+    labels = next(iter(load_arrays(labels_path).values()), np.empty(0))
     try:
-        # The frames were written in the order in which signs and signers came into the dict.
-        entries = [
-            (int(sign), f"{int(signer):02}", int(length))
-            for sign, of_signers in lengths.items()
-            for signer, of_clips in of_signers.items()
-            for length in of_clips
-        ]
+        # Lists that are shared stand for more entries than memory holds: one more than there are labels is enough.
+        entries = list(islice(_entries_of(lengths), labels.size + 1))
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(
-            f"{lengths_path}: found another structure ({error}), expected sign -> signer -> list of lengths; "
-            "pack the split again"
+            f"{lengths_path}: found another structure ({reason_of(error)}), expected sign -> signer -> list of "
+            "lengths; pack the split again"
         ) from error
-    labels = next(iter(load_arrays(labels_path).values()), np.empty(0))
     if not np.array_equal(labels, [sign - 1 for sign, _, _ in entries]):
         raise DataError(
-            f"{labels_path}: found {labels.size} labels that are not those of the {len(entries)} clips in "
-            f"{lengths_path.name}, expected sign - 1 for each clip in its order; pack the split again"
+            f"{labels_path}: found {labels.size} labels that are not those of the clips in {lengths_path.name}, "
+            "expected sign - 1 for each clip in its order; pack the split again"
         )
     return entries
+
+
+def _entries_of(lengths: Any) -> Iterator[ClipEntry]:
+    """The frames were written in the order in which signs and signers came into the dict."""
+    for sign, of_signers in lengths.items():
+        if max(len(lengths), len(of_signers)) > _MAX_ENTRIES:
+            raise ValueError(f"more than {_MAX_ENTRIES} signs or signers")
+        for signer, of_clips in of_signers.items():
+            for length in of_clips:
+                if not (isinstance(length, int) and length > 0):
+                    raise ValueError(f"a clip of {length if isinstance(length, int) else type(length).__name__} frames")
+                yield _whole(sign), f"{_whole(signer):02}", length
+
+
+def _whole(number: Any) -> int:
+    """A sign or signer: a whole number, or the text of one."""
+    if isinstance(number, float) or not -_MAX_NUMBER < (whole := int(number)) < _MAX_NUMBER:
+        raise ValueError(f"{shown(number)} for a sign or signer")
+    return whole
 
 
 def _clips(path: Path, entries: dict[str, list[ClipEntry]]) -> Iterator[RawClip | DataError]:
@@ -97,16 +118,18 @@ def _clips(path: Path, entries: dict[str, list[ClipEntry]]) -> Iterator[RawClip 
 
 def _map_frames(frames_path: Path, shape_path: Path, num_frames: int) -> NDArray[Any]:
     with reading(shape_path):
-        shape = tuple(int(length) for length in np.load(shape_path, allow_pickle=False))
+        shape = tuple(operator.index(length) for length in load_array(shape_path).tolist())
     if len(shape) != 3 or shape[0] != num_frames or min(shape) < 1:
         raise DataError(
             f"{shape_path}: found shape {shape}, expected ({num_frames}, keypoints, features) by the lengths of the "
             "clips; pack the split again"
         )
-    expected_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float32).itemsize
-    if frames_path.stat().st_size != expected_bytes:
+    expected_bytes = math.prod(shape) * np.dtype(np.float32).itemsize
+    num_bytes = frames_path.stat().st_size
+    if num_bytes != expected_bytes:
         raise DataError(
-            f"{frames_path}: found {frames_path.stat().st_size} bytes, expected {expected_bytes} for float32 {shape}; "
+            f"{frames_path}: found {num_bytes} bytes, expected {expected_bytes} for float32 {shape}; "
             "it may be truncated: copy it again"
         )
-    return np.memmap(frames_path, dtype=np.float32, mode="r", shape=shape)
+    with reading(frames_path):
+        return np.memmap(frames_path, dtype=np.float32, mode="r", shape=shape)

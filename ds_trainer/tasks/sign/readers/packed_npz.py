@@ -4,7 +4,7 @@ Optional: `label_names`, `signer`, `ids`, `split`, `fps`, and `claims_unseen_sig
 nobody in test is in train).
 """
 
-import zipfile
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,13 @@ FORMAT = "an .npz file with frames, offsets and y (packed clips)"
 VERSION = 1
 
 _REQUIRED = ("frames", "offsets", "y")
-_OPTIONAL = ("label_names", "signer", "ids", "split", "fps", "claims_unseen_signers")
+_OF_EACH_CLIP = ("signer", "ids", "split")
+_SINGLE = {"fps": "fiu", "claims_unseen_signers": "biu"}
+_OPTIONAL = ("label_names", *_OF_EACH_CLIP, *_SINGLE)
 _MAGIC = b"PK"
+_MAX_SIGNS = 100_000
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def recognises(path: Path) -> bool:
@@ -39,99 +44,99 @@ def files(path: Path) -> list[Path]:
 
 def read(path: Path) -> ClipSource:
     """The clips in the order of the file."""
-    arrays = _load_index(path)
-    frames_shape = _frames_shape(path)
+    arrays, frames_shape = _load_index(path)
     problems = _wrong_shapes(arrays, frames_shape) or _contradictions(arrays, frames_shape[0])
     if problems:
         raise DataError([f"{path}: {problem}" for problem in problems])
-    names = [str(name) for name in arrays["label_names"]] if "label_names" in arrays else []
-    labels = arrays["y"]
+    with reading(path):  # numpy gives names that are no text only where they are asked for
+        texts = {name: _texts(arrays[name]) for name in ("label_names", *_OF_EACH_CLIP) if name in arrays}
+    names = texts.get("label_names", [])
     return ClipSource(
         name=str(path),
-        num_clips=len(labels),
-        num_signs=len(names) or int(labels.max(initial=-1)) + 1,
-        clips=_clips(path, arrays),
+        num_clips=len(arrays["y"]),
+        num_signs=len(names) or min(int(arrays["y"].max(initial=0)) + 1, _MAX_SIGNS),
+        clips=_clips(path, arrays, texts),
         sign_names=names,
-        fps=float(arrays["fps"]) if "fps" in arrays else None,
-        claims_unseen_signers=bool(arrays.get("claims_unseen_signers", False)),
+        fps=float(arrays["fps"].item()) if "fps" in arrays else None,
+        claims_unseen_signers=bool(arrays["claims_unseen_signers"]) if "claims_unseen_signers" in arrays else False,
     )
 
 
-def _load_index(path: Path) -> dict[str, NDArray[Any]]:
-    """All arrays but the frames, which are read clip by clip."""
-    with opened(path) as arrays:
-        missing = [name for name in _REQUIRED if name not in arrays]
+def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
+    """All arrays but the frames, which are read clip by clip, and the shape of the frames."""
+    with opened(path) as archive:
+        missing = [name for name in _REQUIRED if name not in archive.names]
         if missing:
-            found = ", ".join(arrays.files) or "nothing"
+            found = ", ".join(archive.names[:20]) or "nothing"
             raise DataError(f"{path}: found {found}, expected also {', '.join(missing)}; save it with these too")
-        return {name: arrays[name] for name in (*_REQUIRED[1:], *_OPTIONAL) if name in arrays}
+        with archive.stream("frames") as (_, frames_shape, _):
+            return {name: archive[name] for name in (*_REQUIRED[1:], *_OPTIONAL) if name in archive.names}, frames_shape
 
 
-def _frames_shape(path: Path) -> tuple[int, ...]:
-    with reading(path), zipfile.ZipFile(path) as archive, archive.open("frames.npy") as stream:
-        return _read_header(stream)[0]
-
-
-def _read_header(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read_header(stream)
-    if dtype.hasobject:
-        raise ValueError("frames: object array, and allow_pickle is False")
-    if is_fortran:
-        raise ValueError("frames are in Fortran order, not in C order")
-    return shape, dtype
-
-
-def _wrong_shapes(arrays: Mapping[str, NDArray[Any]], frames_shape: tuple[int, ...]) -> list[str]:
+def _wrong_shapes(arrays: Arrays, frames_shape: tuple[int, ...]) -> list[str]:
     problems = []
     if len(frames_shape) != 3:
         problems.append(f"frames: found shape {frames_shape}, expected [frames, keypoints, features]")
     for name in ("offsets", "y"):
         if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "iu":
-            found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
-            problems.append(f"{name}: found {found}, expected a list of whole numbers")
+            problems.append(f"{name}: found {_type_of(arrays[name])}, expected a list of whole numbers")
+    for name in ("label_names", *_OF_EACH_CLIP):
+        if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind not in "Uiu"):
+            problems.append(f"{name}: found {_type_of(arrays[name])}, expected a list of texts; save it as np.str_")
+    for name, kinds in _SINGLE.items():
+        if name in arrays and (arrays[name].shape != () or arrays[name].dtype.kind not in kinds):
+            expected = "a single number" if name == "fps" else "true or false"
+            problems.append(f"{name}: found {_type_of(arrays[name])}, expected {expected}")
     return problems
 
 
-def _contradictions(arrays: Mapping[str, NDArray[Any]], num_frames: int) -> list[str]:
-    """Where arrays of the right shape do not fit each other."""
+def _type_of(array: NDArray[Any]) -> str:
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def _contradictions(arrays: Arrays, num_frames: int) -> list[str]:
+    """Where arrays of the right shape do not fit each other, or hold what cannot be."""
     problems = []
     offsets, labels = arrays["offsets"], arrays["y"]
     if len(offsets) != len(labels) + 1:
         problems.append(f"offsets: found {len(offsets)}, expected {len(labels) + 1}, one more than the clips in y")
-    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != num_frames or (np.diff(offsets) < 0).any():
+    # Compared and not subtracted: the difference of unsigned numbers is never negative.
+    if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] != num_frames or (offsets[1:] < offsets[:-1]).any():
         problems.append(f"offsets: expected to rise from 0 to the {num_frames} frames; {_first_fall(offsets)}")
-    for name in ("signer", "ids", "split"):
+    for name in _OF_EACH_CLIP:
         if name in arrays and arrays[name].shape != labels.shape:
             problems.append(f"{name}: found shape {arrays[name].shape}, expected {labels.shape}, one for each clip")
+    if "fps" in arrays and not 0 < arrays["fps"].item() < math.inf:
+        problems.append(f"fps: found {arrays['fps']}, expected frames per second, above 0; mend it or leave it out")
     return problems
 
 
 def _first_fall(offsets: NDArray[Any]) -> str:
-    falls = np.flatnonzero(np.diff(offsets) < 0)
+    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         return f"found {offsets[falls[0]]} before {offsets[falls[0] + 1]} at clip {falls[0]}; save clips in their order"
     found = f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "none"
     return f"found {found}; save frames and offsets again"
 
 
-def _clips(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Iterator[RawClip | DataError]:
+def _texts(array: NDArray[Any]) -> list[str]:
+    return [str(text) for text in array.tolist()]
+
+
+def _clips(path: Path, arrays: Arrays, texts: Mapping[str, list[str]]) -> Iterator[RawClip | DataError]:
     """Clips in file order, streamed from the archive: the frames may be larger than memory."""
-    offsets, labels = arrays["offsets"], arrays["y"]
+    offsets, labels = arrays["offsets"].tolist(), arrays["y"].tolist()
     try:
-        with reading(path), zipfile.ZipFile(path) as archive, archive.open("frames.npy") as stream:
-            shape, dtype = _read_header(stream)
+        with opened(path) as archive, archive.stream("frames") as (stream, shape, dtype):
             for clip, label in enumerate(labels):
-                shape_of_clip = (int(offsets[clip + 1] - offsets[clip]), *shape[1:])
-                raw = stream.read(int(np.prod(shape_of_clip, dtype=np.int64)) * dtype.itemsize)
-                frames = np.frombuffer(raw, dtype=dtype).reshape(shape_of_clip)
+                shape_of_clip = (offsets[clip + 1] - offsets[clip], *shape[1:])
+                raw = stream.read(math.prod(shape_of_clip) * dtype.itemsize)
                 yield RawClip(
-                    frames,
-                    int(label) + 1,
-                    str(arrays["signer"][clip]) if "signer" in arrays else "unknown",
-                    str(arrays["split"][clip]) if "split" in arrays else "",
-                    str(arrays["ids"][clip]) if "ids" in arrays else str(clip),
+                    np.ndarray(shape_of_clip, dtype, raw),
+                    label + 1,
+                    texts["signer"][clip] if "signer" in texts else "unknown",
+                    texts["split"][clip] if "split" in texts else "",
+                    texts["ids"][clip] if "ids" in texts else str(clip),
                     str(path),
                 )
     except DataError as error:

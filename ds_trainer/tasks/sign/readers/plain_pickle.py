@@ -1,17 +1,21 @@
 """Reads an .npy file that holds a pickled dict of numbers, without the power of a pickle to run code.
 
-What a pickle may name is replaced: numpy's own builders of arrays and numbers become the small stand-ins here, which
-only keep what they are given, and any other name is refused.
+A pickle is a program. Of its instructions only those are known here that make plain values, and what it may name is
+replaced: numpy's own builders of arrays and numbers become the small stand-ins here, which only keep what they are
+given. Any other instruction or name is refused.
 """
 
+import math
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.readers.npz_file import reading
+from ds_trainer.problems import reason_of, shown
+from ds_trainer.tasks.sign.readers.npz_file import read_any_header, reading
+from ds_trainer.text_file import check_regular
 
 _INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
@@ -22,25 +26,22 @@ def load_plain_object(file: Path) -> Any:
     Raises:
         DataError: the file is damaged, or its pickle names anything but an array of builtins and whole numbers.
     """
-    try:
-        with reading(file), open(file, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, _, dtype = read_header(stream)
+    with reading(file):
+        check_regular(file)
+        with open(file, "rb") as stream:
+            shape, _, dtype = read_any_header(stream)
             if shape != () or not dtype.hasobject:
                 raise ValueError(f"it holds {dtype} of shape {shape}, not one object")
-            content = _PlainUnpickler(stream).load()
-            if not isinstance(content, _Array) or len(content.items) != 1:
+            try:
+                content = _PlainUnpickler(stream).load()
+            except Exception as error:  # a damaged program fails in many ways, each with a type of its own
+                raise DataError(
+                    f"{file}: refused ({reason_of(error)}), expected a pickled dict of lists of whole numbers; "
+                    "its pickle was not run: get the file from where the data comes from, or pack it again"
+                ) from error
+            if stream.read(1) or not isinstance(content, _Array) or len(content.items) != 1:
                 raise ValueError("it holds no array of one object")
             return content.items[0]
-    except (pickle.UnpicklingError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        raise DataError(
-            f"{file}: refused ({error}), expected a pickled dict of lists of whole numbers; "
-            "its pickle was not run: get the file from where the data comes from, or pack it again"
-        ) from error
 
 
 class _Dtype:
@@ -54,7 +55,7 @@ class _Dtype:
 
     def integers(self, raw: bytes) -> list[int]:
         if self.code not in _INTEGERS:
-            raise pickle.UnpicklingError(f"found numbers of type {self.code!r}")
+            raise pickle.UnpicklingError(f"found numbers of type {shown(self.code)}")
         numbers: list[int] = np.frombuffer(raw, dtype=self.byte_order + self.code).tolist()
         return numbers
 
@@ -66,15 +67,18 @@ class _Array:
         self.items: list[Any] = []
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _version, _shape, dtype, _is_fortran, content = state
+        _version, shape, dtype, _is_fortran, content = state
         self.items = content if isinstance(content, list) else dtype.integers(content)
+        if len(self.items) != math.prod(shape):
+            raise pickle.UnpicklingError(f"found {len(self.items)} items in an array of shape {shown(shape)}")
 
     def __iter__(self) -> Any:
         return iter(self.items)
 
 
 def _scalar(dtype: _Dtype, raw: bytes) -> int:
-    return dtype.integers(raw)[0]
+    [number] = dtype.integers(raw)
+    return number
 
 
 _STAND_INS = {
@@ -86,9 +90,41 @@ _STAND_INS = {
     ("numpy._core.multiarray", "scalar"): _scalar,
 }
 
+_INSTRUCTIONS = (
+    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK", "DUP"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("BINBYTES", "SHORT_BINBYTES"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
+    *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+)
+"""By their names in the module `pickle`."""
 
-class _PlainUnpickler(pickle.Unpickler):
+
+class _Instructions(dict[int, Any]):
+    def __missing__(self, code: int) -> Any:
+        raise pickle.UnpicklingError(f"found the instruction {code}")
+
+
+# The one written in Python: that in C makes room for as many remembered objects as a damaged byte asks for.
+class _PlainUnpickler(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Any]] = _Instructions(
+        {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _INSTRUCTIONS}
+    )
+    stack: list[Any]
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"found {module}.{name}")
         return _STAND_INS[module, name]
+
+    def load_build(self) -> None:
+        """Only for stand-ins: the original sets any attribute of what was named."""
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], _Array | _Dtype):
+            raise pickle.UnpicklingError("found a state for what has none")
+        self.stack[-1].__setstate__(state)
+
+    dispatch[pickle.BUILD[0]] = load_build

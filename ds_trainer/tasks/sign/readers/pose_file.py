@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import legible, reason_of
 from ds_trainer.tasks.sign import mediapipe
+from ds_trainer.text_file import check_regular
 
 VERSION = 1
 
@@ -29,18 +31,19 @@ def read_pose(path: Path) -> tuple[NDArray[np.float32], float]:
     pose = _load(path)
     points = _points(path, pose.header)
     data, confidence = np.ma.getdata(pose.body.data), np.ma.getdata(pose.body.confidence)
-    if data.ndim != 4 or data.shape[1] < 1 or data.shape[3] < 3:
+    if data.ndim != 4 or data.shape[1] < 1 or data.shape[3] < 3 or confidence.shape != data.shape[:3]:
         raise DataError(f"{path}: found shape {data.shape}, expected [frames, people, points, 3]; extract it again")
     width, height = pose.header.dimensions.width, pose.header.dimensions.height
     if min(width, height) < 1:
         raise DataError(f"{path}: found an image of {width} x {height}, expected its size in pixels; extract it again")
-    coordinates_TKC = data[:, 0, points, :3].astype(np.float64)
     # Confidences that were interpolated in time reach a little beyond 0 and 1.
     visibility_TK = np.clip(confidence[:, 0, points], 0.0, 1.0)
-    is_present_TK = visibility_TK > 0
-    coordinates_TKC[..., 2] = (coordinates_TKC[..., 2] - _shoulder_depth(coordinates_TKC, is_present_TK)) * width
-    frames_TKC = np.concatenate([coordinates_TKC / max(width, height), visibility_TK[..., None]], axis=-1)
-    return np.where(is_present_TK[..., None], frames_TKC, 0.0).astype(np.float32), float(pose.body.fps)
+    is_present_TK = ~(visibility_TK <= 0)  # NaN counts as present, so that it is seen and reported
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite or NaN is reported with its clip
+        coordinates_TKC = data[:, 0, points, :3].astype(np.float64)
+        coordinates_TKC[..., 2] = (coordinates_TKC[..., 2] - _shoulder_depth(coordinates_TKC, is_present_TK)) * width
+        frames_TKC = np.concatenate([coordinates_TKC / max(width, height), visibility_TK[..., None]], axis=-1)
+        return np.where(is_present_TK[..., None], frames_TKC, 0.0).astype(np.float32), float(pose.body.fps)
 
 
 def _shoulder_depth(coordinates_TKC: NDArray[np.float64], is_present_TK: NDArray[np.bool_]) -> float:
@@ -51,14 +54,36 @@ def _shoulder_depth(coordinates_TKC: NDArray[np.float64], is_present_TK: NDArray
 def _load(path: Path) -> Any:
     try:
         from pose_format import Pose
+        from pose_format.numpy import NumPyPoseBody
+        from pose_format.pose_header import PoseHeader
+        from pose_format.utils.reader import BufferReader
     except ImportError as error:
         raise DataError(f"{path}: .pose files need pose-format; pip install ds-trainer[demo]") from error
     try:
-        return Pose.read(path.read_bytes())
+        check_regular(path)
+        reader = BufferReader(path.read_bytes())
+        header = PoseHeader.read(reader)
+        body_start = reader.read_offset
+        pose = Pose(header, NumPyPoseBody.read(header, reader))
+        _check_length(pose, reader, body_start)
+        return pose
     except FileNotFoundError as error:
         raise DataError(f"{path}: missing, expected by the index; copy it too or remove its line") from error
-    except (OSError, struct.error, ValueError, IndexError, TypeError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a whole .pose file; copy it again") from error
+    except Exception as error:  # a damaged file fails in many ways, each with a type of its own
+        raise DataError(
+            f"{path}: cannot be read ({reason_of(error)}), expected a whole .pose file; copy it again"
+        ) from error
+
+
+def _check_length(pose: Any, reader: Any, body_start: int) -> None:
+    """Refuse a file that is longer or shorter than it says: pose-format reads both, the latter with other frames."""
+    if reader.bytes_left():
+        raise ValueError(f"{reader.bytes_left()} bytes behind its frames")
+    if round(pose.header.version, 3) == 0.1:
+        # This version counts frames in 16 bits, which some files exceed; so pose-format looks at the length alone.
+        _fps, num_frames = struct.unpack_from("<HH", reader.buffer, body_start)
+        if len(pose.body.data) % 2**16 != num_frames:
+            raise ValueError(f"{len(pose.body.data)} frames instead of {num_frames}")
 
 
 def _points(path: Path, header: Any) -> list[int]:
@@ -75,7 +100,7 @@ def _points(path: Path, header: Any) -> list[int]:
     points = [point for point in found if point is not None]
     num_wanted = len(_POSE_POINTS) + len(_FACE_POINTS) + 2 * mediapipe.NUM_HAND
     if len(points) != num_wanted:
-        have = ", ".join(f"{component.name} {len(component.points)}" for component in header.components)
+        have = ", ".join(f"{legible(component.name)} {len(component.points)}" for component in header.components[:9])
         raise DataError(
             f"{path}: found {have}, of which {len(points)} of the {num_wanted} landmarks of the KArSL layout; "
             "extract it again with MediaPipe Holistic and refined face landmarks (478)"

@@ -4,8 +4,10 @@ import csv
 from pathlib import Path
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import legible, reason_of, shown
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip
 from ds_trainer.tasks.sign.readers import pose_file
+from ds_trainer.text_file import check_regular, is_plain
 
 FORMAT = "a folder of .pose files with index.csv (columns path, sign, and optionally signer, split)"
 VERSION = pose_file.VERSION
@@ -32,12 +34,15 @@ def read(path: Path) -> ClipSource:
     rows = read_index(index_path)
     column = next((column for column in SIGN_COLUMNS if rows and column in rows[0]), None)
     if column is None or "path" not in rows[0]:
-        found = ", ".join(rows[0]) if rows else "no rows"
+        found = ", ".join(map(legible, list(rows[0])[:20])) if rows else "no rows"
         raise DataError(
             f"{index_path}: found {found}, expected the columns path and one of {', '.join(SIGN_COLUMNS)}; add them"
         )
     # Numbered in the order in which they first appear.
     names = list(dict.fromkeys(row[column] for row in rows))
+    if "" in names:
+        number = next(number for number, row in enumerate(rows, start=2) if not row[column])
+        raise DataError(f"{index_path}: line {number}: found no {column}, expected one in each line; add it")
     numbers = {name: number for number, name in enumerate(names, start=1)}
     clips = (
         read_clip(path, row["path"], numbers[row[column]], row.get("signer") or "unknown", row.get("split") or "")
@@ -50,24 +55,41 @@ def read_index(index_path: Path) -> list[Row]:
     """The rows of an index.
 
     Raises:
-        DataError: it cannot be read as csv, or a row has too few or too many values.
+        DataError: it cannot be read as csv, a column stands twice, or a row has too few or too many values.
     """
     try:
+        check_regular(index_path)
         with open(index_path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, restkey="", restval=None))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{index_path}: cannot be read ({error}), expected csv in UTF-8; save it again") from error
+            table = csv.DictReader(file, restkey="", restval=None, strict=True)
+            columns, rows = list(table.fieldnames or ()), list(table)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{index_path}: cannot be read ({reason_of(error)}), expected csv in UTF-8; save it again"
+        ) from error
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError(f"{index_path}: found the columns {shown(twice)} more than once; keep one of each")
     uneven = [number for number, row in enumerate(rows, start=2) if "" in row or None in row.values()]
     if uneven:
         raise DataError(
             f"{index_path}: line {uneven[0]}: found more or fewer values than columns, expected one each "
             f"({len(uneven)} such lines); mend them"
         )
+    # A stray quotation mark makes one value of several lines.
+    strange = [value for row in rows for value in row.values() if not is_plain(value)]
+    if strange:
+        raise DataError(
+            f"{index_path}: found {shown(strange[0])}, expected values of one line; mend its quotation marks"
+        )
     return rows
 
 
 def read_clip(folder: Path, name: str, sign: int, signer: str, split: str) -> RawClip | DataError:
     """One clip of an index, or why it cannot be read; `name` is its path within `folder`."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return DataError(
+            f"{folder}: found the path {shown(name)} in the index, expected one within the folder; move it"
+        )
     try:
         frames, _fps = pose_file.read_pose(folder / name)
     except DataError as error:

@@ -1,0 +1,119 @@
+"""Asks all hosts at once, over ssh as the launcher does."""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ds_trainer.preflight import probe
+
+_SSH_FAILED = 255
+_ANSWER_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back from a host.
+
+    Args:
+        slots: ranks that the hostfile wants there.
+        clock_offset_s: its clock minus ours; None where it did not answer.
+        says: as `probe.main` prints it; empty where it did not answer.
+        error: why there is no answer.
+    """
+
+    host: str
+    slots: int
+    clock_offset_s: float | None = None
+    says: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What every host is asked.
+
+    Args:
+        files: that must be the same on all.
+        data: a file or folder that must be the same on all; None: nothing to compare.
+        ssh_args: more arguments of ssh.
+    """
+
+    files: Sequence[Path]
+    runs_dir: Path
+    data: Path | None = None
+    ssh_args: Sequence[str] = ()
+
+
+def ask_hosts(slots_of: dict[str, int], question: Question) -> list[Answer]:
+    """The answers of all hosts, in the order of the hostfile, whose first is the master."""
+    master = next(iter(slots_of))
+    with _token_in(question.runs_dir) as token, ThreadPoolExecutor(max_workers=32) as pool:
+        asked = {
+            "master": master,
+            "files": [str(path) for path in question.files],
+            "runs_dir": str(question.runs_dir.absolute()),
+            "data": None if question.data is None else str(question.data.absolute()),
+            "token": token,
+        }
+        # The interpreter is the virtual environment's: resolved, it would be the one that the environment was made of.
+        words = (str(Path.cwd()), sys.executable, json.dumps(asked))
+        command = "cd {} && exec {} - {}".format(*map(shlex.quote, words))
+        ssh = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", *question.ssh_args]
+        futures = [pool.submit(_ask, host, slots, [*ssh, host, command]) for host, slots in slots_of.items()]
+        return [future.result() for future in futures]
+
+
+@contextmanager
+def _token_in(runs_dir: Path) -> Iterator[str]:
+    """A file in the runs directory that other hosts see if it is the same folder for them."""
+    name = f".preflight-{uuid.uuid4().hex}"
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        (runs_dir / name).touch()
+    except OSError:
+        pass  # whether it can be written is what each host says of itself
+    try:
+        yield name
+    finally:
+        (runs_dir / name).unlink(missing_ok=True)
+
+
+def _ask(host: str, slots: int, command: Sequence[str]) -> Answer:
+    source = Path(probe.__file__).read_text(encoding="utf-8")
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(source)
+        process.stdin.close()
+        process.stdin = None
+        first = process.stdout.readline()
+        arrived = time.time()
+        rest, errors = process.communicate(timeout=_ANSWER_TIMEOUT_S)
+        says = json.loads(rest)
+        return Answer(host, slots, json.loads(first)["time"] - arrived, says)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return Answer(host, slots, error=f"gave no answer in {_ANSWER_TIMEOUT_S:.0f} s")
+    except (OSError, ValueError, KeyError, TypeError):
+        _, errors = process.communicate()
+        return Answer(host, slots, error=_reason(process.returncode, errors))
+
+
+def _reason(status: int, errors: str) -> str:
+    last = next(iter(errors.strip().splitlines()[-1:]), "no message")
+    if status == _SSH_FAILED:
+        return f"cannot be reached by ssh without a password ({last})"
+    return f"cannot run {sys.executable} in {Path.cwd()} ({last})"

@@ -1,0 +1,125 @@
+"""What one host says of itself. Sent over ssh to its Python, so it needs nothing but the standard library.
+
+python - '{"master": ..., "files": [...], "runs_dir": ..., "data": ..., "token": ...}' < probe.py
+prints one line with the time, then one with the rest, as JSON.
+"""
+
+import array
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import socket
+import struct
+import sys
+import time
+from typing import Any
+
+PACKAGES = ("ds-trainer", "torch", "deepspeed", "numpy", "pydantic")
+_SIOCGIFADDR = 0x8915  # asks Linux for the address of a network interface
+
+
+def digest(path: str) -> str | None:
+    """SHA-256 of a file, or of the names and sizes in a folder; None where there is neither."""
+    found = hashlib.sha256()
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                found.update(block)
+        return found.hexdigest()
+    if not os.path.isdir(path):
+        return None
+    for folder, names, files in os.walk(path):
+        names.sort()
+        for name in sorted(files):
+            size = os.path.getsize(os.path.join(folder, name))
+            found.update(f"{os.path.relpath(os.path.join(folder, name), path)} {size}\n".encode())
+    return found.hexdigest()
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that decide the numbers; None where one is missing."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def route_to(master: str) -> dict[str, str | None]:
+    """This host's address and interface on the way to the master."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((socket.gethostbyname(master), 9))  # sends nothing
+            address: str = probe.getsockname()[0]
+    except OSError as error:
+        return {"address": None, "interface": None, "error": str(error)}
+    return {"address": address, "interface": interface_of(address), "error": None}
+
+
+def interface_of(address: str) -> str | None:
+    """The name of the interface that has an address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = array.array("B", struct.pack("256s", name.encode()[:15]))
+            try:
+                fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request, True)
+            except OSError:
+                continue  # an interface without an address
+            if socket.inet_ntoa(request[20:24].tobytes()) == address:
+                return name
+    return None
+
+
+def own_name_address() -> str | None:
+    """What this host's name resolves to here; None where it does not."""
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return None
+
+
+def existing(path: str) -> str:
+    """The path, or the nearest folder above it that exists."""
+    while not os.path.exists(path):
+        path = os.path.dirname(os.path.abspath(path))
+    return path
+
+
+def num_gpus() -> int | None:
+    """As torch sees them; None where torch cannot be imported."""
+    try:
+        import torch  # takes seconds, of which every host has its own
+    except Exception:
+        return None
+    return int(torch.cuda.device_count())
+
+
+def main() -> None:
+    """Answer what the argument asks."""
+    asked: dict[str, Any] = json.loads(sys.argv[1])
+    print(json.dumps({"time": time.time()}), flush=True)
+    token_path = os.path.join(asked["runs_dir"], asked["token"])
+    answer = {
+        "name": socket.gethostname(),
+        "versions": versions(),
+        "files": {path: digest(path) for path in asked["files"]},
+        "gpus": num_gpus(),
+        "cores": len(os.sched_getaffinity(0)),
+        "route": route_to(asked["master"]),
+        "own_name_address": own_name_address(),
+        "free_bytes": shutil.disk_usage(existing(asked["runs_dir"])).free,
+        "can_write": os.access(existing(asked["runs_dir"]), os.W_OK),
+        "sees_token": os.path.exists(token_path),
+        "data": digest(asked["data"]) if asked["data"] else "",
+    }
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Who this process is among the ranks of a job, as launchers say it in environment variables: without mpi4py.
+
+`deepspeed` and `torchrun` set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT; MPI and Slurm have names of
+their own.
+"""
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Mapping, MutableMapping
+
+from ds_trainer.errors import SettingsError
+
+log = logging.getLogger("ds_trainer")
+
+_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_OTHER_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),  # MPICH and Intel MPI
+    # Of the step that srun makes: SLURM_NTASKS and SLURM_PROCID stand in a batch script, too, which is one process.
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+)
+"""Names for a rank, the world size, the rank on its node, and the ranks on its node: 4, or with Slurm 4(x2) or 4,3."""
+
+
+def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT where the launcher did not.
+
+    A plain `python` start is one rank, in a batch script of Slurm, too: the script runs once, however many tasks the
+    job may have, and a rank that waited for the others would wait in vain.
+
+    Raises:
+        SettingsError: there are ranks on several nodes and nobody said where rank 0 listens.
+    """
+    if all(name in environ for name in _RANK_VARIABLES):
+        return
+    names = _names_of_other_launcher(environ)
+    if names is not None:
+        is_one_node = environ[names[1]] == environ[names[3]]
+    elif "RANK" in environ and "WORLD_SIZE" in environ:
+        # Clusters that start one process a node name no local rank; alone, each node would train by itself.
+        names = _RANK_VARIABLES
+        is_one_node = environ["WORLD_SIZE"] == "1"
+        environ.setdefault("LOCAL_RANK", "0")
+    else:
+        _export_one_rank(environ)
+        return
+    environ.update({ours: environ[theirs] for ours, theirs in zip(_RANK_VARIABLES[:3], names, strict=False)})
+    if "MASTER_ADDR" not in environ:
+        if not is_one_node:
+            raise SettingsError(
+                f"found {environ['WORLD_SIZE']} ranks on several nodes and no MASTER_ADDR, expected the name of the "
+                "node of rank 0; export it, or with `deepspeed` put MASTER_ADDR=NAME into .deepspeed_env"
+            )
+        environ["MASTER_ADDR"] = "127.0.0.1"
+    environ.setdefault("MASTER_PORT", "29500")
+
+
+def _names_of_other_launcher(environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """What MPI or Slurm call the variables, if one of them started several ranks.
+
+    MPI is asked first: within Slurm its own starters are tasks of Slurm, one a node.
+    """
+    for names in _OTHER_LAUNCHERS:
+        if all(name in environ for name in names) and environ[names[1]] != "1":
+            return names
+    return None
+
+
+def _export_one_rank(environ: MutableMapping[str, str]) -> None:
+    environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    num_tasks = environ.get("SLURM_NTASKS", "1")
+    if num_tasks != "1" and "SLURM_STEP_ID" not in environ:
+        log.warning(f"this job of Slurm has {num_tasks} tasks, and one process trains: put srun before it to use all")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ranks_on_this_node(environ: Mapping[str, str] = os.environ) -> int:
+    """As the launcher counts them; 1 if none did."""
+    for name in ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"):
+        if name in environ:
+            return int(environ[name])
+    return _tasks_on_this_node(environ.get("SLURM_STEP_TASKS_PER_NODE", "1"), int(environ.get("SLURM_NODEID", "0")))
+
+
+def _tasks_on_this_node(tasks_per_node: str, node: int) -> int:
+    """Of `2(x3),1`, which is 2 on each of three nodes and 1 on the fourth."""
+    counts: list[int] = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks_per_node):
+        counts += [int(count)] * int(times or 1)
+    return counts[node] if node < len(counts) else 1

@@ -1,0 +1,157 @@
+"""Reads a recipe: the part of YAML that settings need, so that nothing in it means something else than it seems to.
+
+YAML 1.1 takes `010` as 8, `1:30` as 90 and a date as an object, and keeps the last of two equal names in silence. Here
+they are text, text, text and an error. Anchors are refused: settings are flat, and a few nested ones fill any memory.
+"""
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ds_trainer.errors import SettingsError
+from ds_trainer.problems import legible, reason_of
+from ds_trainer.text_file import read_text
+
+MAX_RECIPE_BYTES = 2**17
+"""PyYAML reads about as much in a second."""
+
+_MAX_DEPTH = 8
+
+
+class UnquotedNumber(str):
+    """A number with an exponent, such as 1e-1: for YAML 1.1 a text, for its writer a number where one is expected."""
+
+
+def load_recipe(path: Path) -> dict[str, Any]:
+    """The settings that a YAML recipe gives, unchecked: plain values, and `UnquotedNumber`s.
+
+    Raises:
+        SettingsError: the file is missing, is not YAML, gives a name twice, or is no mapping of names to values.
+    """
+    try:
+        text = read_text(path, MAX_RECIPE_BYTES)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"{path}: cannot be read ({reason_of(error)}); give --config the path of a YAML file"
+        ) from error
+    try:
+        loader = _Loader(text)
+        try:
+            recipe = loader.get_single_data()
+        finally:
+            loader.dispose()
+    except _Refused as error:
+        raise SettingsError(f"{path}:{error.line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: is not YAML: {reason_of(error)}") from error
+    problems = [f"{path}:{problem}" for problem in loader.problems]
+    if recipe is None:
+        recipe = {}
+    if not isinstance(recipe, dict) or not all(isinstance(name, str) for name in recipe):
+        problems.append(f"{path}: expected lines of the form 'name: value', found {type(recipe).__name__}")
+    if problems:
+        raise SettingsError(problems)
+    return dict(recipe)
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """What YAML allows and a recipe does not."""
+
+    def __init__(self, mark: yaml.Mark, problem: str):
+        super().__init__(problem=problem, problem_mark=mark)
+        self.line = mark.line + 1
+
+
+class _Loader(yaml.SafeLoader):
+    """Loads plain values alone.
+
+    Attributes:
+        problems: names that stand more than once, each with its line.
+    """
+
+    def __init__(self, text: str):
+        self.problems: list[str] = []
+        self._depth = 0
+        super().__init__(text)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _Refused(
+                event.start_mark, "found an anchor (&) or alias (*); write the value out, or put it in quotes"
+            )
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise _Refused(event.start_mark, "found lists within lists; settings are lines of the form 'name: value'")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        first_lines: dict[str, int] = {}
+        if not isinstance(node, yaml.MappingNode):  # tagged as a mapping
+            raise _Refused(node.start_mark, "found a mapping (!!map) that is none; write 'name: value'")
+        keys = [key for key, _ in node.value]
+        for key in filter(lambda key: isinstance(key, yaml.ScalarNode), keys):
+            line = key.start_mark.line + 1
+            if key.value in first_lines:
+                first = first_lines[key.value]
+                self.problems.append(f"{line}: {legible(key.value)}: stands in line {first} already; keep one")
+            first_lines.setdefault(key.value, line)
+        # Not SafeConstructor's, which merges what stands under a name "<<".
+        mapping: dict[Hashable, Any] = yaml.constructor.BaseConstructor.construct_mapping(self, node, deep=True)
+        return mapping
+
+
+def _null(loader: _Loader, node: yaml.ScalarNode) -> None:
+    return None
+
+
+def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    value = _BOOLS.get(loader.construct_scalar(node).lower())
+    if value is None:
+        raise _Refused(node.start_mark, f"found {legible(node.value)}, which is not true or false")
+    return value
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
+    """What an unquoted number, or a text that is tagged as one, stands for."""
+    text = loader.construct_scalar(node).lower()
+    try:
+        return int(text) if node.tag == _INT else float(re.sub(r"\.(inf|nan)$", r"\1", text))
+    except ValueError as error:  # not a number, or one of more than 4300 digits
+        raise _Refused(node.start_mark, f"found {legible(node.value)}, which is no number that can be read") from error
+
+
+_BOOLS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
+_PREFIX = "tag:yaml.org,2002:"
+_INT, _FLOAT, _EXPONENT = f"{_PREFIX}int", f"{_PREFIX}float", "!exponent"
+# What an unquoted word is, by its form and the characters that it may begin with.
+_FORMS = {
+    f"{_PREFIX}null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    f"{_PREFIX}bool": (r"(?i:yes|no|true|false|on|off)", list("yYnNtTfFoO")),
+    _INT: (r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    _FLOAT: (r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", list("-+.0123456789")),
+    _EXPONENT: (r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+", list("-+.0123456789")),
+}
+_Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {}
+for _tag, (_form, _first) in _FORMS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_form})$"), _first)
+_CONSTRUCTORS = {
+    f"{_PREFIX}null": _null,
+    f"{_PREFIX}bool": _bool,
+    _INT: _number,
+    _FLOAT: _number,
+    _EXPONENT: lambda loader, node: UnquotedNumber(loader.construct_scalar(node)),
+    f"{_PREFIX}str": lambda loader, node: loader.construct_scalar(node),
+    f"{_PREFIX}seq": lambda loader, node: loader.construct_sequence(node, deep=True),
+    f"{_PREFIX}map": lambda loader, node: loader.construct_mapping(node),
+    None: yaml.SafeLoader.construct_undefined,
+}
+for _name, _constructor in _CONSTRUCTORS.items():
+    _Loader.add_constructor(_name, _constructor)

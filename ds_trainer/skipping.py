@@ -1,0 +1,54 @@
+"""A step whose gradient is not finite is skipped, and nothing waits for the device to find out.
+
+DeepSpeed's own check looks through every gradient tensor and reads the answer on the host; and at stage 0 in float32
+nothing is checked, so that one NaN poisons the weights (seen with deepspeed 0.19.8). Here the norm of the gradient,
+which every rank knows anyway, tells: torch's fused optimizers leave weights, moments and the count of steps as they are
+where a number on the device says so.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+def skips_on_device(optimizer: Mapping[str, Any], zero: Mapping[str, Any]) -> bool:
+    """Whether an optimizer can leave out an update because a number on the device says so: torch's own, fused.
+
+    Args:
+        optimizer: the block of that name of an engine config.
+        zero: its block `zero_optimization`.
+    """
+    params = optimizer.get("params", {})
+    is_offloaded = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
+    is_fused = params.get("fused", not params.get("foreach", False))
+    return bool(params.get("torch_adam", True) and is_fused and not is_offloaded)
+
+
+def skip_non_finite(engine: "DeepSpeedEngine") -> None:
+    """Have the engine's optimizer, which must be one that `skips_on_device`, skip non-finite gradients."""
+    engine.basic_optimizer.found_inf = torch.zeros((), device=engine.device)
+
+    def look(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # On all ranks the same: either the norm is over all of them, or the gradients are summed already.
+        norm = getattr(engine.optimizer, "_global_grad_norm", None)
+        if norm is None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        engine.basic_optimizer.found_inf.copy_(~torch.isfinite(torch.as_tensor(norm)))
+
+    engine.basic_optimizer.register_step_pre_hook(look)
+
+
+def was_skipped(engine: "DeepSpeedEngine") -> Tensor:
+    """float32[], 1 if the update of the last step was skipped, else 0; on the device: reading it would synchronise."""
+    if not engine.was_step_applied():  # DeepSpeed found out by itself, on the host
+        return torch.ones((), device=engine.device)
+    found: Tensor | None = getattr(engine.basic_optimizer, "found_inf", None)
+    return torch.zeros((), device=engine.device) if found is None else found.clone()

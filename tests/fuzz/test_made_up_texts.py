@@ -1,0 +1,90 @@
+"""Text files beside the clips, and names of files, that somebody made up."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.labels import load_labels
+
+from .formats import files_of, laid_out, prepared
+from .strategies import NASTY, TEXTS, damaged, examples, told
+
+RAW_TEXTS = TEXTS.map(lambda text: text.encode("utf-8", errors="surrogatepass"))
+COLUMNS = st.lists(st.sampled_from(["path", "sign", "label", "signer", "split", "", "x"]), min_size=1, max_size=5)
+CELLS = TEXTS | st.sampled_from(["0.pose", "1.pose", "../0.pose", "/etc/passwd", "a", "train", 'x"', "'"])
+
+
+@examples(80)
+@given(COLUMNS, st.lists(st.lists(CELLS, max_size=5), max_size=4), st.sampled_from(["", '"']))
+def test_any_index_of_poses(columns: list[str], rows: list[list[str]], quote: str) -> None:
+    lines = [",".join(columns), *(",".join(quote + cell + quote for cell in row) for row in rows)]
+    with laid_out({**files_of("poses"), "index.csv": "\n".join(lines).encode("utf-8", errors="surrogatepass")}) as path:
+        told(lambda: prepared(path))
+
+
+INDEXES = {
+    "a stray quotation mark": (b'path,sign\n0.pose,"a\n1.pose,b\n', "unexpected end of data"),
+    "two of them": (b'path,sign\n0.pose,"a\n1.pose,b"\n', r"found 'a\\n1\.pose,b', expected values of one line"),
+    "a path out of the folder": (b"path,sign\n../0.pose,a\n", r"found the path '\.\./0\.pose' in the index"),
+    "an absolute path": (b"path,sign\n/dev/zero,a\n", "found the path '/dev/zero' in the index"),
+    "a column twice": (b"path,sign,sign\n0.pose,a,b\n", r"found the columns \['sign'\] more than once"),
+    "no sign": (b"path,sign\n0.pose,a\n1.pose,\n", r"index\.csv: line 3: found no sign"),
+    "no rows": (b"path,sign\n", "found no rows"),
+    "nothing": (b"", "found no rows"),
+}
+
+
+@pytest.mark.parametrize(("raw", "expected"), INDEXES.values(), ids=INDEXES.keys())
+def test_wrong_index_of_poses(raw: bytes, expected: str) -> None:
+    with laid_out({**files_of("poses"), "index.csv": raw}) as path, pytest.raises(DataError, match=expected):
+        prepared(path)
+
+
+@examples(80)
+@given(damaged(b'{"EN_WORDS": ["one", 2, "three"], "AR_WORDS": ["a", "b", "c"]}') | damaged(b"one\ntwo\n") | RAW_TEXTS)
+def test_any_labels(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "labels"
+    path.write_bytes(raw)
+    labels = told(lambda: load_labels(path))
+    assert labels is None or all(labels.names)
+    with laid_out(files_of("packed")) as data:
+        store = told(lambda: prepared(data, path))
+    assert store is None or (labels is not None and store.sign_names == labels.names[:2])
+
+
+TOO_MUCH = {
+    "brackets": b'{"EN_WORDS": ' + b"[" * 10**5,
+    "digits": b'{"EN_WORDS": [' + b"9" * 5000 + b"]}",
+    "20 MB": b"x\n" * 10**7,
+    "a key twice": b'{"EN_WORDS": ["a", "b"], "EN_WORDS": ["b", "a"]}',
+    "a lone surrogate": b'{"EN_WORDS": ["a", "\\ud800"]}',
+}
+
+
+@pytest.mark.parametrize("raw", TOO_MUCH.values(), ids=TOO_MUCH.keys())
+def test_labels_that_are_too_much(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / "labels").write_bytes(raw)
+    assert told(lambda: load_labels(tmp_path / "labels")) is None
+
+
+@pytest.mark.parametrize("name", [name for name in NASTY if "\x00" not in name and "\ud800" not in name])
+def test_data_under_a_nasty_name(tmp_path: Path, name: str) -> None:
+    told(lambda: prepared(tmp_path / name))
+    if "/" not in name and len(name) < 200:
+        (tmp_path / f"{name}.npz").write_bytes(files_of("packed")["clips.npz"])
+        assert prepared(tmp_path / f"{name}.npz").fingerprint
+    (tmp_path / ("n" * 250)).write_bytes(files_of("packed")["clips.npz"])
+    assert prepared(tmp_path / ("n" * 250)).fingerprint
+
+
+def test_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    for folder in (b"01-train", b"\xff-train"):
+        path = os.path.join(os.fsencode(tmp_path), folder)
+        os.mkdir(path)
+        with open(os.path.join(path, b"0001.npz"), "wb") as file:
+            file.write(files_of("karsl")["01-train/0001.npz"])
+    assert told(lambda: prepared(tmp_path)) is None

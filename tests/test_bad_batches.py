@@ -1,0 +1,100 @@
+"""A batch that makes the gradient NaN or infinite: skipped, counted, saved; and the run stops when it goes on."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from launching import run, succeed
+
+from ds_trainer.checkpoint import load_checkpoint
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+# A task of a user's own, whose data has been spoilt for some examples.
+TASK = """
+import torch
+from ds_trainer.tasks.toy.task import ToyTask
+
+class Spoilt:
+    def __init__(self, dataset, bad):
+        self.dataset, self.bad = dataset, set(bad)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        features, target = self.dataset[index]
+        return torch.full_like(features, float("nan")) if index in self.bad else features, target
+
+    def name_of(self, index):
+        return f"clip-{index}"
+
+class Some(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.train_set = Spoilt(self.train_set, [5])
+
+class All(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.train_set = Spoilt(self.train_set, range(len(self.train_set)))
+"""
+
+
+@pytest.fixture
+def task_dir(tmp_path: Path) -> Path:
+    (tmp_path / "spoilt.py").write_text(TASK)
+    return tmp_path
+
+
+def command(task_dir: Path, task: str, config: str) -> list[str | Path]:
+    root = Path(__file__).parents[1]
+    return [
+        root / "launch/train.py", "--deepspeed_config", root / "ds_configs" / config, "--task", f"spoilt:{task}",
+        "--num_epochs", "2", "--record_every_steps", "1", "--runs_dir", task_dir / "runs",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "world_size"), [("bf16.json", 1), ("bf16.json", 2), ("fp32.json", 2)])
+def test_bad_batch_is_skipped_counted_and_saved(task_dir: Path, config: str, world_size: int) -> None:
+    output = succeed(
+        ["torchrun", "--nproc_per_node", str(world_size), *command(task_dir, "Some", config)], cwd=task_dir
+    )
+    assert "1 step skipped" in output
+    (run_dir,) = (task_dir / "runs").iterdir()
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    assert [epoch["skipped_steps"] for epoch in epochs] == [1, 1]
+    assert all(math.isfinite(epoch["train_loss"]) and math.isfinite(epoch["grad_norm"]) for epoch in epochs)
+    bad_steps = [record["step"] for record in records if record["kind"] == "step" and record["loss"] is None]
+    folders = sorted((run_dir / "bad_batches").iterdir())
+    if world_size == 1:  # the step's loss is that of the master's examples
+        assert [folder.name for folder in folders] == [f"step_{step:08d}" for step in bad_steps]
+    for epoch, folder in enumerate(folders):
+        saved = json.loads((folder / "batch.json").read_text())
+        assert (saved["epoch"], saved["world_size"]) == (epoch, world_size)
+        bad = [micro_step for micro_step in saved["micro_steps"] if micro_step["loss"] is None]
+        assert len(bad) == 1
+        assert bad[0]["loss_text"] == "nan"
+        assert "clip-5" in bad[0]["names"]
+        assert len(bad[0]["names"]) == bad[0]["num_real"]
+        assert f"rank {bad[0]['rank']})" in output
+        weights = load_checkpoint(folder / "weights.pth")["state_dict"].values()
+        assert all(bool(torch.isfinite(weight).all()) for weight in weights)
+
+
+def test_run_stops_when_every_step_is_bad(task_dir: Path) -> None:
+    finished = run(
+        ["torchrun", "--nproc_per_node", "2", *command(task_dir, "All", "bf16.json"), "--max_skipped_steps", "3"],
+        cwd=task_dir,
+    )
+    assert finished.returncode != 0
+    assert "NaN or infinite in 3 steps in a row" in finished.stdout
+    assert "lower the learning rate" in finished.stdout
+    (run_dir,) = (task_dir / "runs").iterdir()
+    status = json.loads((run_dir / "status.json").read_text())
+    assert status["status"] == "failed"
+    assert "NonFiniteLossError" in status["reason"]
+    assert len(list((run_dir / "bad_batches").iterdir())) == 3

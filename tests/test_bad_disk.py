@@ -1,0 +1,100 @@
+"""A run directory that cannot be written while training goes on: nothing good is lost, and what is missing is told.
+
+The disk is a folder that becomes a file, which no one can write into, root neither; a disk of limited size is in the
+soak.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from launching import ROOT, clean_environment, succeed
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+TRAIN = [
+    sys.executable, "launch/train.py", "--deepspeed_config", "ds_configs/bf16.json", "--task", "toy",
+    "--num_points", "3000", "--num_epochs", "8", "--resume_every_steps", "10",
+]  # fmt: skip
+
+
+def train_meanwhile(runs_dir: Path, meanwhile: Callable[[Path], None]) -> tuple[int, str]:
+    """Train; call `meanwhile` with the run directory once the second epoch goes on. Status and output."""
+    process = subprocess.Popen(
+        [*TRAIN, "--runs_dir", str(runs_dir)],
+        cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 90
+        while not list(runs_dir.glob("*/resume/epoch_0001-*")):
+            assert time.monotonic() < deadline, "no resume point in the second epoch"
+            assert process.poll() is None, "ended early"
+            time.sleep(0.005)
+        (run_dir,) = runs_dir.iterdir()
+        process.send_signal(signal.SIGSTOP)
+        meanwhile(run_dir)
+        process.send_signal(signal.SIGCONT)
+        output, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert "Traceback" not in output, output
+    return process.returncode, output
+
+
+def test_place_of_resume_points_is_lost(tmp_path: Path) -> None:
+    """Training ends well but for the resume points, and says so; put right, the run is continued."""
+
+    def lose(run_dir: Path) -> None:
+        (run_dir / "resume").rename(tmp_path / "resume")
+        (run_dir / "resume").write_text("no folder")
+
+    status, output = train_meanwhile(tmp_path / "runs", lose)
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    assert status == 2, output
+    assert output.count("resume point not written") == 1, "told once, not at every attempt"
+    assert "training goes on" in output
+    assert "epoch   8/8" in output
+    last_line = output.strip().splitlines()[-1]
+    assert last_line.startswith(f"error: {run_dir / 'resume'}"), output
+    assert json.loads((run_dir / "status.json").read_text())["status"] == "failed"
+    (run_dir / "resume").unlink()
+    (tmp_path / "resume").rename(run_dir / "resume")
+    assert "continuing" in succeed([*TRAIN, "--runs_dir", tmp_path / "runs", "--resume", "must"])
+    assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
+
+
+def test_run_directory_is_gone_for_a_while(tmp_path: Path) -> None:
+    """As a network disk is that comes back: everything is written in the end."""
+
+    def hide(run_dir: Path) -> None:
+        run_dir.rename(tmp_path / "hidden")
+        threading.Timer(1.5, os.rename, (tmp_path / "hidden", run_dir)).start()
+
+    status, output = train_meanwhile(tmp_path / "runs", hide)
+    assert status == 0, output
+    assert "metrics.jsonl: cannot be written" in output
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records if record["kind"] == "epoch"] == list(range(8))
+    steps = [record["step"] for record in records if record["kind"] == "step"]
+    assert steps == sorted(set(steps))
+    assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
+
+
+def test_best_checkpoint_that_was_lost_is_replaced(tmp_path: Path) -> None:
+    runs_dir = tmp_path / "runs"
+    status, output = train_meanwhile(runs_dir, lambda run_dir: None)
+    assert status == 0, output
+    (run_dir,) = runs_dir.iterdir()
+    (run_dir / "best.pth").write_bytes((run_dir / "best.pth").read_bytes()[:500])
+    output = succeed([*TRAIN, "--runs_dir", runs_dir, "--resume", run_dir, "--num_epochs", "9"])
+    assert "refused" in output
+    assert "the next epoch's model takes the place of the best" in output
+    assert "best checkpoint (epoch 9)" in output

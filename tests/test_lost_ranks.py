@@ -1,0 +1,240 @@
+"""A rank that freezes, dies, stalls or fails: the others end within a bounded time and say which one it was."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from launching import ROOT, clean_environment, free_port, run
+
+from ds_trainer.watch import EXIT_RANK_LOST
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+TIMEOUT_S = 8  # what a machine with more ranks than cores can keep to
+TRAIN = [
+    "launch/train.py", "--deepspeed_config", "ds_configs/bf16.json", "--task", "toy", "--num_points", "3000",
+    "--num_epochs", "9999", "--record_every_steps", "1", "--stall_timeout_s", str(TIMEOUT_S),
+]  # fmt: skip
+FAULTY_TASK = '''
+import os, signal, time
+from torch.utils.data import Dataset
+from ds_trainer.tasks.toy.task import ToyTask
+
+class Faulty(Dataset):
+    """The 500th item that rank 1 fetches is not like the others."""
+    def __init__(self, points):
+        self.points, self.num_fetched = points, 0
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, index):
+        self.num_fetched += 1
+        if os.environ["RANK"] == "1" and self.num_fetched == 500:
+            self.fail()
+        return self.points[index]
+
+class Sleeps(Faulty):
+    def fail(self):
+        time.sleep(9999)  # a disk that does not answer
+
+class Raises(Faulty):
+    def fail(self):
+        raise ZeroDivisionError("clip 17 is broken")
+
+class SleepingTask(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.train_set = Sleeps(self.train_set)
+
+class RaisingTask(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.train_set = Raises(self.train_set)
+
+class DiesEarlyTask(ToyTask):
+    def build_model(self):
+        time.sleep(1)
+        if os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().build_model()
+'''
+
+
+class Job:
+    """Ranks started as plain processes, each with a file for its output."""
+
+    def __init__(self, out_dir: Path, num_ranks: int, *flags: str):
+        self.runs_dir = out_dir / "runs"
+        self._outputs = [out_dir / f"rank-{rank}.log" for rank in range(num_ranks)]
+        ranks = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        paths = os.pathsep.join([str(out_dir), clean_environment()["PYTHONPATH"]])
+        self.processes = []
+        for rank, output in enumerate(self._outputs):
+            names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": paths}
+            with output.open("w") as file:
+                self.processes.append(
+                    subprocess.Popen(
+                        [sys.executable, *TRAIN, "--runs_dir", str(self.runs_dir), *flags],
+                        cwd=ROOT,
+                        env=clean_environment({**ranks, **names}),
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+
+    def output(self, rank: int) -> str:
+        return self._outputs[rank].read_text()
+
+    def everything(self) -> str:
+        return "\n".join(f"--- rank {rank}\n{self.output(rank)[-5000:]}" for rank in range(len(self.processes)))
+
+    def wait_for(self, is_so: Callable[[], bool], seconds: float, what: str) -> float:
+        began = time.monotonic()
+        while not is_so():
+            assert time.monotonic() - began < seconds, f"{what} not within {seconds} s\n{self.everything()}"
+            time.sleep(0.05)
+        return time.monotonic() - began
+
+    def wait_for_step(self, step: int) -> None:
+        def has_come() -> bool:
+            assert all(process.poll() is None for process in self.processes), self.everything()
+            return any(f'"step": {step},' in path.read_text() for path in self.runs_dir.glob("*/metrics.jsonl"))
+
+        self.wait_for(has_come, 120, f"step {step}")
+
+    def signal(self, rank: int, number: signal.Signals) -> None:
+        self.processes[rank].send_signal(number)
+
+    def statuses(self, ranks: list[int], seconds: float) -> list[int | None]:
+        """How these ranks end, and they must end within so many seconds."""
+        self.wait_for(
+            lambda: all(self.processes[rank].poll() is not None for rank in ranks), seconds, f"end of {ranks}"
+        )
+        return [self.processes[rank].returncode for rank in ranks]
+
+    def status_file(self) -> dict[str, object]:
+        (path,) = self.runs_dir.glob("*/status.json")
+        return dict(json.loads(path.read_text()))
+
+
+@contextmanager
+def job(out_dir: Path, num_ranks: int, *flags: str) -> Iterator[Job]:
+    started = Job(out_dir, num_ranks, *flags)
+    try:
+        yield started
+    finally:
+        for process in started.processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+
+
+def assert_named(job: Job, lost: int, speaker: int, others: list[int], what: str) -> None:
+    """One rank, and no other, names the lost one, with its host and where it stood."""
+    said = job.output(speaker)
+    expected = rf"error: rank {lost} on {re.escape(socket.gethostname())} \(pid {job.processes[lost].pid}\) {what}"
+    assert re.search(expected, said), said
+    assert re.search(rf"rank {lost} stood in (fetching|training|validating|scoring|saving)\S*, epoch \d+, step \d+:", said), (
+        said
+    )
+    assert re.search(r"ds_trainer/\w+\.py:\d+ \w+: \S", said), f"no stack\n{said}"
+    assert "--resume auto" in said
+    for rank in set(others) - {speaker}:
+        assert "error: " not in job.output(rank), job.output(rank)
+    assert "Connection" not in "".join(job.output(rank) for rank in others), job.everything()
+
+
+def test_frozen_rank_is_named(tmp_path: Path) -> None:
+    with job(tmp_path, 2) as ranks:
+        ranks.wait_for_step(40)
+        ranks.signal(1, signal.SIGSTOP)
+        assert ranks.statuses([0], TIMEOUT_S + 5) == [EXIT_RANK_LOST]
+        assert_named(ranks, lost=1, speaker=0, others=[0], what=f"has not been heard of for {TIMEOUT_S} s")
+        status = ranks.status_file()
+        assert status["status"] == "failed"
+        assert "rank 1 on" in str(status["reason"])
+
+
+def test_frozen_master_is_named_by_another_and_ends_when_it_wakes(tmp_path: Path) -> None:
+    with job(tmp_path, 3) as ranks:
+        ranks.wait_for_step(40)
+        ranks.signal(0, signal.SIGSTOP)
+        assert ranks.statuses([1, 2], TIMEOUT_S + 5) == [EXIT_RANK_LOST] * 2
+        assert_named(ranks, lost=0, speaker=1, others=[1, 2], what=f"has not been heard of for {TIMEOUT_S} s")
+        ranks.signal(0, signal.SIGCONT)
+        assert ranks.statuses([0], 15) == [EXIT_RANK_LOST]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_killed_rank_is_named_within_seconds(tmp_path: Path, lost: int) -> None:
+    with job(tmp_path, 2, "--stall_timeout_s", "120") as ranks:
+        ranks.wait_for_step(40)
+        ranks.signal(lost, signal.SIGKILL)
+        assert ranks.statuses([1 - lost], 15) == [EXIT_RANK_LOST]
+        assert_named(ranks, lost=lost, speaker=1 - lost, others=[1 - lost], what="is gone")
+
+
+def test_rank_that_stalls_in_its_data_is_named_with_the_line(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY_TASK)
+    with job(tmp_path, 2, "--task", "faulty:SleepingTask") as ranks:
+        assert ranks.statuses([0, 1], 60) == [EXIT_RANK_LOST] * 2
+        said = ranks.output(0)
+        assert "rank 1 on" in said
+        assert f"has not moved on for {TIMEOUT_S} s" in said
+        assert "rank 1 stood in fetching, epoch 1, step 16" in said, said
+        assert "faulty.py:22 fail: time.sleep(9999)  # a disk that does not answer" in said, said
+        assert "rank 0 on" in said, "where the other one waits"
+        assert "error" not in ranks.output(1)
+
+
+def test_rank_that_raises_shows_its_traceback_and_the_others_name_it(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY_TASK)
+    with job(tmp_path, 2, "--task", "faulty:RaisingTask") as ranks:
+        assert ranks.statuses([0, 1], 60) == [EXIT_RANK_LOST, 1]
+        assert "ZeroDivisionError: clip 17 is broken" in ranks.output(1)
+        assert "Traceback" in ranks.output(1)
+        assert re.search(r"error: rank 1 on .* ended with ZeroDivisionError: clip 17 is broken", ranks.output(0))
+        assert "Traceback" not in ranks.output(0), ranks.output(0)
+
+
+def test_master_that_raises_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY_TASK.replace('== "1"', '== "0"'))
+    with job(tmp_path, 2, "--task", "faulty:RaisingTask") as ranks:
+        assert ranks.statuses([0, 1], 60) == [1, EXIT_RANK_LOST]
+        assert "ZeroDivisionError: clip 17 is broken" in ranks.output(0)
+        assert re.search(r"error: rank 0 on .* ended with ZeroDivisionError: clip 17 is broken", ranks.output(1))
+
+
+def test_ranks_that_were_all_suspended_go_on_in_silence(tmp_path: Path) -> None:
+    with job(tmp_path, 2, "--num_epochs", "12") as ranks:
+        ranks.wait_for_step(40)
+        for number, seconds in ((signal.SIGSTOP, 2 * TIMEOUT_S), (signal.SIGCONT, 0)):
+            for rank in (0, 1):
+                ranks.signal(rank, number)
+            time.sleep(seconds)
+        assert ranks.statuses([0, 1], 120) == [0, 0], ranks.everything()
+        assert ranks.status_file()["status"] == "finished"
+        assert ranks.output(1) == ""
+        assert "heard" not in ranks.output(0)
+
+
+@pytest.mark.parametrize("launcher", [["deepspeed", "--num_gpus", "2"], ["torchrun", "--nproc_per_node", "2"]])
+def test_rank_that_dies_before_training_is_named_though_the_launcher_ends_the_others(
+    tmp_path: Path, launcher: list[str]
+) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY_TASK)
+    paths = os.pathsep.join([str(tmp_path), clean_environment()["PYTHONPATH"]])
+    command = [*launcher, *TRAIN, "--task", "faulty:DiesEarlyTask", "--runs_dir", tmp_path / "runs"]
+    ended = run(command, env={"PYTHONPATH": paths})
+    assert ended.returncode != 0
+    assert re.search(r"error: rank 1 on .* is gone", ended.stdout), ended.stdout
