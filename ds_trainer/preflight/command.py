@@ -54,7 +54,8 @@ def report(answers: Sequence[Answer], problems: Sequence[Problem]) -> list[str]:
         lines.append(f"{mark}: {problem.host}: {problem.what}; {problem.remedy}")
     num_fatal = sum(problem.is_fatal for problem in problems)
     ranks = sum(answer.slots for answer in answers)
-    good = f"{len(answers)} hosts are ready for {ranks} ranks"
+    hosts = "1 host is" if len(answers) == 1 else f"{len(answers)} hosts are"
+    good = f"{hosts} ready for {ranks} {'rank' if ranks == 1 else 'ranks'}"
     return [*lines, f"{num_fatal} problems: do not start yet" if num_fatal else good]
 
 
