@@ -30,6 +30,7 @@ from ds_trainer.text_file import check_regular
 
 FORMAT = "ds_trainer checkpoint 1"
 
+_MAX_NAME = 200
 _TYPES = {"task": str, "description": dict, "state_dict": dict}
 
 
@@ -84,6 +85,8 @@ def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
     """
     name, description, weights = checkpoint["task"], checkpoint["description"], checkpoint["state_dict"]
     module_name = name.partition(":")[0]
+    if len(name) > _MAX_NAME:
+        raise CheckpointError(f"task: found {shown(name)}, expected the name of a task; the file is not of ds_trainer")
     if ":" in name and module_name not in sys.modules:
         raise CheckpointError(
             f"task: found {shown(name)}, which is not one of ds_trainer; nothing is imported because a file names it: "

@@ -54,7 +54,7 @@ def join(
 
     Args:
         timeout_s: seconds after which a collective that some rank does not reach raises on the others, or, on GPUs,
-            NCCL's own watchdog ends the process. A backstop: the watch (`watch.py`) is to end the run earlier, as it
+            NCCL's own watchdog ends the process. A backstop: the watch (`watch/`) is to end the run earlier, as it
             can say which rank it was. It becomes the default of every group made later, DeepSpeed's own included: a
             timeout given to the first group alone leaves ZeRO's groups at 30 minutes (seen with deepspeed 0.19.8).
         meeting_timeout_s: seconds for the host of the store to come up.

@@ -11,7 +11,7 @@ from ds_trainer.progress import log
 from ds_trainer.run_dir import Run
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics, validate
-from ds_trainer.whereabouts import stand_at
+from ds_trainer.watch.whereabouts import stand_at
 
 EngineConfig = dict[str, Any]
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.cadence import Cadence
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan
 from ds_trainer.engine import build_engine
@@ -28,13 +29,13 @@ from ds_trainer.loop import micro_step, train
 from ds_trainer.plateau import build_plateau
 from ds_trainer.progress import log, start_log
 from ds_trainer.resume import engine_config_on, run_to_continue
-from ds_trainer.run_dir import Cadence, Run, new_run_dir
+from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings, identity
 from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
 from ds_trainer.task import Task, load_task_type
-from ds_trainer.watch import Watch
-from ds_trainer.whereabouts import stand_at
+from ds_trainer.watch.watch import Watch
+from ds_trainer.watch.whereabouts import stand_at
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

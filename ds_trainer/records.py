@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def _record(line: bytes) -> Record | None:
         record = json.loads(line)
         return record if isinstance(record, dict) and "kind" in record else None
     return None
+
+
+def _write_all(file: FileIO, content: bytes) -> None:
+    while content:
+        content = content[file.write(content) :]  # a disk that is nearly full takes a part, and fails at the next
 
 
 class Records:
@@ -44,11 +50,11 @@ class Records:
             return []
         lines = "".join(json.dumps(record) + "\n" for record in self.unwritten)
         try:
-            with self.path.open("ab") as file:
+            # Unbuffered: a buffer keeps what did not fit, and would write that half line when it is closed.
+            with self.path.open("ab", buffering=0) as file:
                 end = file.tell()
                 try:
-                    file.write(lines.encode())
-                    file.flush()
+                    _write_all(file, lines.encode())
                 except OSError:
                     with contextlib.suppress(OSError):
                         os.truncate(self.path, end)  # half a line would spoil the next one

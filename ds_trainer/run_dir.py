@@ -14,7 +14,6 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ import yaml
 from torch import Tensor
 
 from ds_trainer.batches import Batch, BatchLoader
+from ds_trainer.cadence import Cadence
 from ds_trainer.distributed import agreed, is_master
 from ds_trainer.engine import gradient_norm, learning_rate
 from ds_trainer.epoch_sums import EpochSums
@@ -32,7 +32,7 @@ from ds_trainer.progress import RemainingTime, clock, log, with_bar
 from ds_trainer.records import Record, Records
 from ds_trainer.stopping import WantsStop
 from ds_trainer.validation import Metrics
-from ds_trainer.whereabouts import stand_at
+from ds_trainer.watch.whereabouts import stand_at
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -62,27 +62,6 @@ def _make_run_dir(runs_dir: Path, name: str) -> Path:
         except OSError as error:
             raise WriteError.of(runs_dir, error) from error
     raise AssertionError("unreachable")
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """When a run writes, and when it stops early.
-
-    Args:
-        record_every_steps: steps between two step lines of metrics.jsonl.
-        resume_every_steps: steps between two resume points; 0: only at the end of each epoch.
-        resume_every_minutes: minutes between two resume points within an epoch; 0: only at its end.
-        keep_resume_points: the newest that are kept.
-        early_stopping_epochs: stop after so many epochs without a better validation loss; 0: never.
-        max_skipped_steps: stop after so many steps in a row whose gradient was not finite.
-    """
-
-    record_every_steps: int = 20
-    resume_every_steps: int = 0
-    resume_every_minutes: float = 0.0
-    keep_resume_points: int = 1
-    early_stopping_epochs: int = 0
-    max_skipped_steps: int = 10
 
 
 class Run:

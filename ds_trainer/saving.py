@@ -18,7 +18,7 @@ from ds_trainer.resume_points import State, newest_resume_point, write_resume_po
 from ds_trainer.run_dir import Run
 from ds_trainer.stopping import StopRequested
 from ds_trainer.validation import Metrics
-from ds_trainer.whereabouts import stand_at
+from ds_trainer.watch.whereabouts import stand_at
 from ds_trainer.writing import Writer
 
 if TYPE_CHECKING:

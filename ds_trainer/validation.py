@@ -18,7 +18,7 @@ from torch import Tensor
 from ds_trainer.batches import BatchLoader
 from ds_trainer.distributed import all_sum
 from ds_trainer.objective import Objective
-from ds_trainer.whereabouts import stand_at
+from ds_trainer.watch.whereabouts import stand_at
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ds_trainer.beats import Beat, Left, beat_of, own_beat, plain
-from ds_trainer.heartbeat import Hub, Link
-from ds_trainer.line_messages import send
-from ds_trainer.lookout import Lookout
 from ds_trainer.progress import log
-from ds_trainer.verdicts import Limits
-from ds_trainer.whereabouts import Place
+from ds_trainer.watch.beats import Beat, Left, beat_of, own_beat, plain
+from ds_trainer.watch.heartbeat import Hub, Link
+from ds_trainer.watch.line_messages import send
+from ds_trainer.watch.lookout import Lookout
+from ds_trainer.watch.verdicts import Limits
+from ds_trainer.watch.whereabouts import Place
 
 SOON = Limits(stall_timeout_s=2)
 

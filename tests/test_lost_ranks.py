@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from launching import ROOT, clean_environment, free_port, run
 
-from ds_trainer.watch import EXIT_RANK_LOST
+from ds_trainer.watch.watch import EXIT_RANK_LOST
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -144,9 +144,9 @@ def assert_named(job: Job, lost: int, speaker: int, others: list[int], what: str
     said = job.output(speaker)
     expected = rf"error: rank {lost} on {re.escape(socket.gethostname())} \(pid {job.processes[lost].pid}\) {what}"
     assert re.search(expected, said), said
-    assert re.search(rf"rank {lost} stood in (fetching|training|validating|scoring|saving)\S*, epoch \d+, step \d+:", said), (
-        said
-    )
+    assert re.search(
+        rf"rank {lost} stood in (fetching|training|validating|scoring|saving)\S*, epoch \d+, step \d+:", said
+    ), said
     assert re.search(r"ds_trainer/\w+\.py:\d+ \w+: \S", said), f"no stack\n{said}"
     assert "--resume auto" in said
     for rank in set(others) - {speaker}:

@@ -12,9 +12,10 @@ import yaml
 from torch import nn
 
 from ds_trainer import run_dir as run_dir_module
+from ds_trainer.cadence import Cadence
 from ds_trainer.errors import WriteError
 from ds_trainer.progress import log
-from ds_trainer.run_dir import Cadence, Run, new_run_dir
+from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.validation import Metrics
 
 

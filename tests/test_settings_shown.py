@@ -34,7 +34,8 @@ def test_help_is_grouped_and_says_units_and_defaults() -> None:
         "usage: deepspeed launch/train.py --deepspeed_config PATH [--name VALUE ...]",
         "see ds_configs/README.md (required)",
         "--num_epochs N passes over the training clips (default: 50)",
-        "--stall_timeout_s X seconds after which ranks give up waiting for one that is gone (default: 600.0)",
+        "--stall_timeout_s X seconds for which a rank may be silent, or no rank take a step, until the run ends and "
+        "says which rank it was (default: 120.0)",
         "--scale_learning_rate {none,sqrt,linear} how",
         "--max_rotation_degrees X largest rotation in the image plane, degrees (default: 10.0)",
         "--dry_run, --no-dry_run print what would be trained, take one step and stop (default: no)",

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ds_trainer import whereabouts
-from ds_trainer.beats import Beat, Kind, Left
-from ds_trainer.verdict_message import alone_message, headline, message
-from ds_trainer.verdicts import Limits, Peer, Stillness, Verdict, decide
-from ds_trainer.watch import is_collective_failure
-from ds_trainer.whereabouts import Place, Stack, main_stack, stack_of, waits_for_others
+from ds_trainer.watch import whereabouts
+from ds_trainer.watch.beats import Beat, Kind, Left
+from ds_trainer.watch.verdict_message import alone_message, headline, message
+from ds_trainer.watch.verdicts import Limits, Peer, Stillness, Verdict, decide
+from ds_trainer.watch.watch import is_collective_failure
+from ds_trainer.watch.whereabouts import Place, Stack, main_stack, stack_of, waits_for_others
 
 LIMITS = Limits(stall_timeout_s=120)
 OWN: Stack = [("/home/me/task.py", 12, "__getitem__")]

@@ -115,6 +115,11 @@ def test_preparing_bad_data(tmp_path: Path, case: Callable[[Path], Path]) -> Non
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.mark.parametrize("flag", ["--data", "--labels", "--stores_dir"])
+def test_preparing_under_a_name_that_is_not_utf8(flag: str) -> None:
+    is_refused(["launch/prepare.py", "--data", "default", flag, "\udcff"], r"found '\udcff'")
+
+
 @pytest.mark.parametrize("case", [_truncated, _not_a_number])
 def test_training_on_bad_data(tmp_path: Path, case: Callable[[Path], Path]) -> None:
     folders = ["--stores_dir", tmp_path / "stores", "--runs_dir", tmp_path / "runs"]

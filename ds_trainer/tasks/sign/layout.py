@@ -1,7 +1,8 @@
 """What the keypoints of a clip are: which body part each belongs to, and which one stands in its place in a mirror."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 from ds_trainer.tasks.sign import mediapipe
@@ -73,12 +74,16 @@ class KeypointLayout:
         return cls(
             name=values["name"],
             features=tuple(values["features"]),
-            parts={part: tuple(keypoints) for part, keypoints in values["parts"].items()},
-            mirror=None if values["mirror"] is None else tuple(values["mirror"]),
-            centre=tuple(values["centre"]),
-            scale=None if scale is None else (scale[0], scale[1]),
-            part_roots=dict(values["part_roots"]),
+            parts={part: _keypoints(keypoints) for part, keypoints in values["parts"].items()},
+            mirror=None if values["mirror"] is None else _keypoints(values["mirror"]),
+            centre=_keypoints(values["centre"]),
+            scale=None if scale is None else (index(scale[0]), index(scale[1])),
+            part_roots={part: index(root) for part, root in values["part_roots"].items()},
         )
+
+
+def _keypoints(numbers: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(index(number) for number in numbers)
 
 
 def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:

@@ -5,20 +5,21 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from ds_trainer.errors import DataError, UserError
-from ds_trainer.problems import legible, nearest_name
+from ds_trainer.errors import DataError, SettingsError, UserError
+from ds_trainer.problems import legible, nearest_name, shown
 from ds_trainer.progress import log, start_log, with_bar
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels
 from ds_trainer.tasks.sign.readers import Reader, default, find_reader
 from ds_trainer.tasks.sign.store import STORE_VERSION, ClipStore, is_store
 from ds_trainer.tasks.sign.store_writer import write_store
+from ds_trainer.text_file import is_plain
 
 DEFAULT_DATA = "default"
 _MAX_NAME = 50  # characters, of four bytes at most, and a file name has at most 255 bytes
@@ -130,6 +131,15 @@ def _existing(data: str | Path) -> Path:
     )
 
 
+def _check_legible(texts: Iterable[str]) -> None:
+    """Refuse arguments that no message could show, and that no log in UTF-8 could hold."""
+    problems = [
+        f"found {shown(text)}; expected UTF-8 without control characters" for text in texts if not is_plain(text)
+    ]
+    if problems:
+        raise SettingsError(problems)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of launch/prepare.py; training prepares by itself what is not prepared yet.
 
@@ -149,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     start_log()
     try:
+        _check_legible(map(str, vars(arguments).values()))
         store_dir = resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar)
         store = ClipStore.open(store_dir)
         store.check_frames()

@@ -24,7 +24,7 @@ from ds_trainer.problems import reason_of, shown
 from ds_trainer.tasks.sign.clips import SPLITS
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.readers.npz_file import Archive
-from ds_trainer.text_file import check_regular, read_text
+from ds_trainer.text_file import check_regular, is_plain, read_text
 
 STORE_VERSION = 2
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
@@ -155,19 +155,29 @@ def _build(path: Path, names: dict[str, Any], index: dict[str, Any], frames: NDA
     known = {**names, **index, "layout": KeypointLayout.from_dict(names["layout"])}
     del known["store_version"]
     store = ClipStore(path=path, frames=frames, **known)
+    _check_names(store)
     _check_index(store)
     return store
 
 
+def _check_names(store: ClipStore) -> None:
+    """Raise `ValueError` for names and numbers that are none: the hash tells damage, but a store may be made up."""
+    numbers, names = store.sign_numbers, (*store.sign_names, *store.signer_names, store.source)
+    if not all(isinstance(name, str) and is_plain(name) for name in names):
+        raise ValueError("it has names that are no text in one line")
+    if any(type(number) is not int or number < 1 for number in numbers) or numbers != sorted(set(numbers)):
+        raise ValueError("the numbers of its signs do not rise from 1")
+    if len(store.sign_names) != len(numbers):
+        raise ValueError("it has not as many names of signs as numbers")
+
+
 def _check_index(store: ClipStore) -> None:
-    """Raise `ValueError` for an index that leads nowhere: the hash tells damage, but a store may come from anywhere."""
+    """Raise `ValueError` for an index that leads nowhere."""
     lengths = {len(array) for array in (store.offsets[1:], store.sign, store.signer, store.split, store.clip_ids)}
     if lengths != {len(store)} or not len(store):
         raise ValueError(f"the arrays in {INDEX_FILE} are of different lengths, or empty")
     if store.offsets[0] != 0 or (store.offsets[1:] <= store.offsets[:-1]).any():
         raise ValueError(f"the offsets in {INDEX_FILE} do not rise from 0")
-    if len(store.sign_names) != len(store.sign_numbers):
-        raise ValueError("it has not as many names of signs as numbers")
     for codes, names in ((store.sign, store.sign_names), (store.signer, store.signer_names), (store.split, SPLITS)):
         if codes.min() < 0 or codes.max() >= len(names):
             raise ValueError(f"clips in {INDEX_FILE} have signs, signers or splits that it does not name")

@@ -1,7 +1,7 @@
 """Where this rank stands: phase, epoch, step, and the stack of its main thread.
 
 Kept for the whole process, as a process is at one place: the code that moves on says so with `stand_at`, and the watch
-(`watch.py`) tells the other ranks. Each call counts as progress and costs about a microsecond: nothing is synchronised.
+(`watch.py`) tells the other ranks. Each call counts as progress and costs 3 microseconds: nothing is synchronised.
 """
 
 import sys

@@ -18,17 +18,18 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
 from ds_trainer import distributed
-from ds_trainer.beats import Beat, Kind, Left, own_beat
-from ds_trainer.ending import end_later, end_process, within
-from ds_trainer.heartbeat import Hub, Link, meet
-from ds_trainer.lookout import Lookout
 from ds_trainer.progress import log
-from ds_trainer.verdict_message import alone_message, headline, message
-from ds_trainer.verdicts import Limits, Peer, Verdict, decide, stall_limit_s
-from ds_trainer.whereabouts import stack_of, stand_at, waits_for_others
+from ds_trainer.watch.beats import Beat, Kind, Left, own_beat
+from ds_trainer.watch.ending import end_later, end_process, within
+from ds_trainer.watch.heartbeat import Hub, Link, meet
+from ds_trainer.watch.lookout import Lookout
+from ds_trainer.watch.verdict_message import alone_message, headline, message
+from ds_trainer.watch.verdicts import Limits, Peer, Verdict, decide, stall_limit_s
+from ds_trainer.watch.whereabouts import stack_of, stand_at, waits_for_others
 
 EXIT_RANK_LOST = 76  # EX_PROTOCOL of sysexits.h: the other side did not do its part
 _SPEAKING_S = 10.0
+_RECORDING_S = 20.0  # launchers grant 30 s from the end of the first rank to the end of the last
 _FAREWELL_S = 2.0
 _DEATHBED_S = 60.0
 
@@ -37,7 +38,8 @@ class Watch:
     """Watches over the ranks of a job from `join` to `leave`.
 
     Attributes:
-        on_end: called with one line that says which rank it was, before the process ends because of it.
+        on_end: called with one line that says which rank it was, before this process ends because of it; from another
+            thread, and for 20 s at most.
     """
 
     def __init__(self) -> None:
@@ -150,9 +152,9 @@ class Watch:
         reason = headline(verdict)
         if self._speaks(verdict):
             within(_SPEAKING_S, lambda: log.error(f"error: {message(verdict, peers, self._limits)}"))
-        within(_SPEAKING_S, lambda: self.on_end(reason))
         if self._post is not None:
             self._post.last_word(own_beat(Left("lost", reason)), self._limits.farewell_s)
+        within(_RECORDING_S, lambda: self.on_end(reason))
         end_process(EXIT_RANK_LOST)
 
     def _speaks(self, verdict: Verdict) -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ds_trainer.beats import Beat, Kind
-from ds_trainer.whereabouts import waits_for_others
+from ds_trainer.watch.beats import Beat, Kind
+from ds_trainer.watch.whereabouts import waits_for_others
 
 _LEAST_PATIENCE_S = 600.0
 _GONE_S = 3.0

@@ -5,9 +5,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds_trainer.beats import Beat
-from ds_trainer.verdicts import Limits, Peer, Verdict
-from ds_trainer.whereabouts import Stack
+from ds_trainer.watch.beats import Beat
+from ds_trainer.watch.verdicts import Limits, Peer, Verdict
+from ds_trainer.watch.whereabouts import Stack
 
 _MOST_SHOWN = 4
 

@@ -2,11 +2,11 @@
 
 import time
 
-from ds_trainer.beats import Beat, own_beat
 from ds_trainer.distributed import is_master
-from ds_trainer.heartbeat import Heard, Hub, Link
 from ds_trainer.progress import log
-from ds_trainer.verdicts import Limits, Peer, Stillness
+from ds_trainer.watch.beats import Beat, own_beat
+from ds_trainer.watch.heartbeat import Heard, Hub, Link
+from ds_trainer.watch.verdicts import Limits, Peer, Stillness
 
 
 class Lookout:

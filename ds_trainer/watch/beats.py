@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ds_trainer.distributed import rank
-from ds_trainer.whereabouts import Place, Stack, main_stack, place
+from ds_trainer.watch.whereabouts import Place, Stack, main_stack, place
 
 Kind = Literal["done", "error", "collective", "lost"]
 
