@@ -25,6 +25,7 @@ from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
 from ds_trainer.errors import DataError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best, in_order, size_of
+from ds_trainer.launched import refuse_other_world_size
 from ds_trainer.loop import micro_step, train
 from ds_trainer.plateau import build_plateau
 from ds_trainer.progress import log, start_log
@@ -95,6 +96,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
         The path of the best checkpoint on the master rank and None elsewhere.
     """
     start_log(settings.verbose)
+    refuse_other_world_size(settings.expect_world_size, distributed.world_size())
     written_config = load_engine_config(settings.deepspeed_config)
 
     def engine_config_at(ranks: int) -> EngineConfig:

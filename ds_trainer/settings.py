@@ -110,6 +110,13 @@ class RunSettings(BaseModel):
         is_identity=False,
         ge=1,
     )
+    expect_world_size: int = setting(
+        0,
+        "the run",
+        "ranks that must take part, 0 for any; the launcher takes a wrong hostfile for one host, without a word",
+        is_identity=False,
+        ge=0,
+    )
     stall_timeout_s: float = setting(
         120.0,
         "the run",

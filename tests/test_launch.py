@@ -112,6 +112,7 @@ BAD_COMMANDS = {
     "a range with no clips": (["--selected_signs_from", "100"], ["--selected_signs_from"]),
     "no such signer": (["--split", "signer:asl"], ["'ase'"]),
     "nothing to continue": (["--resume", "must", "--runs_dir", "nowhere"], ["nowhere", "unfinished"]),
+    "fewer ranks than meant": (["--expect_world_size", "2", *TINY], ["--expect_world_size 2: found 1 ranks"]),
     "read-only runs": (["--runs_dir", "/proc/runs", *TINY], ["/proc/runs"]),
 }
 
@@ -140,6 +141,13 @@ def test_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     assert finished.returncode == 2, finished.stdout
     assert "Traceback" not in finished.stdout
     assert any(line.startswith("error: ") and "No space left" in line for line in finished.stdout.splitlines())
+
+
+def test_hostfile_that_does_not_exist_is_told(tmp_path: Path) -> None:
+    """The launcher itself trains on this host, and ends with status 0."""
+    absent = run(["deepspeed", "--hostfile", tmp_path / "hots", *TRAIN, *TINY, "--runs_dir", tmp_path])
+    assert absent.returncode != 0
+    assert "hots: no such file" in absent.stdout, absent.stdout
 
 
 def test_settings_errors_of_two_ranks_are_told_once() -> None:
