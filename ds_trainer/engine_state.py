@@ -84,15 +84,16 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
 
 def _small_part(state: State, masters: Masters) -> State:
     """All but the tensors of `state`, after a look whether it fits."""
-    saved = {name: tuple(value.shape) for name, value in state["weights"].items()}
     own = masters.shapes()
-    differing = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
-    if differing:
-        name = differing[0]
-        raise CheckpointError(
-            f"the resume point is of another model: {len(differing)} parameters differ, such as {name}: saved with "
-            f"shape {saved.get(name)}, now {own.get(name)}; go back to the code it was made with, or start afresh"
-        )
+    for numbers in (state["weights"], *state["moments"].values()):
+        saved = {name: tuple(value.shape) for name, value in numbers.items()}
+        differing = sorted(name for name in saved.keys() | own.keys() if saved.get(name) != own.get(name))
+        if differing:
+            name = differing[0]
+            raise CheckpointError(
+                f"the resume point is of another model: {len(differing)} parameters differ, such as {name}: saved with "
+                f"shape {saved.get(name)}, now {own.get(name)}; go back to the code it was made with, or start afresh"
+            )
     small = {key: value for key, value in state.items() if key not in _LARGE}
     return small | {"moment names": sorted(state["moments"])}
 

@@ -112,9 +112,15 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
         return {name: value for name, value in found.items() if name != "engine"}
 
     small = agreed(read)
-    load_engine_state(engine, state.get("engine", {}))
-    plateau.load_state_dict(small["plateau"])
-    run.load_state_dict(small["run"])
+    try:
+        load_engine_state(engine, state.get("engine", {}))
+        plateau.load_state_dict(small["plateau"])
+        run.load_state_dict(small["run"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # all ranks look at the same
+        raise CheckpointError(
+            f"{run.dir / 'resume'}: no state that this version continues from ({type(error).__name__}: {error}); go "
+            f"back to the version it was made with, or start afresh with --resume never"
+        ) from error
     if small["world_size"] != world_size():
         log.info(f"saved by {small['world_size']} ranks, continued by {world_size()}")
     if run.best_epoch >= 0 and not agreed(lambda: _is_best_whole(run)):

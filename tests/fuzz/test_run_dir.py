@@ -1,0 +1,93 @@
+"""A run directory whose files were damaged: it is continued as it was, refused with one message, or passed over."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ds_trainer.records import Records
+from ds_trainer.resume import run_to_continue
+from ds_trainer.resume_points import newest_resume_point, write_resume_point
+from fuzz.strategies import examples, told
+
+SETTINGS = {"task": "toy", "seed": 3, "signers": []}
+ENGINE = {"train_batch_size": 48, "bf16": {"enabled": True}}
+IDENTITY = {**SETTINGS, "engine config": ENGINE, "data fingerprint": "abc"}
+STATE = {"world_size": 1, "run": {"steps_done": 7}, "engine": {"weights": {"w": torch.arange(50.0)}}}
+NAMES = ("run.yaml", "engine.json", "environment.json", "status.json", "metrics.jsonl")
+
+damages = st.one_of(
+    st.tuples(st.just("cut"), st.integers(0, 10_000), st.just(b"")),
+    st.tuples(st.just("flip"), st.integers(0, 10_000), st.integers(0, 7).map(lambda bit: bytes([1 << bit]))),
+    st.tuples(st.just("put"), st.integers(0, 10_000), st.binary(max_size=20)),
+    st.tuples(st.just("replace"), st.just(0), st.binary(max_size=200)),
+    st.tuples(
+        st.just("replace"),
+        st.just(0),
+        st.recursive(
+            st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=12), inner, max_size=3),
+            max_leaves=8,
+        ).map(lambda value: json.dumps(value).encode()),
+    ),
+)
+
+
+def make_run(runs_dir: Path) -> Path:
+    run_dir = runs_dir / "2026-01-01_00-00-00-toy"
+    run_dir.mkdir(parents=True)
+    (run_dir / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (run_dir / "engine.json").write_text(json.dumps(ENGINE))
+    (run_dir / "environment.json").write_text(json.dumps({"data_fingerprint": "abc", "world_size": 1}))
+    (run_dir / "status.json").write_text(json.dumps({"status": "running"}))
+    (run_dir / "metrics.jsonl").write_text('{"kind": "step", "step": 7}\n')
+    write_resume_point(run_dir / "resume", "epoch_0000-step_00000007", STATE, num_kept=1)
+    return run_dir
+
+
+def damage(path: Path, how: tuple[str, int, bytes]) -> None:
+    kind, place, data = how
+    content = path.read_bytes()
+    place = min(place, max(len(content) - 1, 0))
+    if kind == "cut":
+        path.write_bytes(content[:place])
+    elif kind == "flip":
+        path.write_bytes(content[:place] + bytes([content[place] ^ data[0]]) + content[place + 1 :])
+    elif kind == "put":
+        path.write_bytes(content[:place] + data + content[place:])
+    else:
+        path.write_bytes(data)
+
+
+def identity_at(ranks: int) -> dict[str, Any]:
+    return IDENTITY
+
+
+@examples(150)
+@given(st.sampled_from(NAMES), damages)
+def test_damaged_run_is_continued_refused_or_passed_over(name: str, how: tuple[str, int, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = make_run(Path(folder))
+        damage(run_dir / name, how)
+        assert run_to_continue("auto", Path(folder), identity_at) in (run_dir, None)
+        assert told(lambda: run_to_continue(str(run_dir), Path(folder), identity_at)) in (run_dir, None)
+        assert isinstance(Records(run_dir / "metrics.jsonl").load(), list)
+
+
+@examples(150)
+@given(st.sampled_from(("state.pt", "manifest.json")), damages)
+def test_damaged_resume_point_is_whole_or_refused(name: str, how: tuple[str, int, bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = make_run(Path(folder))
+        point = run_dir / "resume" / "epoch_0000-step_00000007"
+        damage(point / name, how)
+        found = told(lambda: newest_resume_point(run_dir / "resume"))
+        if found is not None:
+            _, state = found
+            assert torch.equal(state["engine"]["weights"]["w"], STATE["engine"]["weights"]["w"])
+            assert state["run"] == STATE["run"]
