@@ -101,7 +101,9 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
 
     def engine_config_at(ranks: int) -> EngineConfig:
         scale = {"none": 1.0, "sqrt": math.sqrt(ranks), "linear": float(ranks)}[settings.scale_learning_rate]
-        return resolve_engine_config(written_config, ranks, distributed.device().type, scale)
+        return resolve_engine_config(
+            written_config, ranks, distributed.device().type, scale, source=str(settings.deepspeed_config)
+        )
 
     if settings.resume == "never":
         engine_config_at(distributed.world_size())  # a mistake in it is told before any data is read

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a bar in a terminal, plain lines in a log file; from the master rank only."""
 
+import io
 import logging
 import sys
 import time
@@ -17,6 +18,8 @@ log = logging.getLogger("ds_trainer")
 
 def start_log(is_verbose: bool = False) -> None:
     """Send the package's log to standard output; other ranks than the master keep quiet below warnings."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]

@@ -123,6 +123,7 @@ class RunSettings(BaseModel):
         "seconds for which a rank may be silent, or no rank take a step, until the run ends and says which rank it was",
         is_identity=False,
         gt=0,
+        le=604_800,
     )
     dry_run: bool = setting(False, "the run", "print what would be trained, take one step and stop", is_identity=False)
     verbose: bool = setting(False, "the run", "show DeepSpeed's own log", is_identity=False)

@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,17 +33,16 @@ TASKS: dict[str, tuple[Any, dict[str, Any]]] = {"toy": (ToyTask, TOY), "sign": (
 
 
 def content(task: str) -> dict[str, Any]:
+    known = {"format": FORMAT, "task": task, "description": TASKS[task][1], "epoch": 3, "metrics": {}}
+    return {**known, "state_dict": dict(_weights(task))}
+
+
+@cache
+def _weights(task: str) -> dict[str, Tensor]:
     task_type, description = TASKS[task]
     torch.manual_seed(0)
-    weights = task_type.model_from(description).state_dict()
-    return {
-        "format": FORMAT,
-        "task": task,
-        "description": description,
-        "state_dict": weights,
-        "epoch": 3,
-        "metrics": {},
-    }
+    weights: dict[str, Tensor] = task_type.model_from(description).state_dict()
+    return weights
 
 
 def saved(value: Any) -> bytes:

@@ -3,6 +3,7 @@
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ def main() -> int:
     parser.add_argument("--work_dir", type=Path, help="where runs and logs are kept (default: not kept if all is well)")
     options = parser.parse_args()
     began_s = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # not without the jobs
     names = [name.strip() for name in options.only.split(",") if name.strip()]
     scenarios = [each for each in (short_plan() if options.short else full_plan()) if not names or each.name in names]
     work_dir = Path(options.work_dir or tempfile.mkdtemp(prefix="ds_trainer_soak-")).absolute()

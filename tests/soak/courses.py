@@ -49,7 +49,7 @@ class Lab:
     """Where the soak works: a directory, the time it has, and the ends of uninterrupted runs.
 
     Args:
-        deadline_s: on the monotonic clock.
+        deadline_s: on the monotonic clock; sooner, if the soak is to end.
     """
 
     def __init__(self, work_dir: Path, deadline_s: float, seed: int):
@@ -58,6 +58,10 @@ class Lab:
         self.seed = seed
         self._ends: dict[Job, Future[End]] = {}
         self._lock = threading.Lock()
+
+    def time_left_s(self) -> float:
+        """Seconds until the soak's time is up."""
+        return self.deadline_s - time.monotonic()
 
     def command(self, job: Job, runs_dir: Path) -> list[str | Path]:
         """What each rank runs, at any number of ranks."""
@@ -119,7 +123,7 @@ class Course:
             [*self._lab.command(self.job, self.runs_dir), *flags],
             world_size or self.job.world_size,
             self.dir / f"session_{self._num_sessions}",
-            self._lab.deadline_s,
+            self._lab.time_left_s,
         )
         try:
             yield session

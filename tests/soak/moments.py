@@ -1,17 +1,17 @@
 """When to strike: at a random moment of a phase, or at the sight of a file that is being written."""
 
 import signal
-import time
-from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
-from soak.courses import Course, Start, pause
+from soak.courses import Course, pause
 from soak.sessions import Session
+from soak.standing import last_step
 
 START, TRAINING, WRITING, BEST, DRAWING = "start", "training", "writing", "best.pth", "drawing"
 
-_LONGEST_TRAINING_S = 0.9
-_LONGEST_WATCH_S = 20.0
+_MOST_STEPS = 60
+_MOST_STEPS_WATCHED = 200
 _LOOK_EVERY_S = 0.0005
 _PARTS = (
     "resume/.aside",
@@ -37,24 +37,24 @@ def wait_for(moment: str, session: Session, course: Course, random: Random) -> N
         session.wait_until(lambda: any((start.run_dir / "resume").glob(last)), "the last resume point")
         pause(session, random.uniform(0.0, 0.5))
     elif moment == BEST:
-        _freeze_at(session, _is_there(f".best.pth.{session.master_pid}", start))
+        _freeze_at(session, start.run_dir, f".best.pth.{session.master_pid}", _MOST_STEPS_WATCHED)
     else:
-        pause(session, random.uniform(0.0, _LONGEST_TRAINING_S))
+        target = start.step + random.randint(1, _MOST_STEPS)
+        session.wait_until(lambda: last_step(start.run_dir) >= target, f"step {target}")
+        pause(session, random.uniform(0.0, 0.02))
         if moment == WRITING:
             part = random.choice(_PARTS).format(pid=session.master_pid)
-            _freeze_at(session, _is_there(part, start), 5.0) or _freeze_at(session, _is_there(_PARTS[0], start))
+            if not _freeze_at(session, start.run_dir, part, _MOST_STEPS):
+                _freeze_at(session, start.run_dir, _PARTS[0], _MOST_STEPS_WATCHED)
 
 
-def _freeze_at(session: Session, is_there: Callable[[], bool], limit_s: float = _LONGEST_WATCH_S) -> bool:
-    """Freeze the job while a file is there; whether that was possible in good time."""
-    give_up_s = time.monotonic() + limit_s
-    while session.has_come_within(is_there, give_up_s - time.monotonic(), _LOOK_EVERY_S):
-        session.signal(signal.SIGSTOP)
-        if is_there():
-            return True
-        session.signal(signal.SIGCONT)
+def _freeze_at(session: Session, run_dir: Path, part: str, most_steps: int) -> bool:
+    """Freeze the job while a file is there; whether that was possible within so many steps."""
+    path, last = run_dir / part, last_step(run_dir) + most_steps
+    while session.is_running() and last_step(run_dir) < last:
+        if session.has_come_within(path.exists, 0.2, _LOOK_EVERY_S):
+            session.freeze()
+            if path.exists():
+                return True
+            session.signal(signal.SIGCONT)
     return False
-
-
-def _is_there(part: str, start: Start) -> Callable[[], bool]:
-    return (start.run_dir / part).exists

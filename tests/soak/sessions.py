@@ -27,12 +27,14 @@ class Session:
     Args:
         command: what each rank runs.
         log_stem: the log of rank 0 is `<log_stem>-rank_0.log`.
-        deadline_s: on the monotonic clock; who waits for longer is out of time.
+        time_left_s: asked while waiting; at 0 the soak is out of time.
     """
 
-    def __init__(self, command: Sequence[str | Path], world_size: int, log_stem: Path, deadline_s: float):
+    def __init__(
+        self, command: Sequence[str | Path], world_size: int, log_stem: Path, time_left_s: Callable[[], float]
+    ):
         self.log_paths = [log_stem.with_name(f"{log_stem.name}-rank_{rank}.log") for rank in range(world_size)]
-        self._deadline_s = deadline_s
+        self._time_left_s = time_left_s
         self._processes: list[subprocess.Popen[bytes]] = []
         self.started_s = time.monotonic()
         port = str(free_port())
@@ -78,6 +80,15 @@ class Session:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._processes[0].pid, number)
 
+    def freeze(self) -> None:
+        """Stop all ranks with SIGSTOP; returns when no thread of rank 0 moves any more."""
+        self.signal(signal.SIGSTOP)
+        self.has_come_within(self._stands_still, 5.0, look_every_s=0.0005)
+
+    def _stands_still(self) -> bool:
+        # A thread that waits for the disk (D) stops where it is when that is done; a signal reaches busy ones late.
+        return all(_state_of(stat) in "TD" for stat in Path(f"/proc/{self.master_pid}/task").glob("*/stat"))
+
     def kill(self) -> None:
         """End all ranks with SIGKILL; returns when none is left."""
         self.signal(signal.SIGKILL)
@@ -98,7 +109,7 @@ class Session:
         """Whether something comes before the job ends or the time is up."""
         give_up_s = time.monotonic() + limit_s
         while not has_come():
-            if time.monotonic() > self._deadline_s:
+            if self._time_left_s() <= 0:
                 raise OutOfTime("the soak's time is up")
             if time.monotonic() > give_up_s or not self.is_running():
                 return has_come()
@@ -111,15 +122,8 @@ class Session:
 
     def end(self, limit_s: float = 240.0) -> list[int | None]:
         """Wait for all ranks to end; return their exit statuses."""
-        give_up_s = min(time.monotonic() + limit_s, self._deadline_s)
-        while self.is_running():
-            if time.monotonic() > give_up_s:
-                raise (
-                    OutOfTime("the soak's time is up")
-                    if give_up_s == self._deadline_s
-                    else self.trouble(f"still running after {limit_s:.0f} s")
-                )
-            time.sleep(0.01)
+        if not self.has_come_within(lambda: not self.is_running(), limit_s):
+            raise self.trouble(f"still running after {limit_s:.0f} s")
         return self.statuses()
 
     def trouble(self, what: str) -> Trouble:
@@ -129,3 +133,11 @@ class Session:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_NUM_LAST_LINES:]
             shown += [f"--- {path}", *lines]
         return Trouble("\n".join(shown))
+
+
+def _state_of(stat_path: Path) -> str:
+    """The state of a thread, a letter; T if it has ended by now."""
+    try:
+        return stat_path.read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "T"

@@ -162,7 +162,7 @@ def _build(path: Path, names: dict[str, Any], index: dict[str, Any], frames: NDA
 
 def _check_names(store: ClipStore) -> None:
     """Raise `ValueError` for names and numbers that are none: the hash tells damage, but a store may be made up."""
-    numbers, names = store.sign_numbers, (*store.sign_names, *store.signer_names, store.source)
+    numbers, names = store.sign_numbers, (*store.sign_names, *store.signer_names)
     if not all(isinstance(name, str) and is_plain(name) for name in names):
         raise ValueError("it has names that are no text in one line")
     if any(type(number) is not int or number < 1 for number in numbers) or numbers != sorted(set(numbers)):
