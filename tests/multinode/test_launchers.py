@@ -31,11 +31,10 @@ def test_pdsh(training: Training, one_host_numbers: OneHostNumbers) -> None:
     assert_like_one_host(training, one_host_numbers)
 
 
-def test_pdsh_on_three_hosts(tmp_path: Path, one_host_numbers: OneHostNumbers) -> None:
-    needs("pdsh")
+def test_three_hosts(tmp_path: Path, one_host_numbers: OneHostNumbers) -> None:
     with Lab(3) as lab:
         training = Training(lab, tmp_path / "work")
-        training.deepspeed()
+        training.ranks()
         assert_like_one_host(training, one_host_numbers, world_size=3)
 
 
