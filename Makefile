@@ -16,11 +16,11 @@ train: setup
 	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
 
 test: setup
-	python -m pytest -m "not multinode"
+	python -m pytest -n auto --dist loadgroup -m "not multinode"
 
 # Several hosts on this machine, made of network namespaces: needs root, and Debian's packages that .ci/run installs.
 test-multinode: setup
-	python -m pytest -m multinode tests/multinode
+	python -m pytest -n auto -m multinode tests/multinode
 
 # Runs that are killed, stopped, damaged and starved, in under 15 minutes: make soak SOAK='--seed 7 --only stall'
 soak: setup

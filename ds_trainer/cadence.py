@@ -14,6 +14,7 @@ class Cadence:
         keep_resume_points: the newest that are kept.
         early_stopping_epochs: stop after so many epochs without a better validation loss; 0: never.
         max_skipped_steps: stop after so many steps in a row whose gradient was not finite.
+        profile: write where the time of a few steps of the first epoch goes.
     """
 
     record_every_steps: int = 20
@@ -22,3 +23,4 @@ class Cadence:
     keep_resume_points: int = 1
     early_stopping_epochs: int = 0
     max_skipped_steps: int = 10
+    profile: bool = False

@@ -6,6 +6,8 @@ master's choice, or for a barrier. Works without DeepSpeed, so that evaluation n
 
 import datetime
 import os
+import socket
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from ds_trainer.errors import MeetingError
+from ds_trainer.preflight.probe import interface_for_others, own_name_address
 from ds_trainer.rank_variables import export_rank_variables as export_rank_variables
 from ds_trainer.rank_variables import ranks_on_this_node
 
@@ -68,6 +72,7 @@ def join(
     elif "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_on_this_node()))
+    _choose_interface()
     store = _meeting_store(meeting_timeout_s)
     on_meeting(store)
     store.set_timeout(timeout)
@@ -82,6 +87,40 @@ def join(
     )
 
 
+def _choose_interface() -> None:
+    """Have gloo listen where other hosts reach this one.
+
+    It takes the address of the host's own name, which is 127.0.1.1 as Debian sets it up (seen with torch 2.13.0).
+    """
+    if "GLOO_SOCKET_IFNAME" in os.environ or ranks_on_this_node() == world_size():
+        return
+    own = own_name_address()
+    interface = interface_for_others(os.environ["MASTER_ADDR"]) if own is None or own.startswith("127.") else None
+    if interface is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = interface
+
+
+def _wait_for_master(address: str, port: int, timeout_s: float) -> None:
+    """Wait until rank 0 listens: torch's own waiting writes thirty lines for each attempt without a route (2.13.0).
+
+    Raises:
+        MeetingError: it does not, in so many seconds.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline_s:
+                raise MeetingError(
+                    f"rank {rank()} on {socket.gethostname()} found no rank 0 at {address}:{port} within "
+                    f"{timeout_s:.0f} s ({error}), expected one to listen there (MASTER_ADDR, MASTER_PORT); look "
+                    "whether its host is up and its log has an error, and whether a firewall stands between"
+                ) from None
+        time.sleep(0.2)
+
+
 def _meeting_store(timeout_s: float) -> Store:
     """The store at MASTER_ADDR and MASTER_PORT, which the master keeps unless `torchrun` does.
 
@@ -90,6 +129,8 @@ def _meeting_store(timeout_s: float) -> Store:
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     keeps_it = is_master() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if not is_master():
+        _wait_for_master(address, port, timeout_s)
     try:
         return dist.TCPStore(  # type: ignore[attr-defined]  # documented, though its module does not list it
             address,

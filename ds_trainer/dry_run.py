@@ -2,13 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ds_trainer.batches import ShardedSampler
+from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.distributed import device, world_size
 from ds_trainer.engine import computes_in_float32, has_fast_bf16
 from ds_trainer.engine_plan import memory_estimate
+from ds_trainer.loop import micro_step
+from ds_trainer.objective import Objective
+from ds_trainer.progress import log
 from ds_trainer.task import Task
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
 
 _MIB = 2**20
 _16_BIT_BLOCKS = ("bf16", "fp16", "torch_autocast")
@@ -55,3 +61,14 @@ def describe_plan(settings: Mapping[str, Any], engine_config: Mapping[str, Any],
         marker = " <- this config" if memory.stage == _stage(engine_config) else ""
         lines.append(f"  {memory.stage:>5}" + "".join(f"{part / _MIB:>11.1f}" for part in parts) + marker)
     return lines
+
+
+def take_one_step(engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader) -> None:
+    """Train on the first step's batches, and tell its loss. Collective."""
+    engine.train()
+    for batch in batches:
+        loss = micro_step(engine, objective, batch) * batch.share
+        if batch.ends_step:
+            break
+    engine.step()
+    log.info(f"one step taken: loss {loss.item():.4f}; dry run ends here")

@@ -24,6 +24,10 @@ class UserError(Exception):
         return type(self), (self.problems,)
 
 
+class MeetingError(UserError):
+    """One rank did not find the others: it tells so itself, whichever it is."""
+
+
 class SettingsError(UserError):
     """A run setting or a key of the engine config is unknown, of the wrong type or impossible."""
 

@@ -19,22 +19,23 @@ from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.cadence import Cadence
 from ds_trainer.command_line import load_settings
-from ds_trainer.dry_run import describe_job, describe_plan
+from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
 from ds_trainer.engine import build_engine
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
-from ds_trainer.errors import DataError, UserError, WriteError
+from ds_trainer.errors import DataError, MeetingError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best, in_order, size_of
-from ds_trainer.launched import refuse_other_world_size
-from ds_trainer.loop import micro_step, train
+from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
+from ds_trainer.loop import train
 from ds_trainer.plateau import build_plateau
 from ds_trainer.progress import log, start_log
-from ds_trainer.resume import engine_config_on, run_to_continue
+from ds_trainer.resume import engine_config_on, refuse_lagging_master, run_to_continue
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings, identity
 from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
 from ds_trainer.task import Task, load_task_type
+from ds_trainer.utilisation import Utilisation, utilisation_of
 from ds_trainer.watch.watch import Watch
 from ds_trainer.watch.whereabouts import stand_at
 
@@ -56,6 +57,7 @@ class Job:
     train_dl: BatchLoader
     val_dl: BatchLoader
     num_parameters: int
+    utilisation: Utilisation | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except UserError as error:
         failure = error
-        if distributed.is_master():
-            for problem in error.problems:
+        if distributed.is_master() or isinstance(error, MeetingError):
+            for problem in dict.fromkeys([*changed_arguments(), *error.problems]):
                 log.error(f"error: {problem}")
         return EXIT_USER_ERROR
     except StopRequested:
@@ -107,11 +109,15 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
 
     if settings.resume == "never":
         engine_config_at(distributed.world_size())  # a mistake in it is told before any data is read
+    watch.join(settings.stall_timeout_s, settings.start_timeout_s)
+    refuse_changed_arguments()
+    stand_at("reading the data")
     task = load_task_type(settings.task)(settings)
     _refuse_empty_splits(task)
-    watch.join(settings.stall_timeout_s)
     stand_at("building the engine")
     run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
+    if settings.resume == "auto":
+        refuse_lagging_master(run_dir, lambda: choose_run(settings, task, engine_config_at)[0])
     job = build_job(settings, task, engine_config)
     if settings.config is not None:
         log.info(f"recipe {settings.config}")
@@ -120,11 +126,11 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     if settings.dry_run:
         for line in describe_plan(to_jsonable_python(settings), engine_config, job.num_parameters):
             log.info(line)
-        _take_one_step(job, task)
+        take_one_step(job.engine, task.objective, job.train_dl)
         return None
     with stop_requests(settings.stop_after_minutes) as wants_stop:
         run = begin_run(settings, task, engine_config, job, run_dir, wants_stop)
-        watch.on_end = lambda reason: run.write_status("failed", reason=reason)
+        watch.on_end = run.write_failure
         return _train(run, settings, task, engine_config, job)
 
 
@@ -186,6 +192,7 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     torch.manual_seed(settings.seed)
     model = task.build_model()
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    utilisation = utilisation_of(task, model, engine_config)
     engine = build_engine(model, engine_config, settings.verbose)
     accumulation = engine_config["gradient_accumulation_steps"]
     train_sampler = ShardedSampler(size_of(task.train_set), micro_batch, accumulation, settings.seed)
@@ -196,6 +203,7 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
         train_dl=BatchLoader(task.train_set, train_sampler, task.prepare, task.collate, task.num_workers),
         val_dl=in_order(task, task.val_set, micro_batch),
         num_parameters=num_parameters,
+        utilisation=utilisation,
     )
 
 
@@ -224,7 +232,7 @@ def begin_run(
         "versions": versions(),
     }
     cadence = Cadence(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Cadence)})
-    run = Run(run_dir, provenance, cadence, wants_stop)
+    run = Run(run_dir, provenance, cadence, wants_stop, job.utilisation)
     environment = describe_environment(task.fingerprint())
     if is_continued:
         load_resume_point(job.engine, run, job.plateau)
@@ -234,13 +242,3 @@ def begin_run(
         log.info(f"run directory {run.dir}")
         distributed.agreed(lambda: run.write_provenance(plain_settings, engine_config, environment))
     return run
-
-
-def _take_one_step(job: Job, task: Task) -> None:
-    job.engine.train()
-    for batch in job.train_dl:
-        loss = micro_step(job.engine, task.objective, batch) * batch.share
-        if batch.ends_step:
-            break
-    job.engine.step()
-    log.info(f"one step taken: loss {loss.item():.4f}; dry run ends here")

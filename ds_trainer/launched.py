@@ -1,4 +1,4 @@
-"""Whether a job was launched on as many ranks as was meant.
+"""Whether a job was launched on as many ranks as was meant, and with the arguments that were written.
 
 A hostfile that does not exist is a warning to the `deepspeed` launcher, and the job trains on one host, with status 0
 (seen with deepspeed 0.19.8). The launcher is then among the processes above this rank, and its command line says what
@@ -6,10 +6,12 @@ was meant.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import psutil
 
+from ds_trainer.distributed import gathered
 from ds_trainer.errors import SettingsError
 from ds_trainer.hostfile import read_hostfile
 
@@ -66,3 +68,54 @@ def _value(arguments: Sequence[str], names: Sequence[str]) -> str | None:
         if name in names:
             return value or next(iter(arguments[place + 1 : place + 2]), None)
     return None
+
+
+def refuse_changed_arguments() -> None:
+    """Do not train with other arguments than were written. Collective.
+
+    Raises:
+        SettingsError: on every rank, whichever of them sees it.
+    """
+    problems = [problem for of_rank in gathered(changed_arguments()) for problem in of_rank]
+    if problems:
+        raise SettingsError(list(dict.fromkeys(problems)))
+
+
+def changed_arguments() -> list[str]:
+    """What a shell made of this job's arguments on their way, as problems to tell; none where that cannot be seen.
+
+    DeepSpeed hands them to pdsh, and this to a shell on each host, without quoting (seen with deepspeed 0.19.8). Where
+    the launcher runs on a host of the job, which is the usual way, both ends can be compared.
+    """
+    arrived = _words_of(psutil.Process().parent())
+    address = next((word for word in arrived if word.startswith("--master_port=")), None)
+    if "deepspeed.launcher.launch" not in arrived or address is None:
+        return []
+    job = {word for word in arrived if word.startswith(("--world_info=", "--master_"))}
+    came = arrived[arrived.index(address) + 1 :]
+    candidates = [words for words in map(_words_of, psutil.process_iter()) if _is_pdsh(words) and job <= set(words)]
+    sent = [list(map(_without_quotes, words[words.index(address) + 1 :])) for words in candidates]
+    if not sent or came in sent:
+        return []
+    pairs = zip_longest(sent[-1], came)
+    written, found = next((old, new) for old, new in pairs if old != new)
+    return [
+        f"the argument {written!r} arrived as {found!r}: the shell on each host changed it; expected arguments without "
+        f"quotes, $, ~, *, ; and the like over pdsh; write the setting into a recipe (--config)"
+    ]
+
+
+def _words_of(process: psutil.Process | None) -> list[str]:
+    try:
+        return [] if process is None else process.cmdline()
+    except psutil.Error:
+        return []  # gone, or another user's
+
+
+def _is_pdsh(words: Sequence[str]) -> bool:
+    return any(Path(word).name == "pdsh" for word in words[:3])  # Debian's is a program, others' may be a script
+
+
+def _without_quotes(argument: str) -> str:
+    """An argument as it was written: DeepSpeed puts those with a space in double quotes."""
+    return argument[1:-1].replace('\\"', '"') if " " in argument and argument[:1] == '"' == argument[-1] else argument

@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
 from ds_trainer.errors import NonFiniteLossError
 from ds_trainer.objective import Objective
+from ds_trainer.profiling import Profile
 from ds_trainer.run_dir import Run
 from ds_trainer.saving import Saving
 from ds_trainer.steps import Steps
@@ -47,9 +49,11 @@ def train(
     gc.freeze()  # what was imported stays: looking through it again after each epoch would take 0.15 s
     with Saving(engine, run, plateau) as saving:
         steps = Steps(engine, run, saving, train_dl)
+        profile = Profile(engine, run.dir, run.cadence.profile)
         for epoch in run.remaining_epochs(num_epochs):
             train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
-            train_loss = train_epoch(engine, objective, train_dl, run, steps)
+            batches = profile.over(run.with_progress(train_dl))
+            train_loss = train_epoch(engine, objective, batches, steps)
             metrics = validate(engine, objective, val_dl)
             _refuse_non_finite(metrics, run)
             plateau.step(metrics.loss)
@@ -62,7 +66,7 @@ def train(
 
 
 def train_epoch(
-    engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader, run: Run, steps: Steps
+    engine: "DeepSpeedEngine", objective: Objective, batches: Iterable[Batch], steps: Steps
 ) -> float | None:
     """The steps of an epoch that are still to be taken; return the mean loss over its examples. Collective.
 
@@ -73,7 +77,7 @@ def train_epoch(
         StopRequested: a rank was asked to stop; a resume point was written.
     """
     engine.train()
-    for batch in run.with_progress(batches):
+    for batch in batches:
         steps.add(batch, micro_step(engine, objective, batch))
         if batch.ends_step:
             engine.step()

@@ -4,8 +4,8 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -42,6 +42,25 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02d} min"
     return f"{whole // 3600}:{whole // 60 % 60:02d} h"
+
+
+def epoch_line(record: Mapping[str, Any], named: Mapping[str, float], num_epochs: int, seconds_left: float) -> str:
+    """An epoch's line in the log.
+
+    Args:
+        record: of the epoch, as it stands in metrics.jsonl.
+        named: the metrics to show beside the losses.
+    """
+    train = "-" if record["train_loss"] is None else f"{record['train_loss']:.4f}"
+    metrics = "".join(f"  {name} {value:.3f}" for name, value in named.items())
+    used = f"  {record['flops_utilisation']:.0%} MFU".replace("%", " %") if "flops_utilisation" in record else ""
+    num_skipped = record["skipped_steps"]
+    skipped = f"  {num_skipped} {'step' if num_skipped == 1 else 'steps'} skipped" if num_skipped else ""
+    return (
+        f"epoch {record['epoch'] + 1:>3}/{num_epochs}  train {train}  val {record['val_loss']:.4f}{metrics}"
+        f"  lr {record['learning_rate']:.1e}  {record['examples_per_second']:.0f} clips/s{used}"
+        f"  {clock(seconds_left)} left{skipped}"
+    )
 
 
 class RemainingTime:

@@ -4,11 +4,15 @@
 their own.
 """
 
+import base64
+import contextlib
+import json
 import logging
 import os
 import re
 import socket
 from collections.abc import Mapping, MutableMapping
+from pathlib import Path
 
 from ds_trainer.errors import SettingsError
 
@@ -79,6 +83,20 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def has_launcher(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this rank was started by a program that stays as long as its ranks; a shell script need not."""
+    return any(name in environ for name in ("CROSS_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMI_RANK"))
+
+
+def hosts_of_ranks() -> list[str]:
+    """The host of each rank, as `deepspeed` told its launcher, which is the parent of this process; else nothing."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        words = Path(f"/proc/{os.getppid()}/cmdline").read_text().split("\0")
+        told = next(word for word in words if word.startswith("--world_info=")).partition("=")[2]
+        return [host for host, slots in json.loads(base64.urlsafe_b64decode(told)).items() for _ in slots]
+    return []
 
 
 def ranks_on_this_node(environ: Mapping[str, str] = os.environ) -> int:

@@ -1,12 +1,14 @@
 """Which run a job continues, decided by `--resume`, and with which engine config."""
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError
 from ds_trainer.resume_points import resume_points
 
@@ -45,6 +47,37 @@ def run_to_continue(resume: str, runs_dir: Path, identity_at: IdentityAt) -> Pat
         remedy = "give the settings it was made with, or start afresh with --resume never"
         raise SettingsError([f"--resume {run_dir}: {line}; {remedy}" for line in differences])
     return run_dir
+
+
+def refuse_lagging_master(run_dir: Path | None, find: Callable[[], Path | None]) -> None:
+    """Refuse to go on where another host holds a later resume point than the master. Collective.
+
+    The master alone writes and reads them. Where each host has a disk of its own, one that was not the master before
+    has none, or an old one, and would train again what has been trained.
+
+    Args:
+        run_dir: what the master is to continue; None: it starts afresh.
+        find: looks for the run to continue on this host's disk.
+
+    Raises:
+        CheckpointError: on every rank.
+    """
+    own = run_dir if distributed.is_master() else find() if distributed.local_rank() == 0 else None
+    (master, its_point, _), *others = distributed.gathered((socket.gethostname(), _newest_point(own), own))
+    host, point, lost = max(others, key=lambda seen: seen[1], default=(master, its_point, own))
+    if point > its_point:
+        found = f"only {'/'.join(its_point)}" if run_dir is not None else "none"
+        raise CheckpointError(
+            f"--resume auto: found {lost} with {point[1]} on {host}, and {found} on {master}, which has rank 0 now; "
+            f"expected the latest there, as rank 0 alone reads it: start with {host} first, or copy it to {master}; or "
+            "start afresh with --resume never"
+        )
+
+
+def _newest_point(run_dir: Path | None) -> tuple[str, str]:
+    """The names of a run and its newest resume point, which sort by time and by step."""
+    points = [] if run_dir is None else resume_points(run_dir / "resume")
+    return (points[-1].parents[1].name, points[-1].name) if points else ("", "")
 
 
 def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:

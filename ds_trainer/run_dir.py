@@ -7,6 +7,7 @@ runs/2026-11-22_14-03-09-signs_502-st_transformer-s_4_6/
   best.pth                                   the checkpoint with the lowest validation loss
   resume/                                    resume points
   diagnostics/                               plots and the classification report
+  profile/                                   with --profile: a trace and its summary
 """
 
 import itertools
@@ -28,15 +29,17 @@ from ds_trainer.engine import gradient_norm, learning_rate
 from ds_trainer.epoch_sums import EpochSums
 from ds_trainer.errors import WriteError
 from ds_trainer.files import write_atomically, write_json
-from ds_trainer.progress import RemainingTime, clock, log, with_bar
+from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
 from ds_trainer.records import Record, Records
 from ds_trainer.stopping import WantsStop
+from ds_trainer.utilisation import Utilisation
 from ds_trainer.validation import Metrics
 from ds_trainer.watch.whereabouts import stand_at
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
+_MASTER_FIRST_S = 2.0
 _KEPT = ("epochs_done", "steps_done", "best_loss", "best_epoch")
 
 
@@ -71,6 +74,7 @@ class Run:
         run_dir: its directory; only the master rank writes there.
         provenance: what a checkpoint says of the run it is from: task, model, settings, versions.
         wants_stop: asked between steps; tells why the run should stop, or None.
+        utilisation: tells which fraction of the devices' arithmetic is used, where that is known.
     """
 
     def __init__(
@@ -79,11 +83,13 @@ class Run:
         provenance: Record,
         cadence: Cadence | None = None,
         wants_stop: WantsStop = lambda: None,
+        utilisation: Utilisation | None = None,
     ):
         self.dir = run_dir
         self.provenance = provenance
         self.cadence = cadence or Cadence()
         self.wants_stop = wants_stop
+        self.utilisation = utilisation
         self.records = Records(run_dir / "metrics.jsonl")
         self.num_epochs = 0
         self.epochs_done = 0
@@ -173,35 +179,29 @@ class Run:
         if is_best:
             self.best_loss, self.best_epoch = metrics.loss, self.epochs_done
         if is_master():
-            self.records.append(
-                kind="epoch",
-                epoch=self.epochs_done,
-                step=self.steps_done,
-                train_loss=train_loss,
-                val_loss=metrics.loss,
-                learning_rate=self.sums.learning_rate,
-                grad_norm=self.sums.mean_gradient_norm(),
-                skipped_steps=int(self.sums.num_skipped),
-                **metrics.named,
-                seconds=round(time.monotonic() - self._epoch_began, 3),
-                examples_per_second=round(self._examples_per_second, 1),
-            )
-            self._show_epoch(train_loss, metrics, is_best)
+            record = self._epoch_record(train_loss, metrics)
+            self.records.append(kind="epoch", **record)
+            left_s = self._remaining_time.after_epoch(self.num_epochs - self.epochs_done - 1)
+            log.info(epoch_line(record, metrics.named, self.num_epochs, left_s) + ("  best" if is_best else ""))
         self.epochs_done += 1
         self.sums = EpochSums.of_nothing()
 
-    def _show_epoch(self, train_loss: float | None, metrics: Metrics, is_best: bool) -> None:
-        num_left = self.num_epochs - self.epochs_done - 1
-        named = "".join(f"  {name} {value:.3f}" for name, value in metrics.named.items())
-        num_skipped = int(self.sums.num_skipped)
-        skipped = f"  {num_skipped} {'step' if num_skipped == 1 else 'steps'} skipped" if num_skipped else ""
-        train = "-" if train_loss is None else f"{train_loss:.4f}"
-        left = clock(self._remaining_time.after_epoch(num_left))
-        log.info(
-            f"epoch {self.epochs_done + 1:>3}/{self.num_epochs}  train {train}  val {metrics.loss:.4f}{named}"
-            f"  lr {self.sums.learning_rate:.1e}  {self._examples_per_second:.0f} clips/s  {left} left"
-            f"{skipped}{'  best' if is_best else ''}"
-        )
+    def _epoch_record(self, train_loss: float | None, metrics: Metrics) -> Record:
+        speed = self._examples_per_second
+        used = {} if self.utilisation is None else {"flops_utilisation": round(self.utilisation.at(speed), 4)}
+        return {
+            "epoch": self.epochs_done,
+            "step": self.steps_done,
+            "train_loss": train_loss,
+            "val_loss": metrics.loss,
+            "learning_rate": self.sums.learning_rate,
+            "grad_norm": self.sums.mean_gradient_norm(),
+            "skipped_steps": int(self.sums.num_skipped),
+            **metrics.named,
+            "seconds": round(time.monotonic() - self._epoch_began, 3),
+            "examples_per_second": round(speed, 1),
+            **used,
+        }
 
     def _is_past(self, record: Record) -> bool:
         """Whether a record was written before the step that the run is at, or at its end."""
@@ -234,4 +234,16 @@ class Run:
     def write_status(self, status: str, **details: Any) -> None:
         """Say in status.json what became of the run: a launcher's exit status cannot be trusted."""
         if is_master():
-            write_json(self.dir / "status.json", {"status": status, "epochs_done": self.epochs_done, **details})
+            self._put_status(status, details)
+
+    def write_failure(self, reason: str) -> None:
+        """Say in status.json that the run failed: for the master, if that is gone and this rank sees the file."""
+        path = self.dir / "status.json"
+        if not is_master():
+            time.sleep(_MASTER_FIRST_S)
+            if not path.exists() or json.loads(path.read_text())["status"] != "running":
+                return  # a host with a disk of its own, or the master lives, and knows better
+        self._put_status("failed", {"reason": reason})
+
+    def _put_status(self, status: str, details: Record) -> None:
+        write_json(self.dir / "status.json", {"status": status, "epochs_done": self.epochs_done, **details})

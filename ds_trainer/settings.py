@@ -125,6 +125,19 @@ class RunSettings(BaseModel):
         gt=0,
         le=604_800,
     )
+    start_timeout_s: float = setting(
+        300.0,
+        "the run",
+        "seconds after which ranks that have started give up waiting for one that has not",
+        is_identity=False,
+        gt=0,
+    )
+    profile: bool = setting(
+        False,
+        "the run",
+        "record a few steps of the first epoch: a trace, and a summary of where their time goes",
+        is_identity=False,
+    )
     dry_run: bool = setting(False, "the run", "print what would be trained, take one step and stop", is_identity=False)
     verbose: bool = setting(False, "the run", "show DeepSpeed's own log", is_identity=False)
 

@@ -7,7 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+uses_launcher = pytest.mark.xdist_group("port of the launchers")
+"""`deepspeed` and `torchrun` take port 29500 unless told otherwise: such tests do not run beside each other."""
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

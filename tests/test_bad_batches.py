@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import run, succeed
+from launching import run, succeed, uses_launcher
 
 from ds_trainer.checkpoint import load_checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [uses_launcher, pytest.mark.slow, pytest.mark.timeout(300)]
 
 # A task of a user's own, whose data has been spoilt for some examples.
 TASK = """

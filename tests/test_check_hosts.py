@@ -33,6 +33,7 @@ SAYS: dict[str, Any] = {
     "cores": 64,
     "route": {"address": "10.0.0.1", "interface": "eth0", "error": None},
     "own_name_address": "10.0.0.1",
+    "interface_for_others": "eth0",
     "free_bytes": 2**40,
     "can_write": True,
     "sees_token": True,
@@ -59,6 +60,7 @@ def test_good_hosts_have_no_problems() -> None:
     assert problems_of([answer("node1"), answer("node2")]) == []
 
 
+OWN_NAME_IS_LOOPBACK = {"own_name_address": "127.0.1.1"}
 NO_ROUTE = {"address": None, "interface": None, "error": "Name or service not known"}
 
 
@@ -74,7 +76,8 @@ NO_ROUTE = {"address": None, "interface": None, "error": "Name or service not kn
         (lambda: answer("node2", slots=9), "slots=9, but 8 GPUs", True),
         (lambda: answer("node2", gpus=0), "no GPUs, but 8 on node1", True),
         (lambda: answer("node2", route=NO_ROUTE), "cannot resolve node1", True),
-        (lambda: answer("node2", own_name_address="127.0.1.1"), "its own name resolves to 127.0.1.1", True),
+        (lambda: answer("node2", **OWN_NAME_IS_LOOPBACK), "resolves to 127.0.1.1", False),
+        (lambda: answer("node2", **OWN_NAME_IS_LOOPBACK, interface_for_others=None), "no single other interface", True),
         (lambda: answer("node2", clock_offset_s=-60.0), "its clock is -60 s off", False),
         (lambda: answer("node2", sees_token=False), "the runs directory is not the one of node1", False),
     ],
@@ -87,9 +90,9 @@ def test_problem_of_a_host_is_told_with_a_remedy(second: Callable[[], Answer], e
     assert problem.remedy
 
 
-def test_remedy_names_the_interface_that_leads_to_the_master() -> None:
-    (problem,) = problems_of([answer("node1", own_name_address="127.0.1.1"), answer("node2")])
-    assert "GLOO_SOCKET_IFNAME=eth0" in problem.remedy
+def test_interface_that_the_trainer_takes_is_told() -> None:
+    (problem,) = problems_of([answer("node1", **OWN_NAME_IS_LOOPBACK, interface_for_others="eth7"), answer("node2")])
+    assert "the trainer listens on eth7" in problem.remedy
 
 
 def test_disk_of_the_master() -> None:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import succeed
+from launching import succeed, uses_launcher
 from test_launch import assert_complete, only_run
 
 pytestmark = [
+    uses_launcher,
     pytest.mark.gpu,
     pytest.mark.slow,
     pytest.mark.timeout(600),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, run, succeed
+from launching import ROOT, run, succeed, uses_launcher
 
 from ds_trainer.checkpoint import load_checkpoint, load_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [uses_launcher, pytest.mark.slow, pytest.mark.timeout(400)]
 
 TRAIN = ["launch/train.py", "--deepspeed_config", "ds_configs/bf16.json"]
 TINY = ["--model_size", "t_1_1", "--num_epochs", "1", "--selected_signs_to", "5", "--num_frames", "8"]

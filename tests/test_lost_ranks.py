@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from launching import ROOT, clean_environment, free_port, run
+from launching import ROOT, clean_environment, free_port, run, uses_launcher
 
 from ds_trainer.watch.watch import EXIT_RANK_LOST
 
@@ -228,6 +228,7 @@ def test_ranks_that_were_all_suspended_go_on_in_silence(tmp_path: Path) -> None:
         assert "heard" not in ranks.output(0)
 
 
+@uses_launcher
 @pytest.mark.parametrize("launcher", [["deepspeed", "--num_gpus", "2"], ["torchrun", "--nproc_per_node", "2"]])
 def test_rank_that_dies_before_training_is_named_though_the_launcher_ends_the_others(
     tmp_path: Path, launcher: list[str]

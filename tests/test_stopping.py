@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, clean_environment, run, succeed
+from launching import ROOT, clean_environment, run, succeed, uses_launcher
 
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.job import EXIT_STOPPED
@@ -87,6 +87,7 @@ def _stop_in_the_middle(command: list[str], runs_dir: Path) -> str:
     return output
 
 
+@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_ranks_stop_together_at_the_time_limit_and_continue(tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ def test_two_ranks_stop_together_at_the_time_limit_and_continue(tmp_path: Path) 
     assert f"step {status['steps_done']}" in output
 
 
+@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ranks_save_once_when_the_time_for_a_resume_point_has_come(tmp_path: Path) -> None:

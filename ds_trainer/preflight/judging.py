@@ -78,7 +78,7 @@ def devices(answers: Sequence[Answer]) -> Iterator[Problem]:
 
 
 def network(answers: Sequence[Answer]) -> Iterator[Problem]:
-    """Hosts that do not find the master, or would tell others a loopback address."""
+    """Hosts that do not find the master, or whose own name means loopback, where gloo would listen."""
     if len(answers) < 2:
         return
     master = answers[0].host
@@ -88,15 +88,16 @@ def network(answers: Sequence[Answer]) -> Iterator[Problem]:
             what = f"cannot resolve {master} ({route['error']})"
             yield Problem(answer.host, what, f"add {master} to its /etc/hosts, or name it by address in the hostfile")
         elif own is None or own.startswith("127."):
-            found = "nothing" if own is None else own
-            interfaces = [other.says["route"]["interface"] for other in answers[1:]]
-            interface = next((name for name in interfaces if name not in (None, "lo")), "eth0")
-            yield Problem(
-                answer.host,
-                f"its own name resolves to {found}: it would give others an address that is not its own",
-                f"write GLOO_SOCKET_IFNAME={interface} and NCCL_SOCKET_IFNAME={interface} into .deepspeed_env, or mend "
-                f"its /etc/hosts",
-            )
+            found, interface = own or "nothing", answer.says["interface_for_others"]
+            what = f"its own name resolves to {found}"
+            if interface is None:
+                remedy = (
+                    "write GLOO_SOCKET_IFNAME=NAME, of the interface to use, into .deepspeed_env, or mend /etc/hosts"
+                )
+                yield Problem(answer.host, f"{what}, and there is no single other interface", remedy)
+            else:
+                remedy = f"fine: the trainer listens on {interface}; GLOO_SOCKET_IFNAME in .deepspeed_env names another"
+                yield Problem(answer.host, what, remedy, is_fatal=False)
 
 
 def clocks(answers: Sequence[Answer]) -> Iterator[Problem]:

@@ -64,6 +64,12 @@ def route_to(master: str) -> dict[str, str | None]:
 
 def interface_of(address: str) -> str | None:
     """The name of the interface that has an address."""
+    return next((name for name, own in interfaces().items() if own == address), None)
+
+
+def interfaces() -> dict[str, str]:
+    """The address of each network interface that has one."""
+    found = {}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             request = array.array("B", struct.pack("256s", name.encode()[:15]))
@@ -71,9 +77,20 @@ def interface_of(address: str) -> str | None:
                 fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request, True)
             except OSError:
                 continue  # an interface without an address
-            if socket.inet_ntoa(request[20:24].tobytes()) == address:
-                return name
-    return None
+            found[name] = socket.inet_ntoa(request[20:24].tobytes())
+    return found
+
+
+def interface_for_others(master: str) -> str | None:
+    """The interface by which other hosts reach this one; None where that cannot be told.
+
+    The one on the way to the master, or, on the master, whose name may mean loopback to itself, the only one there is.
+    """
+    towards_master = route_to(master)["interface"]
+    if towards_master not in (None, "lo"):
+        return towards_master
+    others = [name for name, address in interfaces().items() if not address.startswith("127.")]
+    return others[0] if len(others) == 1 else None
 
 
 def own_name_address() -> str | None:
@@ -113,6 +130,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "route": route_to(asked["master"]),
         "own_name_address": own_name_address(),
+        "interface_for_others": interface_for_others(asked["master"]),
         "free_bytes": shutil.disk_usage(existing(asked["runs_dir"])).free,
         "can_write": os.access(existing(asked["runs_dir"]), os.W_OK),
         "sees_token": os.path.exists(token_path),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ds_trainer.rank_variables import hosts_of_ranks
 from ds_trainer.watch.beats import Beat
 from ds_trainer.watch.verdicts import Limits, Peer, Verdict
 from ds_trainer.watch.whereabouts import Stack
@@ -61,11 +62,19 @@ def _who(peers: Sequence[Peer]) -> str:
     """`rank 1 on node-b (pid 4242)`, or `ranks 4, 5 on node-b and 6 on node-c`."""
     if len(peers) == 1:
         beat = peers[0].beat
-        return f"rank {peers[0].rank}" + (f" on {beat.host} (pid {beat.pid})" if beat is not None else "")
+        pid = f" (pid {beat.pid})" if beat is not None else ""
+        return f"rank {peers[0].rank}{_place_of(peers[0])}{pid}"
     hosts: dict[str, list[str]] = {}
     for peer in peers:
-        hosts.setdefault(f" on {peer.beat.host}" if peer.beat is not None else "", []).append(str(peer.rank))
+        hosts.setdefault(_place_of(peer), []).append(str(peer.rank))
     return "ranks " + " and ".join(", ".join(ranks) + host for host, ranks in hosts.items())
+
+
+def _place_of(peer: Peer) -> str:
+    if peer.beat is not None:
+        return f" on {peer.beat.host}"
+    hosts = dict(enumerate(hosts_of_ranks()))
+    return f" on {hosts[peer.rank]}" if peer.rank in hosts else ""
 
 
 def _last_word(peer: Peer) -> str:

@@ -21,10 +21,12 @@ class Limits:
     Args:
         stall_timeout_s: what the user allows.
         num_ranks: their beats must not keep the master busy.
+        start_timeout_s: what the user allows between the first rank's start and the last's.
     """
 
     stall_timeout_s: float
     num_ranks: int = 1
+    start_timeout_s: float = 300.0
 
     @property
     def interval_s(self) -> float:
@@ -117,7 +119,7 @@ def decide(peers: Sequence[Peer], stalled_s: float, limits: Limits, is_asked: bo
         "error": [peer for peer in peers if peer.left == "error"],
         "lost": [peer for peer in peers if peer.left == "lost"],
         "gone": [peer for peer in peers if peer.left is None and peer.closed_s >= gone_s and have_all_stopped],
-        "absent": [peer for peer in peers if peer.beat is None and peer.silent_s >= limits.patience_s],
+        "absent": [peer for peer in peers if peer.beat is None and peer.silent_s >= limits.start_timeout_s],
         "silent": [peer for peer in here if peer.silent_s >= silence_s and have_all_stopped],
         "stalled": furthest_behind(here) if stalled_s >= stall_limit_s(here, limits) else [],
         "collective": [peer for peer in peers if peer.left == "collective"],

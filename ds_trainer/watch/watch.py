@@ -53,15 +53,16 @@ class Watch:
         self._asks = False
         self._warned_at = -1
 
-    def join(self, stall_timeout_s: float) -> None:
+    def join(self, stall_timeout_s: float, start_timeout_s: float = 300.0) -> None:
         """Join the process group of all ranks, watched. Collective.
 
         Args:
             stall_timeout_s: seconds for which a rank may be silent, or no rank may move on.
+            start_timeout_s: seconds for which a rank that has started waits for the others to start.
         """
-        self._limits = Limits(stall_timeout_s, distributed.world_size())
+        self._limits = Limits(stall_timeout_s, distributed.world_size(), start_timeout_s)
         stand_at("joining")
-        distributed.join(self._limits.group_timeout_s, self._limits.patience_s, self._begin)
+        distributed.join(self._limits.group_timeout_s, start_timeout_s, self._begin)
         self._has_joined = True
 
     def _begin(self, store: Store) -> None:
@@ -154,7 +155,8 @@ class Watch:
             within(_SPEAKING_S, lambda: log.error(f"error: {message(verdict, peers, self._limits)}"))
         if self._post is not None:
             self._post.last_word(own_beat(Left("lost", reason)), self._limits.farewell_s)
-        within(_RECORDING_S, lambda: self.on_end(reason))
+        if self._speaks(verdict):
+            within(_RECORDING_S, lambda: self.on_end(reason))
         end_process(EXIT_RANK_LOST)
 
     def _speaks(self, verdict: Verdict) -> bool:

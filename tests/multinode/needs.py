@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from ds_trainer.settings import RunSettings
 from multinode.lab import missing
 
 
@@ -15,8 +14,3 @@ def needs(*programs: str) -> None:
         # There .ci/run has installed them: a skipped test would hide that it has not.
         assert not (os.environ.get("CI") and os.geteuid() == 0), f"multi-node lab: {why}"
         pytest.skip(f"multi-node lab: {why}")
-
-
-awaits_start_timeout = pytest.mark.skipif(
-    "start_timeout_s" not in RunSettings.model_fields, reason="asks for what comes together with --start_timeout_s"
-)

@@ -59,9 +59,10 @@ class Slurm:
         deadline = time.monotonic() + 60
         state = ""
         while state.split() != ["idle"] * len(self._lab.hosts):
-            assert time.monotonic() < deadline, f"Slurm is {state}\n{self._logs()}"
+            assert time.monotonic() < deadline, f"Slurm is {state}\n{self.logs()}"
             time.sleep(0.1)
             state = self._lab.hosts[0].call(["sinfo", "--noheader", "--Node", "--format=%t"], env=self._env).stdout
 
-    def _logs(self) -> str:
+    def logs(self) -> str:
+        """The last that its daemons have said."""
         return "\n".join(f"--- {path.name}\n{path.read_text()[-2000:]}" for path in sorted(self._dir.glob("*.log")))

@@ -47,3 +47,26 @@ def test_a_recipe_is_not_changed_on_its_way(training: Training) -> None:
     training.start(["deepspeed", "--hostfile", training.lab.hostfile, script, *flags[:place], "--config", recipe])
     training.runs_dir = runs_dir
     training.succeed()
+
+
+@pytest.mark.parametrize(
+    ("flags", "written", "arrived"),
+    [
+        (["--plateau_factor", "$FACTOR"], "$FACTOR", "0.5"),
+        (["--runs_dir", '"our"/runs'], '"our"/runs', "our/runs"),
+        (["--seed", "3", ";", "true"], ";", "None"),
+    ],
+    ids=["valid, but not what was meant", "quote", "cut"],
+)
+def test_changed_argument_is_refused(training: Training, flags: list[str], written: str, arrived: str) -> None:
+    needs("pdsh")
+    with (training.work_dir / ".deepspeed_env").open("a") as file:
+        file.write("FACTOR=0.5\n")
+    training.deepspeed(*flags)
+    assert training.end(60) == [0 if arrived == "None" else 2], training.output  # the status of what stood behind ;
+    assert training.output.count("error: ") == 1, training.output
+    assert (
+        f"error: the argument {written!r} arrived as {arrived if arrived == 'None' else repr(arrived)}"
+        in training.output
+    )
+    assert not training.runs_dir.exists()

@@ -8,7 +8,7 @@ import pytest
 
 from multinode.conftest import OneHostNumbers
 from multinode.lab import Lab
-from multinode.needs import awaits_start_timeout, needs
+from multinode.needs import needs
 from multinode.training import Training, numbers_in
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -73,7 +73,6 @@ def test_disks_that_are_not_shared(own_disks: Training, one_host_numbers: OneHos
     assert list(second_dir.iterdir()) == []
 
 
-@awaits_start_timeout
 def test_another_master_does_not_train_again_what_was_trained(own_disks: Training) -> None:
     own_disks.ranks("--resume", "auto", hosts=own_disks.lab.hosts[::-1])
     assert own_disks.end(60) == [2, 2]

@@ -61,13 +61,13 @@ class Training:
         hostfile = self.lab.hostfile if hostfile is None else hostfile
         self.start(["deepspeed", "--hostfile", hostfile, *launcher, *self.train(*flags)])
 
-    def ranks(self, *flags: str | Path, hosts: Sequence[Host] | None = None) -> None:
+    def ranks(self, *flags: str | Path, hosts: Sequence[Host] | None = None, master: str | None = None) -> None:
         """Start one rank a host, all or these, in this order, without a launcher: nobody ends a rank for another.
 
         A host without power starts nothing.
         """
         hosts = self.lab.hosts if hosts is None else hosts
-        world = {"WORLD_SIZE": str(len(hosts)), "MASTER_ADDR": hosts[0].address, "MASTER_PORT": "29500"}
+        world = {"WORLD_SIZE": str(len(hosts)), "MASTER_ADDR": master or hosts[0].address, "MASTER_PORT": "29500"}
         for number, host in enumerate(hosts):
             if host.is_on:
                 self.start(["python", *self.train(*flags)], host, RANK=str(number), LOCAL_RANK="0", **world)
@@ -90,9 +90,13 @@ class Training:
 
         def has_come() -> bool:
             assert all(launcher.poll() is None for launcher in self._launchers), self.output[-8000:]
-            return any(record.get("step", 0) >= step for record in records_in(self.runs_dir))
+            return self.last_step() >= step
 
         self.wait_for(has_come, 120, f"step {step}")
+
+    def last_step(self) -> int:
+        """The last step that is recorded."""
+        return max((int(record.get("step", 0)) for record in records_in(self.runs_dir)), default=0)
 
     def end(self, seconds: float) -> list[int]:
         """Wait for all that was started to end; return the statuses, in the order of the starts."""

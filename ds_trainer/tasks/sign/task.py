@@ -3,7 +3,7 @@
 Axes: B clips, T frames, K keypoints, C features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,19 @@ from ds_trainer.tasks.sign.sampling import sampled_frames
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.watch.whereabouts import stand_at
 
 DEFAULT_RECIPE = Path(__file__).parents[3] / "ds_configs" / "recipes" / "fingerspelling.yaml"
 
 NORMALISATION = "body"
 """What `normalise` does, by name: a checkpoint says with which its model was trained."""
+
+
+def _noticed(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
+    """Pass items on with a bar; while the first rank prepares clips, the others wait, and see that it moves on."""
+    for item in with_bar(items, total, label):
+        stand_at("preparing the clips")
+        yield item
 
 
 class ClipNumbers(Dataset[int]):
@@ -66,7 +74,7 @@ class SignTask(Task):
 
     def __init__(self, settings: Any):
         self.settings = settings
-        self.store = ClipStore.open(resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar))
+        self.store = ClipStore.open(resolve_store(settings.data, settings.labels, settings.stores_dir, _noticed))
         splits = make_splits(
             self.store,
             SplitRule(
