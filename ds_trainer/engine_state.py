@@ -15,7 +15,7 @@ from deepspeed import DeepSpeedEngine
 from torch import Tensor, nn
 
 from ds_trainer import distributed
-from ds_trainer.engine import plain_module
+from ds_trainer.engine import plain_module, state_names
 from ds_trainer.errors import CheckpointError
 from ds_trainer.masters import Masters, masters_of
 
@@ -30,19 +30,19 @@ def full_precision_state(engine: DeepSpeedEngine) -> dict[str, Tensor]:
     Under the plain module's names. The optimizer's float32 masters are what training continues from; rounded to bf16
     they are off by up to 0.4 %.
     """
-    module = plain_module(engine)
-    weights, others = masters_of(engine, module).read(None), _others(module)
+    masters = masters_of(engine)
+    weights, others = masters.read(None), _others(engine, masters)
     if not distributed.is_master():
         return {}
-    state = {name: weights[name] if name in weights else others[name] for name in module.state_dict()}
+    names = state_names(engine)
+    state = {name: weights[own] if own in weights else others[name] for name, own in names.items()}
     return {name: _on_cpu(value.float() if value.is_floating_point() else value) for name, value in state.items()}
 
 
 def engine_state(engine: DeepSpeedEngine) -> State:
     """What `load_engine_state` continues from, on the CPU of the master rank; elsewhere empty. Collective."""
-    module = plain_module(engine)
-    masters = masters_of(engine, module)
-    others = distributed.gathered(_others(module))
+    masters = masters_of(engine)
+    others = distributed.gathered(_others(engine, masters))
     state: State = {
         "weights": _read(masters, None),
         "moments": {moment: _read(masters, moment) for moment in _moment_names(engine)},
@@ -61,8 +61,7 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
     Raises:
         CheckpointError: it is of another model.
     """
-    module = plain_module(engine)
-    masters = masters_of(engine, module)
+    masters = masters_of(engine)
     small = distributed.agreed(lambda: _small_part(state, masters))
     _create_moments(engine, small["moment names"], small["scalars"])
     for name, shape in masters.shapes().items():
@@ -73,7 +72,7 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
             masters.write(name, moment, distributed.from_master(value))
     masters.refresh_weights()
     is_same_world = len(small["others"]) == distributed.world_size()
-    _set_others(module, small["others"][distributed.rank() if is_same_world else 0])
+    _set_others(engine, small["others"][distributed.rank() if is_same_world else 0])
     for group, rate in zip(engine.basic_optimizer.param_groups, small["learning_rates"], strict=True):
         group["lr"] = rate
     for name, value in small["counters"].items():
@@ -108,16 +107,20 @@ def _on_cpu(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True)
 
 
-def _others(module: nn.Module) -> dict[str, Tensor]:
+def _others(engine: DeepSpeedEngine, masters: Masters) -> dict[str, Tensor]:
     """Buffers and frozen parameters, which have no master, in their own precision. Collective at ZeRO stage 3."""
-    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
-    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    frozen = _frozen(engine)
+    module, trained, names = plain_module(engine), masters.shapes(), state_names(engine)
     with deepspeed.zero.GatheredParameters(frozen, enabled=any(hasattr(parameter, "ds_id") for parameter in frozen)):
-        return {name: _on_cpu(value) for name, value in module.state_dict().items() if name not in trained}
+        return {name: _on_cpu(value) for name, value in module.state_dict().items() if names[name] not in trained}
 
 
-def _set_others(module: nn.Module, others: Mapping[str, Tensor]) -> None:
-    frozen = [parameter for parameter in module.parameters() if not parameter.requires_grad]
+def _frozen(engine: DeepSpeedEngine) -> list[nn.Parameter]:
+    return [parameter for parameter in engine.module.parameters() if not parameter.requires_grad]
+
+
+def _set_others(engine: DeepSpeedEngine, others: Mapping[str, Tensor]) -> None:
+    module, frozen = plain_module(engine), _frozen(engine)
     is_divided = any(hasattr(parameter, "ds_id") for parameter in frozen)
     with deepspeed.zero.GatheredParameters(frozen, modifier_rank=0, enabled=is_divided), torch.no_grad():
         own = module.state_dict()

@@ -25,6 +25,8 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from ds_trainer.distributed import is_master, rank, to_master
+from ds_trainer.engine import plain_module
+from ds_trainer.flat_model import FlatModel
 
 Whole = dict[str, Tensor]
 
@@ -158,8 +160,48 @@ class DividedMasters(Masters):
                     parameter.copy_(weight)
 
 
-def masters_of(engine: DeepSpeedEngine, module: nn.Module) -> Masters:
-    """The masters of a module of the engine, as its ZeRO stage keeps them."""
+class SlicedMasters(Masters):
+    """Those of a `FlatModel`: slices of the masters of its flat parameters, and those of the weights that it kept."""
+
+    def __init__(self, engine: DeepSpeedEngine, module: FlatModel, whole: Masters):
+        super().__init__(engine, module)
+        self._slices = module.slices
+        self._whole = whole
+        self._flats = [f"flats.{number}" for number in range(len(module.flats))]
+        self._kept = {name.removeprefix("model."): name for name in whole.parameters if name not in self._flats}
+        self._parts: dict[tuple[int, str | None], dict[str, Tensor]] = {}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        kept = {name: tuple(self._whole.parameters[own].shape) for name, own in self._kept.items()}
+        return {name: own.shape for name, own in self._slices.items()} | kept
+
+    def read(self, moment: str | None) -> Whole:
+        found = self._whole.read(moment)
+        if not found:
+            return {}
+        kept = {name: found[own] for name, own in self._kept.items()}
+        return {name: own.of(found[self._flats[own.flat]]) for name, own in self._slices.items()} | kept
+
+    def write(self, name: str, moment: str | None, whole: Tensor) -> None:
+        if name in self._kept:
+            self._whole.write(self._kept[name], moment, whole)
+            return
+        number = self._slices[name].flat
+        parts = self._parts.setdefault((number, moment), {})
+        parts[name] = whole.flatten()
+        chunk = [other for other, own in self._slices.items() if own.flat == number]
+        if len(parts) == len(chunk):  # a flat parameter is written when all of it is there
+            self._whole.write(self._flats[number], moment, torch.cat([parts[other] for other in chunk]))
+            del self._parts[number, moment]
+
+    def refresh_weights(self) -> None:
+        self._whole.refresh_weights()
+
+
+def masters_of(engine: DeepSpeedEngine) -> Masters:
+    """The masters of the engine's model, by the names that its task gave them, as its ZeRO stage keeps them."""
     stage: int = engine.zero_optimization_stage()
     kinds: tuple[type[Masters], ...] = (WholeMasters, FlatMasters, FlatMasters, DividedMasters)
-    return kinds[stage](engine, module)
+    if isinstance(engine.module, FlatModel):
+        return SlicedMasters(engine, engine.module, kinds[stage](engine, engine.module))
+    return kinds[stage](engine, plain_module(engine))

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ds_trainer.tasks.sign.models.base import AttentionPooling, ModelSpec, PartEmbedding, SignModel, blanked, padding
+from ds_trainer.tasks.sign.models.dropout import Dropout
 
 
 class BiLSTM(SignModel):
@@ -27,7 +28,7 @@ class BiLSTM(SignModel):
         )
         self.norm = nn.LayerNorm(2 * width)
         self.pooling = AttentionPooling(2 * width)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.to_logits = nn.Linear(2 * width, spec.num_signs)
 
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ds_trainer.tasks.sign.models.base import AttentionPooling, ModelSpec, PartEmbedding, SignModel, blanked, padding
+from ds_trainer.tasks.sign.models.dropout import Dropout
 from ds_trainer.tasks.sign.models.size import ModelSize
 
 
@@ -65,7 +66,7 @@ class Block(nn.Module):
             nn.GELU(),
             nn.Linear(4 * size.width, size.width),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens_BPTD: Tensor, bias_over_frames: Tensor | None) -> Tensor:
         """float[B, P, T, D]."""
@@ -86,7 +87,7 @@ class SpatioTemporalTransformer(SignModel):
         self.blocks = nn.ModuleList(Block(spec.size, spec.dropout) for _ in range(spec.size.num_layers))
         self.norm = nn.LayerNorm(spec.size.width)
         self.pooling = AttentionPooling(spec.size.width)
-        self.dropout = nn.Dropout(spec.dropout)
+        self.dropout = Dropout(spec.dropout)
         self.to_logits = nn.Linear(spec.size.width, spec.num_signs)
 
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:

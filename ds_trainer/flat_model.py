@@ -1,0 +1,129 @@
+"""A model behind one flat parameter, so that what is done for each parameter is done once.
+
+DeepSpeed and the optimizer walk through all parameters several times a step: with 127 of them that is more operations
+than the model itself has. The model computes the same, from views of the flat weights; only the norm of the gradient is
+summed in another order.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class Slice(NamedTuple):
+    """Where a weight of the model is: in which of the flat parameters, and from where."""
+
+    flat: int
+    start: int
+    shape: tuple[int, ...]
+
+    def of(self, flat: Tensor) -> Tensor:
+        """The weight, as a view of its flat parameter."""
+        return flat[self.start : self.start + math.prod(self.shape)].view(self.shape)
+
+
+class FlatModel(nn.Module):
+    """A model whose trained weights are views of a few flat parameters.
+
+    Buffers, frozen weights and those of recurrent layers, which cuDNN arranges in memory by itself, stay the model's.
+
+    Args:
+        model: taken apart: before its first pass it has no trained weights any more.
+        most_numbers: in a flat parameter, unless a single weight has more: weights of large models are divided, so that
+            gradients can be exchanged while the backward pass goes on.
+        dtype: the precision in which the model computes; None: that of its weights.
+
+    Attributes:
+        slices: by the name that a flat weight has in the model.
+        state_names: the names in the model's state dict, in its order, and for each the name under which that weight is
+            trained, which is another one where weights are tied.
+    """
+
+    def __init__(self, model: nn.Module, most_numbers: int, dtype: torch.dtype | None = None):
+        super().__init__()
+        self.state_names = state_names(model)
+        recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+        kept = {id(weight) for module in recurrent for weight in module.parameters()}
+        trained = {
+            name: weight for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in kept
+        }
+        names = {id(weight): name for name, weight in trained.items()}
+        chunks = _chunks(trained, most_numbers)
+        self.slices = {
+            name: Slice(number, start, tuple(trained[name].shape))
+            for number, chunk in enumerate(chunks)
+            for name, start in zip(chunk, _starts(trained, chunk), strict=False)
+        }
+        self.flats = nn.ParameterList(
+            torch.cat([trained[name].detach().flatten() for name in chunk]) for chunk in chunks
+        )
+        self._sizes = [[trained[name].numel() for name in chunk] for chunk in chunks]
+        order = {name: position for position, name in enumerate(self.slices)}
+        self._places = [
+            (module, leaf, order[names[id(weight)]])
+            for module in model.modules()
+            for leaf, weight in module._parameters.items()
+            if id(weight) in names
+        ]
+        for module, leaf, _ in self._places:
+            del module._parameters[leaf]
+        self.model = model
+        self._dtype = dtype
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the model makes of `inputs`."""
+        pieces = itertools.chain.from_iterable(map(self._split, self.flats, self._sizes))
+        weights = [piece.view(own.shape) for piece, own in zip(pieces, self.slices.values(), strict=True)]
+        for module, leaf, position in self._places:
+            # They stay there: a backward pass that recomputes reads them again.
+            module._parameters[leaf] = weights[position]  # type: ignore[assignment]
+        others = self._others_in_other_types()
+        return functional_call(self.model, others, inputs) if others else self.model(*inputs)
+
+    def _split(self, flat: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        pieces: tuple[Tensor, ...] = (flat if self._dtype is None else flat.to(self._dtype)).split(sizes)
+        return pieces
+
+    def _others_in_other_types(self) -> dict[str, Tensor]:
+        """What is not flat and of another precision than the model computes in, converted."""
+        if self._dtype is None:
+            return {}
+        own = (item for item in self.model.named_parameters() if isinstance(item[1], nn.Parameter))
+        return {
+            name: value.to(self._dtype)
+            for name, value in itertools.chain(own, self.model.named_buffers())
+            if value.is_floating_point() and value.dtype != self._dtype
+        }
+
+    def named_parameters(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        """The flat parameters and those that the model kept, without the views."""
+        every = super().named_parameters(*args, **kwargs)
+        return ((name, value) for name, value in every if isinstance(value, nn.Parameter))
+
+
+def state_names(model: nn.Module) -> dict[str, str]:
+    """The names in a model's state dict, in its order, and for each the first that its tensor has."""
+    first = {id(weight): name for name, weight in model.named_parameters()}
+    return {name: first.get(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}
+
+
+def _chunks(trained: Mapping[str, Tensor], most_numbers: int) -> list[list[str]]:
+    """The names of weights that lie in a flat parameter together: neighbours of one type."""
+    chunks: list[list[str]] = []
+    num_numbers = 0
+    for name, weight in trained.items():
+        num_numbers += weight.numel()
+        if not chunks or num_numbers > most_numbers or weight.dtype != trained[chunks[-1][0]].dtype:
+            chunks.append([])
+            num_numbers = weight.numel()
+        chunks[-1].append(name)
+    return chunks
+
+
+def _starts(trained: Mapping[str, Tensor], chunk: list[str]) -> Iterator[int]:
+    return itertools.accumulate((trained[name].numel() for name in chunk), initial=0)

@@ -1,0 +1,89 @@
+"""A model behind flat parameters computes and learns what it did before."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ds_trainer.flat_model import FlatModel
+
+
+class Mixture(nn.Module):
+    """Tied and frozen weights, a buffer, a recurrent layer, a recomputed layer, a look at its own parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8, bias=False)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.inner = nn.Linear(8, 8)
+        self.lstm = nn.LSTM(8, 8, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+        self.out = nn.Linear(8, 6, bias=False)
+        self.back = nn.Linear(6, 8, bias=False)
+        self.back.weight = self.embed.weight
+        self.register_buffer("shift", torch.randn(8))
+
+    def forward(self, values_BTC: Tensor) -> Tensor:
+        tokens_BTD = self.frozen(self.embed(values_BTC)) + self.shift
+        tokens_BTD = checkpoint(self.inner, tokens_BTD.to(next(self.parameters()).dtype), use_reentrant=False)
+        tokens_BTD = self.norm(self.lstm(tokens_BTD)[0] + tokens_BTD)
+        return self.back(self.out(tokens_BTD))
+
+
+def gradients(flat: FlatModel) -> dict[str, Tensor]:
+    """By the names of the model, those of flat weights and those that it kept."""
+    grads = [parameter.grad for parameter in flat.flats]
+    found = {name: own.of(grads[own.flat]) for name, own in flat.slices.items() if grads[own.flat] is not None}
+    kept = {name.removeprefix("model."): value.grad for name, value in flat.named_parameters() if "flats" not in name}
+    return found | {name: grad for name, grad in kept.items() if grad is not None}
+
+
+@pytest.mark.parametrize("most_numbers", [1, 100, 10**6])
+def test_outputs_and_gradients_are_the_same_bits(most_numbers: int) -> None:
+    torch.manual_seed(0)
+    plain = Mixture()
+    flat = FlatModel(copy.deepcopy(plain), most_numbers)
+    for values in torch.randn(2, 3, 5, 6):
+        for model in (plain, flat):
+            model.zero_grad()
+            model(values).square().sum().backward()
+        assert torch.equal(flat(values), plain(values))
+        expected = {name: weight.grad for name, weight in plain.named_parameters() if weight.requires_grad}
+        found = gradients(flat)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_few_parameters_are_left() -> None:
+    flat = FlatModel(Mixture(), 10**6)
+    names = {name for name, _ in flat.named_parameters()}
+    assert {name for name in names if not name.startswith(("model.lstm", "model.frozen"))} == {"flats.0"}
+    with torch.no_grad():
+        flat(torch.randn(1, 2, 6))
+    assert {name for name, _ in flat.named_parameters()} == names, "not those that the model sees in a pass"
+
+
+def test_weights_are_divided_between_neighbours_and_by_type() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4).double(), nn.Linear(100, 1))
+    sizes = [parameter.numel() for parameter in FlatModel(model, 40).flats]
+    assert sizes == [40, 20, 100, 1]
+
+
+def test_names_of_the_state_are_the_models_and_tied_ones_point_to_the_first() -> None:
+    model = Mixture()
+    expected = list(model.state_dict())
+    flat = FlatModel(model, 10**6)
+    assert list(flat.state_names) == expected
+    assert {name: own for name, own in flat.state_names.items() if name != own} == {"back.weight": "embed.weight"}
+
+
+def test_model_computes_in_another_type_than_its_weights_have() -> None:
+    torch.manual_seed(0)
+    plain = Mixture().bfloat16()
+    values = torch.randn(2, 3, 6)
+    expected = copy.deepcopy(plain).float()(values)
+    outputs = FlatModel(plain, 10**6, torch.float32)(values)
+    assert outputs.dtype == torch.float32
+    assert torch.equal(outputs, expected)
