@@ -5,20 +5,23 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from ds_trainer.errors import DataError, SettingsError, UserError
 from ds_trainer.problems import legible, nearest_name, shown
 from ds_trainer.progress import log, start_log, with_bar
+from ds_trainer.tasks.sign import synthetic
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels
 from ds_trainer.tasks.sign.readers import Reader, default, find_reader
 from ds_trainer.tasks.sign.store import STORE_VERSION, ClipStore, is_store
 from ds_trainer.tasks.sign.store_writer import write_store
+from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
 from ds_trainer.text_file import is_plain
 
 DEFAULT_DATA = "default"
@@ -56,7 +59,20 @@ def resolve_store(data: str | Path, labels: Path | None, stores_dir: Path, progr
     store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels)
     store_dir = stores_dir / store_name
     if not _is_prepared(store_dir):
-        _prepare(reader, path, labels, store_dir, progress)
+        _prepare(lambda: _named(reader.read(path), labels), store_dir, progress)
+    return store_dir
+
+
+def resolve_synthetic(settings: SyntheticSettings, stores_dir: Path, progress: Progress = no_progress) -> Path:
+    """The folder of the clip store with the synthetic clips of `settings`, made if it was not yet.
+
+    Raises:
+        DataError: the store cannot be written.
+    """
+    facts = [synthetic.VERSION, STORE_VERSION, settings.model_dump()]
+    store_dir = stores_dir / f"synthetic_{settings.num_clips}-{_hashed(facts)}"
+    if not _is_prepared(store_dir):
+        _prepare(lambda: synthetic_source(settings), store_dir, progress)
     return store_dir
 
 
@@ -69,7 +85,7 @@ def _is_prepared(store_dir: Path) -> bool:
         ) from error
 
 
-def _prepare(reader: Reader, path: Path, labels: Path | None, store_dir: Path, progress: Progress) -> None:
+def _prepare(read: Callable[[], ClipSource], store_dir: Path, progress: Progress) -> None:
     """Prepare the store unless another process did so while this one waited."""
     try:
         store_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +95,7 @@ def _prepare(reader: Reader, path: Path, labels: Path | None, store_dir: Path, p
             # The lock says that nobody is at work: what lies here was left by a process that was killed.
             for left_over in store_dir.parent.glob(f".{store_dir.name}.*.partial"):
                 shutil.rmtree(left_over, ignore_errors=True)
-            write_store(store_dir, _named(reader.read(path), labels), progress)
+            write_store(store_dir, read(), progress)
     except OSError as error:
         raise DataError(
             f"{store_dir.parent}: cannot be written ({error}), expected a folder for clip stores; choose a writable one"
@@ -109,7 +125,10 @@ def _fingerprint(reader: Reader, path: Path, labels: Path | None) -> str:
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its path and rights") from error
     names = asdict(load_labels(labels)) if labels is not None else ""
-    facts = [reader.FORMAT, reader.VERSION, STORE_VERSION, states, names]
+    return _hashed([reader.FORMAT, reader.VERSION, STORE_VERSION, states, names])
+
+
+def _hashed(facts: list[Any]) -> str:
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=6).hexdigest()
 
 
@@ -140,29 +159,60 @@ def _check_legible(texts: Iterable[str]) -> None:
         raise SettingsError(problems)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of launch/prepare.py; training prepares by itself what is not prepared yet.
-
-    Returns:
-        The exit status: 0, or 2 for what the user can mend.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="launch/prepare.py", description="Turn clips of any known format into a clip store, checking each of them."
+        prog="launch/prepare.py",
+        description="Turn clips of any known format into a clip store, checking each of them; or make clips up.",
     )
-    parser.add_argument("--data", required=True, metavar="PATH", help=f"a file or folder of clips, or {DEFAULT_DATA}")
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--data", metavar="PATH", help=f"a file or folder of clips, or {DEFAULT_DATA}")
+    origin.add_argument("--source", choices=["synthetic"], help="where clips come from that no file has")
     parser.add_argument(
         "--labels", type=Path, metavar="PATH", help="names of the signs, one a line, or the KArSL labels"
     )
     parser.add_argument(
         "--stores_dir", type=Path, default=Path("data/stores"), metavar="PATH", help="default: %(default)s"
     )
-    arguments = parser.parse_args(argv)
+    group = parser.add_argument_group("synthetic clips", "numbers and names that only --source synthetic takes")
+    for name, field in SyntheticSettings.model_fields.items():
+        default = "required" if field.is_required() else f"default: {field.default}"
+        metavar = "N" if field.annotation is int else "NAME"
+        group.add_argument(f"--{name}", metavar=metavar, help=f"{field.description} ({default})")
+    return parser
+
+
+def _resolve(arguments: argparse.Namespace) -> Path:
+    """The folder of the store that the command line asks for."""
+    given = vars(arguments)
+    made_up = {name: given[name] for name in SyntheticSettings.model_fields if given[name] is not None}
+    if arguments.source is None:
+        if made_up:
+            raise SettingsError(
+                [
+                    f"--{name}: found with --data, expected only with --source synthetic; leave it out"
+                    for name in made_up
+                ]
+            )
+        return resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar)
+    if arguments.labels is not None:
+        raise SettingsError("--labels: found with --source synthetic, whose signs have numbers only; leave it out")
+    return resolve_synthetic(SyntheticSettings.from_flags(made_up), arguments.stores_dir, with_bar)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of launch/prepare.py; training prepares by itself what is not prepared yet.
+
+    Returns:
+        The exit status: 0, or 2 for what the user can mend.
+    """
+    arguments = _parser().parse_args(argv)
     start_log()
     try:
         _check_legible(map(str, vars(arguments).values()))
-        store_dir = resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar)
+        store_dir = _resolve(arguments)
         store = ClipStore.open(store_dir)
-        store.check_frames()
+        if arguments.source is None:  # what was made up can be made again: it is not worth reading back
+            store.check_frames()
     except UserError as error:
         for problem in error.problems:
             log.error(f"error: {problem}")
