@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.normalisation import presence
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Augmentation:
     def __call__(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
         """Augmented clips, float[B, T, K, C]; missing keypoints stay missing."""
         if layout.mirror is not None and self.mirror_fraction > 0:
-            is_mirrored_B111 = (draw.uniform("mirror") < self.mirror_fraction)[..., None, None]
-            clips_BTKC = torch.where(is_mirrored_B111, mirrored(clips_BTKC, layout), clips_BTKC)
+            is_mirrored_B = draw.uniform("mirror")[:, 0] < self.mirror_fraction
+            clips_BTKC = mirrored(clips_BTKC, layout, is_mirrored_B)
         if layout.num_coordinates < 2:
             return clips_BTKC  # features of which nothing is known: there is no plane to rotate in
         radians = math.radians(self.max_rotation_degrees)
@@ -43,15 +44,23 @@ class Augmentation:
         return transformed(clips_BTKC, layout, angle_B, scale_B, shift_BD)
 
 
-def mirrored(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
+def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
     """The mirror image: x turned round, and each keypoint taken from its partner on the other side of the body.
 
     Both belong together: with x alone, the right hand would stand where the model looks for the left one.
+
+    Args:
+        is_mirrored_B: bool[B], the clips to mirror; None: all.
     """
-    partners = torch.tensor(layout.mirror, device=clips_BTKC.device)
-    sign_C = torch.ones(layout.num_features, device=clips_BTKC.device)
-    sign_C[0] = -1
-    return clips_BTKC[:, :, partners] * sign_C
+    if is_mirrored_B is None:
+        is_mirrored_B = torch.ones(len(clips_BTKC), dtype=torch.bool, device=clips_BTKC.device)
+    itself_K = torch.arange(layout.num_keypoints, device=clips_BTKC.device)
+    source_BK = torch.where(is_mirrored_B[:, None], torch.tensor(layout.mirror, device=clips_BTKC.device), itself_K)
+    # Features in front, as they lie in memory after `normalise`.
+    clips_CBTK = clips_BTKC.movedim(-1, 0)
+    mirrored_BTKC = clips_CBTK.gather(-1, source_BK[:, None].expand_as(clips_CBTK)).movedim(0, -1)
+    mirrored_BTKC[..., 0] *= 1 - 2 * is_mirrored_B[:, None, None].to(clips_BTKC.dtype)
+    return mirrored_BTKC
 
 
 def transformed(
@@ -61,17 +70,18 @@ def transformed(
 
     Parts that are seen from a root of their own are not shifted: their root is their origin.
     """
-    num_coordinates = layout.num_coordinates
-    points_BTKD = clips_BTKC[..., :num_coordinates]
-    present_BTK1 = (points_BTKD != 0).any(-1, keepdim=True)
-    matrix_BDD = torch.eye(num_coordinates, device=clips_BTKC.device).repeat(len(clips_BTKC), 1, 1)
-    cosine_B, sine_B = angle_B.cos(), angle_B.sin()
-    matrix_BDD[:, 0, 0], matrix_BDD[:, 0, 1] = cosine_B, sine_B
-    matrix_BDD[:, 1, 0], matrix_BDD[:, 1, 1] = -sine_B, cosine_B
-    matrix_BDD = matrix_BDD * scale_B[:, None, None]
-    moved_BTKD = (points_BTKD.flatten(1, 2) @ matrix_BDD).unflatten(1, points_BTKD.shape[1:3])
-    moves_K1 = torch.ones(layout.num_keypoints, 1, device=clips_BTKC.device)
+    present_BTK1 = presence(clips_BTKC[..., : layout.num_coordinates])
+    changed_BTKC = clips_BTKC.clone()
+    moved_BTKD = changed_BTKC[..., : layout.num_coordinates]
+    moved_BTKD *= scale_B[:, None, None, None]
+    x_BTK, y_BTK = clips_BTKC[..., 0], clips_BTKC[..., 1]
+    cosine_B11, sine_B11 = ((scale_B * side_B)[:, None, None] for side_B in (angle_B.cos(), angle_B.sin()))
+    torch.addcmul(x_BTK * cosine_B11, y_BTK, sine_B11, value=-1, out=moved_BTKD[..., 0])
+    torch.addcmul(y_BTK * cosine_B11, x_BTK, sine_B11, out=moved_BTKD[..., 1])
+    moves_K = torch.ones(layout.num_keypoints, device=clips_BTKC.device)
     for part in layout.part_roots:
-        moves_K1[list(layout.parts[part])] = 0
-    moved_BTKD = (moved_BTKD + shift_BD[:, None, None] * moves_K1) * present_BTK1
-    return torch.cat([moved_BTKD, clips_BTKC[..., num_coordinates:]], dim=-1)
+        moves_K[list(layout.parts[part])] = 0
+    shift_DB1K = shift_BD.T[:, :, None, None] * moves_K
+    moved_BTKD += shift_DB1K.movedim(0, -1)
+    moved_BTKD *= present_BTK1
+    return changed_BTKC

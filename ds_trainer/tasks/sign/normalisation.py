@@ -10,6 +10,8 @@ A keypoint whose coordinates are all exactly 0 is missing, and stays 0.
 Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of the features).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,45 +27,75 @@ def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 
         depth_weight: factor on the third coordinate, before sizes are taken. Estimated from one camera it is mostly
             noise, and noise in it would spread to all coordinates through the size.
     """
-    num_coordinates = layout.num_coordinates
-    points_BTKD = clips_BTKC[..., :num_coordinates]
-    if num_coordinates == 3 and depth_weight != 1:
-        points_BTKD = points_BTKD * torch.tensor([1.0, 1.0, depth_weight], device=clips_BTKC.device)
-    present_BTK1 = (points_BTKD != 0).any(-1, keepdim=True)
-    rooted = {part: layout.parts[part] for part in layout.part_roots}
-    normalised_BTKD = _from_body(points_BTKD, present_BTK1, layout)
-    for part, keypoints in rooted.items():
-        index = torch.tensor(keypoints, device=clips_BTKC.device)
-        root = layout.part_roots[part]
-        local_BTkD = points_BTKD[:, :, index] - points_BTKD[:, :, root : root + 1]
-        local_BTkD = local_BTkD * present_BTK1[:, :, index] * present_BTK1[:, :, root : root + 1]
-        normalised_BTKD[:, :, index] = local_BTkD / _mean_size(local_BTkD)
-    return torch.cat([normalised_BTKD, clips_BTKC[..., num_coordinates:]], dim=-1)
+    clips_BTKC = planar(clips_BTKC)
+    points_BTKD = clips_BTKC[..., : layout.num_coordinates]
+    if layout.num_coordinates == 3 and depth_weight != 1:
+        points_BTKD[..., 2] *= depth_weight
+    present_BTK1 = presence(points_BTKD)
+    points_BTKD -= _centre(points_BTKD, present_BTK1, layout)
+    points_BTKD *= present_BTK1
+    local = {part: _from_root(points_BTKD, present_BTK1, layout, part) for part in layout.part_roots}
+    points_BTKD /= _body_size(points_BTKD, present_BTK1, layout)
+    for part, local_BTkD in local.items():
+        points_BTKD[:, :, picked(layout.parts[part])] = local_BTkD
+    return clips_BTKC
 
 
-def _from_body(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
-    centre_B11D = _mean_present(points_BTKD, present_BTK1)
-    if layout.centre:
-        centre = torch.tensor(layout.centre, device=points_BTKD.device)
-        shown_B111 = present_BTK1[:, :, centre].any(2, keepdim=True).any(1, keepdim=True)
-        known_B11D = _mean_present(points_BTKD[:, :, centre], present_BTK1[:, :, centre])
-        centre_B11D = torch.where(shown_B111, known_B11D, centre_B11D)  # else a clip is centred by what it shows
-    centred_BTKD = (points_BTKD - centre_B11D) * present_BTK1
+def planar(clips_BTKC: Tensor) -> Tensor:
+    """A copy in which each feature lies in memory by itself, so that what is done to each runs over neighbours.
+
+    Between features, four to a keypoint, a processor's vectors would be used by three quarters, or not at all.
+    """
+    return clips_BTKC.movedim(-1, 0).clone(memory_format=torch.contiguous_format).movedim(0, -1)
+
+
+def presence(points_BTKD: Tensor) -> Tensor:
+    """float[B, T, K, 1]: 1 for keypoints that are there, 0 for missing ones."""
+    return (points_BTKD.abs().amax(-1, keepdim=True) > 0).to(points_BTKD.dtype)
+
+
+def picked(keypoints: Sequence[int]) -> slice | list[int]:
+    """What picks keypoints from an axis: a slice, which copies nothing, where they follow one another."""
+    first, last = keypoints[0], keypoints[-1]
+    return slice(first, last + 1) if list(keypoints) == list(range(first, last + 1)) else list(keypoints)
+
+
+def _from_root(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout, part: str) -> Tensor:
+    """A part as it is seen from its own root, in units of its own size: float[B, T, k, D]."""
+    own, root = picked(layout.parts[part]), layout.part_roots[part]
+    root_BT1D, has_root_BT11 = points_BTKD[:, :, root : root + 1], present_BTK1[:, :, root : root + 1]
+    local_BTkD = (points_BTKD[:, :, own] - root_BT1D) * (present_BTK1[:, :, own] * has_root_BT11)
+    return local_BTkD / _mean_size(local_BTkD)
+
+
+def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
+    """float[B, 1, 1, D]: of the body, or of what a clip shows that does not show that."""
+    shown_B11D = _mean_present(points_BTKD, present_BTK1)
+    if not layout.centre:
+        return shown_B11D
+    own = picked(layout.centre)
+    present_BTk1 = present_BTK1[:, :, own]
+    return torch.where(
+        present_BTk1.amax((1, 2), keepdim=True) > 0, _mean_present(points_BTKD[:, :, own], present_BTk1), shown_B11D
+    )
+
+
+def _body_size(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
+    """float[B, 1, 1, 1]: of the body, or of what a clip shows that never shows both ends of its scale."""
+    shown_B111 = _mean_size(centred_BTKD)
     if layout.scale is None:
-        return centred_BTKD / _mean_size(centred_BTKD)
+        return shown_B111
     one, other = layout.scale
-    both_BT1 = present_BTK1[:, :, one] & present_BTK1[:, :, other]
-    distance_BT1 = (points_BTKD[:, :, one] - points_BTKD[:, :, other]).norm(dim=-1, keepdim=True)
+    both_BT1 = present_BTK1[:, :, one] * present_BTK1[:, :, other]
+    distance_BT1 = (centred_BTKD[:, :, one] - centred_BTKD[:, :, other]).norm(dim=-1, keepdim=True)
     size_B11 = (distance_BT1 * both_BT1).sum(1, keepdim=True) / both_BT1.sum(1, keepdim=True).clamp(min=1)
-    known_B11 = size_B11 > _LEAST_SIZE  # a clip that never shows both ends is scaled by what it shows
-    size_B111 = torch.where(known_B11[..., None], size_B11[..., None], _mean_size(centred_BTKD))
-    return centred_BTKD / size_B111
+    return torch.where(size_B11[..., None] > _LEAST_SIZE, size_B11[..., None], shown_B111)
 
 
 def _mean_present(points_BTKD: Tensor, present_BTK1: Tensor) -> Tensor:
-    """Mean over frames and present keypoints: [B, 1, 1, D]; 0 where none is present."""
+    """Mean over frames and present keypoints, of which missing ones are 0: [B, 1, 1, D]; 0 where none is present."""
     num_present_B111 = present_BTK1.sum((1, 2), keepdim=True).clamp(min=1)
-    return (points_BTKD * present_BTK1).sum((1, 2), keepdim=True) / num_present_B111
+    return points_BTKD.sum((1, 2), keepdim=True) / num_present_B111
 
 
 def _mean_size(points_BTKD: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class SignTask(Task):
         clips_BTKC = normalise(clips_BTKC, self.store.layout, self.settings.depth_weight)
         if draw is not None:
             clips_BTKC = self.augmentation(clips_BTKC, self.store.layout, draw.on(device))
-        return (clips_BTKC,), self._class[items].to(device, non_blocking=True)
+        return (clips_BTKC.contiguous(),), self._class[items].to(device, non_blocking=True)
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
         """The body parts that the model looks at."""
