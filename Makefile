@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-multinode soak setup check format clean
+.PHONY: train test test-multinode soak bench setup check format clean
 
 train: setup
 	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
@@ -25,6 +25,11 @@ test-multinode: setup
 # Runs that are killed, stopped, damaged and starved, in under 15 minutes: make soak SOAK='--seed 7 --only stall'
 soak: setup
 	PYTHONPATH=tests python -m soak $(SOAK)
+
+# How fast it is beside its peers, on this machine: make bench BENCH='--only steps --rounds 3'; about 20 minutes.
+bench: setup
+	pip install -q -c constraints.txt --no-build-isolation -e '.[bench]'
+	python -m benchmarks $(BENCH)
 
 setup: $(READY)
 	@python launch/prepare.py --data default

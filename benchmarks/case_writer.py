@@ -1,0 +1,62 @@
+"""Makes the folder of a case, with the clips and the first weights that ds_trainer would train with."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.case import CLIPPING, LEARNING_RATE, Case
+from ds_trainer.command_line import load_settings
+from ds_trainer.settings import RunSettings
+from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign.task import ClipNumbers, SignTask
+
+ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
+NUM_EPOCHS = 1_000_000  # a contestant is stopped long before
+
+
+def settings_of(case: Case, runs_dir: Path) -> RunSettings:
+    """The run settings with which ds_trainer trains a case."""
+    flags = {
+        "deepspeed_config": case.folder / "engine.json",
+        "data": case.store,
+        "model_size": case.size,
+        "dropout": case.dropout,
+        "num_frames": case.num_frames,
+        "num_epochs": NUM_EPOCHS,
+        "split": "random",  # a small store has no test split
+        "runs_dir": runs_dir,
+        "stall_timeout_s": 86_400,  # a contestant waits while others run
+    }
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return load_settings(words, load_task_type)
+
+
+def write_case(
+    folder: Path, store: Path, size: str, micro_batch: int, dropout: float, engine_config: Path = ENGINE_CONFIG
+) -> Case:
+    """Make the folder of a case; nothing is trained.
+
+    Args:
+        engine_config: of ds_trainer; micro-batch, clipping and learning rate are those of the peers.
+    """
+    folder.mkdir(parents=True)
+    config = json.loads(engine_config.read_text())
+    config |= {"train_micro_batch_size_per_gpu": micro_batch, "gradient_clipping": CLIPPING}
+    config["optimizer"]["params"]["lr"] = LEARNING_RATE
+    (folder / "engine.json").write_text(json.dumps(config))
+    case = Case(folder, store.resolve(), size, micro_batch, dropout, num_signs=0)
+    task = SignTask(settings_of(case, folder / "runs"))
+    case = Case(folder, case.store, size, micro_batch, dropout, len(task.class_names or ()))
+    case.save()
+    assert isinstance(task.train_set, ClipNumbers)
+    clips = task.train_set.clips
+    _, classes_B = task.prepare(torch.from_numpy(clips[:1]), torch.device("cpu"), None)
+    class_of_sign = {sign: number for number, sign in enumerate(np.unique(task.store.sign))}
+    classes = np.array([class_of_sign[sign] for sign in task.store.sign[clips]])
+    assert classes[0] == int(classes_B[0]), "the classes of the peers are those of ds_trainer"
+    np.savez(folder / "clips.npz", clip=clips, sign_class=classes)
+    torch.manual_seed(task.settings.seed)
+    torch.save(task.build_model().state_dict(), folder / "weights.pt")
+    return case

@@ -1,0 +1,66 @@
+"""ds_trainer as `launch/train.py` runs it: the watch, the engine, the run directory, the loop."""
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.case import Case
+from benchmarks.case_writer import settings_of
+from benchmarks.pace import AfterStep, Totals, nothing_learned
+from ds_trainer import distributed
+from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.engine_config import load_engine_config, resolve_engine_config
+from ds_trainer.evaluation import size_of
+from ds_trainer.job import begin_run, build_job
+from ds_trainer.loop import train as train_epochs
+from ds_trainer.progress import start_log
+from ds_trainer.settings import RunSettings
+from ds_trainer.tasks.sign.task import SignTask
+from ds_trainer.watch.watch import Watch
+
+
+def train(case: Case, after_step: AfterStep) -> None:
+    """Train until `after_step` raises."""
+    start_log()
+    distributed.export_rank_variables()
+    watch = Watch()
+    try:
+        with tempfile.TemporaryDirectory() as runs_dir:
+            settings = settings_of(case, Path(runs_dir))
+            watch.join(settings.stall_timeout_s, settings.start_timeout_s)
+            _train(settings, after_step)
+    finally:
+        watch.leave(None)
+        distributed.leave()
+
+
+def _train(settings: RunSettings, after_step: AfterStep) -> None:
+    task = SignTask(settings)
+    path = settings.deepspeed_config
+    config = resolve_engine_config(
+        load_engine_config(path), distributed.world_size(), distributed.device().type, source=str(path)
+    )
+    job = build_job(settings, task, config)
+
+    def wants_stop() -> None:
+        """Asked between steps: the one moment at which the loop asks something from outside."""
+        after_step(totals)
+
+    def totals() -> Totals:
+        loss, num_clips = run.sums.loss_and_examples().tolist()
+        return loss, num_clips
+
+    run = begin_run(settings, task, config, job, wants_stop=wants_stop)
+    train_epochs(
+        job.engine, task.objective, job.plateau, job.train_dl, job.val_dl, settings.num_epochs, run, job.train_sampler
+    )
+
+
+def prepare(case: Case, after_step: AfterStep) -> None:
+    """Only the data path."""
+    task = SignTask(settings_of(case, Path("unused")))
+    sampler = ShardedSampler(size_of(task.train_set), case.micro_batch, seed=task.settings.seed)
+    loader = BatchLoader(task.train_set, sampler, task.prepare, task.collate, task.num_workers)
+    for epoch in range(task.settings.num_epochs):
+        sampler.set_epoch(epoch)
+        for _ in loader:
+            after_step(nothing_learned)
