@@ -16,7 +16,7 @@ train: setup
 	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
 
 test: setup
-	python -m pytest -n auto --dist loadgroup -m "not multinode"
+	python -m pytest -n auto --dist loadfile -m "not multinode"
 
 # Several hosts on this machine, made of network namespaces: needs root, and Debian's packages that .ci/run installs.
 test-multinode: setup

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.alternation import Effort
 from benchmarks.bench import Bench, Outcome
 from benchmarks.case_writer import ENGINE_CONFIG
+from benchmarks.figures import Line
 from benchmarks.machine import describe_machine, load_average, results_name
 from benchmarks.report import draw, number, table, write_results
 from benchmarks.rows import QUICK_ROWS, ROWS
@@ -20,7 +21,7 @@ RESULTS_DIR = Path(__file__).parent / "results"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the table, write results."""
+    """Measure, print the table, write results after each row."""
     arguments = _parser().parse_args(argv)
     start_log()
     effort = _effort(arguments)
@@ -29,33 +30,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.info(f"{machine['processor']}, {machine['cores']} cores, load {load_before[0]}, commit {machine['commit']}")
     peaks = peak_flops(effort.threads)
     log.info("measured peak: " + ", ".join(f"{number(peak / 1e9)} GFLOP/s {name}" for name, peak in peaks.items()))
+    path = arguments.results_dir / f"{results_name(began)}{'-quick' if effort.is_quick else ''}.json"
     outcomes: dict[str, Outcome] = {}
     with tempfile.TemporaryDirectory(prefix="bench-") as work_dir:
         bench = Bench(effort, Path(work_dir), peaks, log.info)
         for name in arguments.only or (QUICK_ROWS if effort.is_quick else ROWS):
             outcomes[name] = ROWS[name](bench)
-            if outcomes[name].lines:
-                log.info(table(outcomes[name].lines))
-    about = {
-        "began": began.isoformat(timespec="seconds"),
-        "seconds": round((datetime.datetime.now() - began).total_seconds()),
-        "effort": {**vars(effort), "engine_config": effort.engine_config.name},
-        "load_average": {"before": load_before, "after": load_average()},
-        "peak_flops": peaks,
-    }
-    path = arguments.results_dir / f"{results_name(began)}{'-quick' if effort.is_quick else ''}.json"
-    write_results(path, machine, outcomes, about)
-    lines = [line for outcome in outcomes.values() for line in outcome.lines]
-    draw(path.with_suffix(".png"), lines, path.stem)
-    _show(outcomes, path, effort)
+            for text in [*([table(outcomes[name].lines)] if outcomes[name].lines else []), *outcomes[name].notes]:
+                log.info(text)
+            about = {
+                "began": began.isoformat(timespec="seconds"),
+                "seconds": round((datetime.datetime.now() - began).total_seconds()),
+                "effort": {**vars(effort), "engine_config": effort.engine_config.name},
+                "load_average": {"before": load_before, "after": load_average()},
+                "peak_flops": peaks,
+            }
+            write_results(path, machine, outcomes, about)
+    _show([line for outcome in outcomes.values() for line in outcome.lines], path, effort)
     return 0
 
 
-def _show(outcomes: dict[str, Outcome], path: Path, effort: Effort) -> None:
-    log.info("\n" + table([line for outcome in outcomes.values() for line in outcome.lines]))
-    for outcome in outcomes.values():
-        for note in outcome.notes:
-            log.info(note)
+def _show(lines: Sequence[Line], path: Path, effort: Effort) -> None:
+    draw(path.with_suffix(".png"), lines, path.stem)
+    log.info("\n" + table(lines))
     if effort.is_quick:
         log.info("quick: everything is small, and few rounds are few; compare with the goals without --quick")
     log.info(f"{path} and {path.with_suffix('.png').name}; load {load_average()[0]}")

@@ -1,11 +1,13 @@
 """What all tests share: no process group and no rank variables leak from one test into the next."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
@@ -23,6 +25,13 @@ def nothing_leaks() -> Iterator[None]:
     assert torch.get_num_threads() == threads, "the test changed the number of threads"
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture
+def port_of_launchers() -> Iterator[None]:
+    """Held by one test at a time, whichever worker runs it."""
+    with FileLock(Path(tempfile.gettempdir()) / "ds_trainer-tests-port-29500.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-uses_launcher = pytest.mark.xdist_group("port of the launchers")
-"""`deepspeed` and `torchrun` take port 29500 unless told otherwise: such tests do not run beside each other."""
+uses_launcher = pytest.mark.usefixtures("port_of_launchers")
+"""`deepspeed` and `torchrun` take port 29500 unless told otherwise: such tests wait for each other."""
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

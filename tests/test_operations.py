@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from launching import succeed
 
-pytestmark = [pytest.mark.xdist_group("operations"), pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 MOST_OPERATIONS, MOST_IN_DATA_PATH, MOST_SYNCHRONISATIONS = 800, 290, 3
 MOST_MIB_COPIED = 110

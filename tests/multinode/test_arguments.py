@@ -53,10 +53,9 @@ def test_a_recipe_is_not_changed_on_its_way(training: Training) -> None:
     ("flags", "written", "arrived"),
     [
         (["--plateau_factor", "$FACTOR"], "$FACTOR", "0.5"),
-        (["--runs_dir", '"our"/runs'], '"our"/runs', "our/runs"),
         (["--seed", "3", ";", "true"], ";", "None"),
     ],
-    ids=["valid, but not what was meant", "quote", "cut"],
+    ids=["valid, but not what was meant", "cut"],
 )
 def test_changed_argument_is_refused(training: Training, flags: list[str], written: str, arrived: str) -> None:
     needs("pdsh")

@@ -18,7 +18,7 @@ from ds_trainer.tasks.toy.task import ToyTask
 from ds_trainer.validation import validate
 from numerics import worker
 
-pytestmark = [pytest.mark.xdist_group("numerics"), pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 Results = dict[int, dict[str, dict[str, Any]]]
 WORKER = Path(worker.__file__)
