@@ -44,7 +44,19 @@ def test_a_recipe_is_not_changed_on_its_way(training: Training) -> None:
     recipe.write_text(json.dumps({"runs_dir": str(runs_dir)}))
     script, *flags = training.train()
     place = flags.index("--runs_dir")
-    training.start(["deepspeed", "--hostfile", training.lab.hostfile, script, *flags[:place], "--config", recipe])
+    training.start(
+        [
+            "deepspeed",
+            "--hostfile",
+            training.lab.hostfile,
+            script,
+            *flags[:place],
+            "--num_epochs",
+            "1",
+            "--config",
+            recipe,
+        ]
+    )
     training.runs_dir = runs_dir
     training.succeed()
 

@@ -54,8 +54,7 @@ def test_killed_rank(training: Training) -> None:
 
 def test_exception_on_one_rank(training: Training) -> None:
     training.ranks(*ENDLESS, "--task", "multinode.raising:RaisingTask")
-    training.ranks_end(90)
-    assert training.end(A_FEW_S) == [EXIT_RANK_LOST, 1]
+    assert training.end(90) == [EXIT_RANK_LOST, 1]
     assert f"ZeroDivisionError: {MESSAGE}" in training.output
     assert_named(training, rf"rank 1 on node-1 \(pid \d+\) ended with ZeroDivisionError: {MESSAGE}")
 
