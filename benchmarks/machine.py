@@ -5,6 +5,8 @@ import importlib.metadata
 import os
 import platform
 import re
+import shlex
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,13 +38,15 @@ def results_name(now: datetime.datetime) -> str:
 def describe_machine() -> dict[str, Any]:
     """Command, commit, versions, hardware, and what else runs here."""
     environment = describe_environment("")
-    del environment["data_fingerprint"], environment["world_size"]
+    for name in ("data_fingerprint", "world_size", "working_dir"):
+        environment.pop(name, None)
     versions = dict(environment["versions"])
     for package in _PEERS:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
         **environment,
+        "command": " ".join(["python -m benchmarks", *map(shlex.quote, sys.argv[1:])]),
         "versions": versions,
         "processor": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
