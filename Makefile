@@ -26,7 +26,7 @@ test-multinode: setup
 soak: setup
 	PYTHONPATH=tests python -m soak $(SOAK)
 
-# How fast it is beside its peers, on this machine: make bench BENCH='--only steps --rounds 3'; about 20 minutes.
+# How fast it is beside its peers, on this machine: make bench BENCH='--only step --rounds 3'; about 20 minutes.
 bench: setup
 	pip install -q -c constraints.txt --no-build-isolation -e '.[bench]'
 	python -m benchmarks $(BENCH)
