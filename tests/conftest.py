@@ -1,5 +1,6 @@
-"""What all tests share: no process group and no rank variables leak from one test into the next."""
+"""What all tests share: no process group, no rank variables and no log leak from one test into the next."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ import pytest
 import torch
 from filelock import FileLock
 from hypothesis import settings
+
+from ds_trainer.progress import log
 
 settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
 settings.load_profile("shared machine")
@@ -25,6 +28,14 @@ def nothing_leaks() -> Iterator[None]:
     assert torch.get_num_threads() == threads, "the test changed the number of threads"
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture(autouse=True)
+def unused_log() -> None:
+    """The log as it is before `start_log`: pytest (9.2) hears a logger twice that begins to propagate in a test."""
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ds_trainer.progress import log
 from ds_trainer.watch.beats import Beat, Left, beat_of, own_beat, plain
 from ds_trainer.watch.heartbeat import Hub, Link
 from ds_trainer.watch.line_messages import send
@@ -144,10 +143,7 @@ def test_last_look_counts_how_long_the_others_are_still(hub: Hub, link: Link) ->
     assert 0.05 < stalled_s <= SOON.interval_s
 
 
-def test_rank_that_has_no_way_to_the_master_is_told_of_once(
-    hub: Hub, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log, "propagate", True)
+def test_rank_that_has_no_way_to_the_master_is_told_of_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     lookout = Lookout(hub, Limits(stall_timeout_s=0.2))
     for _ in range(30):
         lookout.look(asks=False, has_joined=True)

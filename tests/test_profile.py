@@ -22,7 +22,6 @@ from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.loop import micro_step
 from ds_trainer.profile_summary import device_us_by_phase, operations, range_name, summarise, synchronisations
 from ds_trainer.profiling import NUM_NEEDED, NUM_RECORDED, Profile
-from ds_trainer.progress import log
 from ds_trainer.settings import combined_settings
 from ds_trainer.tasks.toy.task import ToySettings, ToyTask
 
@@ -72,8 +71,7 @@ class Toy:
 
 
 @pytest.fixture
-def shown(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(log, "propagate", True)
+def shown(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level("INFO")
     return caplog
 

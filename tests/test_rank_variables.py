@@ -1,6 +1,5 @@
 """Unit: ranks as launchers name them. The variables of Slurm are those of a real 22.05, of Open MPI those of 4.1."""
 
-import logging
 import socket
 
 import pytest
@@ -90,11 +89,8 @@ def test_starter_of_mpi_within_slurm_is_not_mistaken_for_a_rank() -> None:
     assert exported(SRUN | of_a_node | OPEN_MPI | {"MASTER_ADDR": "node-1"})[:3] == ["5", "8", "1"]
 
 
-def test_batch_script_is_one_rank_and_says_so(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batch_script_is_one_rank_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """Seven others that it could wait for are never started."""
-    monkeypatch.setattr(logging.getLogger("ds_trainer"), "propagate", True)
     assert exported(dict(BATCH_SCRIPT))[:2] == ["0", "1"]
     assert caplog.messages == ["this job of Slurm has 8 tasks, and one process trains: put srun before it to use all"]
 

@@ -14,7 +14,6 @@ from torch import nn
 from ds_trainer import run_dir as run_dir_module
 from ds_trainer.cadence import Cadence
 from ds_trainer.errors import WriteError
-from ds_trainer.progress import log
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.validation import Metrics
 
@@ -249,9 +248,8 @@ def test_damaged_line_is_left_out(new_run: Callable[..., Run], tmp_path: Path) -
 
 
 def test_continuation_is_noted_and_another_version_told(
-    new_run: Callable[..., Run], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    new_run: Callable[..., Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(log, "propagate", True)
     run = new_run()
     run.write_provenance({}, {}, {"world_size": 2, "versions": {"torch": "2.6.0", "python": "3.11.7"}})
     run.note_continuation({"world_size": 3, "versions": {"torch": "2.13.0", "python": "3.11.7"}})

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import torch
 from launching import ROOT, succeed
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.progress import log
 from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.layout import layout_for
 from ds_trainer.tasks.sign.normalisation import normalise
@@ -142,17 +141,14 @@ def test_signs_can_be_told_apart_yet_not_with_ease(tmp_path: Path, split: str) -
 
 
 @pytest.fixture
-def prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str]]]:
+def prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """The command line of launch/prepare.py in this process: its status and what it says."""
-    before = log.handlers[:], log.propagate, log.level
 
     def run(*flags: str) -> tuple[int, str]:
         status = main([*flags, "--stores_dir", str(tmp_path / "stores")])
         return status, capsys.readouterr().out
 
-    yield run
-    log.handlers[:], log.propagate, level = before
-    log.setLevel(level)
+    return run
 
 
 Prepare = Callable[..., tuple[int, str]]
