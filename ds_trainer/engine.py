@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distri
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
 
-from ds_trainer.flat_model import FlatModel  # noqa: E402
+from ds_trainer.flat_model import FlatModel, decays  # noqa: E402
 from ds_trainer.flat_model import state_names as names_of_state  # noqa: E402
 from ds_trainer.skipping import skip_non_finite, skips_on_device  # noqa: E402
 
@@ -64,8 +64,7 @@ def build_engine(model: nn.Module, config: Mapping[str, Any], is_verbose: bool =
         model = FlatModel(model, config["zero_optimization"]["reduce_bucket_size"], arithmetic)
     elif arithmetic is not None:
         model = ComputesInFloat32(model)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=trainable, config=dict(config))
+    engine, *_ = deepspeed.initialize(model=model, model_parameters=_parameter_groups(model), config=dict(config))
     _forget_first_step(engine)
     if skips_on_device(config["optimizer"], config["zero_optimization"]):
         skip_non_finite(engine)
@@ -73,6 +72,16 @@ def build_engine(model: nn.Module, config: Mapping[str, Any], is_verbose: bool =
     engine.module.register_forward_pre_hook(lambda module, inputs: cast_floats(inputs, dtype))
     engine.module.register_forward_hook(lambda module, inputs, outputs: cast_floats(outputs, torch.float32))
     return engine
+
+
+def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """What the optimizer trains: with the weight decay of the engine config, and without any."""
+    is_decaying = model.is_decaying if isinstance(model, FlatModel) else decays
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decaying = [parameter for parameter in trainable if is_decaying(parameter)]
+    others = [parameter for parameter in trainable if not is_decaying(parameter)]
+    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def _import_muon() -> None:

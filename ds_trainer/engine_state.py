@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ds_trainer import distributed
 from ds_trainer.engine import plain_module, state_names
 from ds_trainer.errors import CheckpointError
-from ds_trainer.masters import Masters, masters_of
+from ds_trainer.masters import Masters, masters_of, owners
 
 State = dict[str, Any]
 _LARGE = ("weights", "moments")
@@ -134,16 +134,9 @@ def _moment_names(engine: DeepSpeedEngine) -> list[str]:
     return sorted({key for state in states for key, value in state.items() if torch.is_tensor(value) and value.dim()})
 
 
-def _owners(engine: DeepSpeedEngine) -> list[Tensor]:
-    """The tensors that the optimizer updates on this rank; as many at any world size."""
-    if engine.zero_optimization_stage() == 3:  # the groups are empty there, but during a step
-        return list(engine.optimizer.fp32_partitioned_groups_flat)
-    return [tensor for group in engine.basic_optimizer.param_groups for tensor in group["params"]]
-
-
 def _scalars(engine: DeepSpeedEngine) -> list[State]:
     """The optimizer's other states, such as the count of steps, for each tensor that it updates."""
-    states = [engine.basic_optimizer.state.get(owner, {}) for owner in _owners(engine)]
+    states = [engine.basic_optimizer.state.get(owner, {}) for owner in owners(engine)]
     return [
         {key: _on_cpu(value) if torch.is_tensor(value) else value for key, value in state.items() if _is_scalar(value)}
         for state in states
@@ -159,7 +152,7 @@ def _create_moments(engine: DeepSpeedEngine, moments: list[str], scalars: list[S
     optimizer = engine.basic_optimizer
     # torch keeps the count of steps beside the weights for a fused optimizer, on the CPU for others.
     is_fused = any(optimizer.defaults.get(name) for name in ("fused", "capturable"))
-    for owner, own_scalars in zip(_owners(engine), scalars, strict=True):
+    for owner, own_scalars in zip(owners(engine), scalars, strict=True):
         state = optimizer.state[owner]
         for moment in moments:
             state.setdefault(moment, torch.zeros_like(owner))

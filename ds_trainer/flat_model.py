@@ -52,6 +52,7 @@ class FlatModel(nn.Module):
         trained = {
             name: weight for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in kept
         }
+        trained = dict(sorted(trained.items(), key=lambda item: not decays(item[1])))
         names = {id(weight): name for name, weight in trained.items()}
         chunks = _chunks(trained, most_numbers)
         self.slices = {
@@ -62,6 +63,7 @@ class FlatModel(nn.Module):
         self.flats = nn.ParameterList(
             torch.cat([trained[name].detach().flatten() for name in chunk]) for chunk in chunks
         )
+        self._decaying = {id(flat) for flat, chunk in zip(self.flats, chunks, strict=True) if decays(trained[chunk[0]])}
         self._sizes = [[trained[name].numel() for name in chunk] for chunk in chunks]
         order = {name: position for position, name in enumerate(self.slices)}
         self._places = [
@@ -105,6 +107,18 @@ class FlatModel(nn.Module):
         every = super().named_parameters(*args, **kwargs)
         return ((name, value) for name, value in every if isinstance(value, nn.Parameter))
 
+    def is_decaying(self, parameter: nn.Parameter) -> bool:
+        """Whether weight decay belongs to a parameter: a flat one is of weights that all decay, or none."""
+        return id(parameter) in self._decaying or decays(parameter)
+
+
+def decays(weight: Tensor) -> bool:
+    """Whether weight decay belongs to a weight: to matrices, not to biases and the scales of norms.
+
+    Those have no redundant size that it would keep small, and are often wanted far from 0.
+    """
+    return weight.ndim > 1
+
 
 def state_names(model: nn.Module) -> dict[str, str]:
     """The names in a model's state dict, in its order, and for each the first that its tensor has."""
@@ -113,16 +127,20 @@ def state_names(model: nn.Module) -> dict[str, str]:
 
 
 def _chunks(trained: Mapping[str, Tensor], most_numbers: int) -> list[list[str]]:
-    """The names of weights that lie in a flat parameter together: neighbours of one type."""
+    """The names of weights that lie in a flat parameter together: neighbours of one type that all decay, or none."""
     chunks: list[list[str]] = []
     num_numbers = 0
     for name, weight in trained.items():
         num_numbers += weight.numel()
-        if not chunks or num_numbers > most_numbers or weight.dtype != trained[chunks[-1][0]].dtype:
+        if not chunks or num_numbers > most_numbers or _kind(weight) != _kind(trained[chunks[-1][0]]):
             chunks.append([])
             num_numbers = weight.numel()
         chunks[-1].append(name)
     return chunks
+
+
+def _kind(weight: Tensor) -> tuple[torch.dtype, bool]:
+    return weight.dtype, decays(weight)
 
 
 def _starts(trained: Mapping[str, Tensor], chunk: list[str]) -> Iterator[int]:

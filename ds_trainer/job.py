@@ -27,7 +27,7 @@ from ds_trainer.errors import DataError, MeetingError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best, in_order, size_of
 from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
 from ds_trainer.loop import train
-from ds_trainer.plateau import build_plateau
+from ds_trainer.plateau import build_plateau, warm_up
 from ds_trainer.progress import log, start_log
 from ds_trainer.resume import engine_config_on, refuse_lagging_master, run_to_continue
 from ds_trainer.run_dir import Run, new_run_dir
@@ -38,6 +38,7 @@ from ds_trainer.task import Task, load_task_type
 from ds_trainer.utilisation import Utilisation, utilisation_of
 from ds_trainer.watch.watch import Watch
 from ds_trainer.watch.whereabouts import stand_at
+from ds_trainer.weight_average import average_weights
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -196,6 +197,8 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     engine = build_engine(model, engine_config, settings.verbose)
     accumulation = engine_config["gradient_accumulation_steps"]
     train_sampler = ShardedSampler(size_of(task.train_set), micro_batch, accumulation, settings.seed)
+    warm_up(engine, round(settings.warmup_epochs * train_sampler.steps_per_epoch))
+    average_weights(engine, settings.weight_average_decay)
     return Job(
         engine=engine,
         plateau=build_plateau(engine, settings.plateau_factor, settings.plateau_patience),

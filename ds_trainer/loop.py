@@ -18,6 +18,7 @@ from ds_trainer.run_dir import Run
 from ds_trainer.saving import Saving
 from ds_trainer.steps import Steps
 from ds_trainer.validation import Metrics, validate
+from ds_trainer.weight_average import averaged_weights
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -54,11 +55,12 @@ def train(
             train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
             batches = profile.over(run.with_progress(train_dl))
             train_loss = train_epoch(engine, objective, batches, steps)
-            metrics = validate(engine, objective, val_dl)
-            _refuse_non_finite(metrics, run)
+            with averaged_weights(engine):
+                metrics = validate(engine, objective, val_dl)
+                _refuse_non_finite(metrics, run)
+                if run.is_best(metrics):
+                    saving.best(metrics)
             plateau.step(metrics.loss)
-            if run.is_best(metrics):
-                saving.best(metrics)
             run.record_epoch(train_loss, metrics)
             saving.resume_point()
             _release_memory()

@@ -198,6 +198,13 @@ class SlicedMasters(Masters):
         self._whole.refresh_weights()
 
 
+def owners(engine: DeepSpeedEngine) -> list[Tensor]:
+    """The tensors that the optimizer updates on this rank; as many at any world size."""
+    if engine.zero_optimization_stage() == 3:  # the groups are empty there, but during a step
+        return list(engine.optimizer.fp32_partitioned_groups_flat)
+    return [tensor for group in engine.basic_optimizer.param_groups for tensor in group["params"]]
+
+
 def masters_of(engine: DeepSpeedEngine) -> Masters:
     """The masters of the engine's model, by the names that its task gave them, as its ZeRO stage keeps them."""
     stage: int = engine.zero_optimization_stage()

@@ -1,7 +1,8 @@
-"""The plateau scheduler, layered on top of the engine."""
+"""The learning rate: a warm-up, and behind it the plateau scheduler, both layered on top of the engine."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 if TYPE_CHECKING:
@@ -17,3 +18,21 @@ def build_plateau(engine: "DeepSpeedEngine", factor: float, patience: int) -> Re
     for its metric (all seen with deepspeed 0.19.8).
     """
     return ReduceLROnPlateau(engine.basic_optimizer, mode="min", factor=factor, patience=patience)
+
+
+def warm_up(engine: "DeepSpeedEngine", num_steps: int) -> None:
+    """Raise the learning rate in a straight line over the first steps, to what the engine config says.
+
+    Until it is there, the plateau changes nothing: its rate is overwritten at the next step. The steps are those that
+    the engine counts, so that a continued run goes on where it was.
+    """
+    for group in engine.basic_optimizer.param_groups:
+        group["full_lr"] = group["lr"]
+
+    def rise(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if engine.global_steps < num_steps:
+            for group in optimizer.param_groups:  # ZeRO steps one group at a time, and shows no other meanwhile
+                group["lr"] = group["full_lr"] * (engine.global_steps + 1) / num_steps
+
+    if num_steps > 0:
+        engine.basic_optimizer.register_step_pre_hook(rise)

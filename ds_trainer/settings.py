@@ -67,6 +67,17 @@ class RunSettings(BaseModel):
         0.2, "training", "what the learning rate is multiplied by when the validation loss stops improving", gt=0, lt=1
     )
     plateau_patience: int = setting(3, "training", "epochs without improvement before that", ge=0)
+    warmup_epochs: float = setting(
+        0.0, "training", "epochs over which the learning rate rises in a straight line, at the start", ge=0
+    )
+    weight_average_decay: float = setting(
+        0.0,
+        "training",
+        "of a moving average of the weights, which is validated and saved in their place: the fraction of it that a "
+        "step leaves, such as 0.999; 0 keeps none",
+        ge=0,
+        lt=1,
+    )
     scale_learning_rate: Literal["none", "sqrt", "linear"] = setting(
         "none", "training", "how the learning rate grows with the world size: none, sqrt or linear"
     )

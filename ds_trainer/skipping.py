@@ -33,8 +33,13 @@ def skips_on_device(optimizer: Mapping[str, Any], zero: Mapping[str, Any]) -> bo
 def skip_non_finite(engine: "DeepSpeedEngine") -> None:
     """Have the engine's optimizer, which must be one that `skips_on_device`, skip non-finite gradients."""
     engine.basic_optimizer.found_inf = torch.zeros((), device=engine.device)
+    steps_seen = -1
 
     def look(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal steps_seen
+        if engine.global_steps == steps_seen:
+            return  # ZeRO steps the groups of parameters one by one
+        steps_seen = engine.global_steps
         # On all ranks the same: either the norm is over all of them, or the gradients are summed already.
         norm = getattr(engine.optimizer, "_global_grad_norm", None)
         if norm is None:

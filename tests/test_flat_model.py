@@ -59,16 +59,17 @@ def test_outputs_and_gradients_are_the_same_bits(most_numbers: int) -> None:
 def test_few_parameters_are_left() -> None:
     flat = FlatModel(Mixture(), 10**6)
     names = {name for name, _ in flat.named_parameters()}
-    assert {name for name in names if not name.startswith(("model.lstm", "model.frozen"))} == {"flats.0"}
+    assert {name for name in names if not name.startswith(("model.lstm", "model.frozen"))} == {"flats.0", "flats.1"}
     with torch.no_grad():
         flat(torch.randn(1, 2, 6))
     assert {name for name, _ in flat.named_parameters()} == names, "not those that the model sees in a pass"
 
 
-def test_weights_are_divided_between_neighbours_and_by_type() -> None:
+def test_weights_are_divided_by_type_and_weight_decay_and_between_neighbours() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4).double(), nn.Linear(100, 1))
-    sizes = [parameter.numel() for parameter in FlatModel(model, 40).flats]
-    assert sizes == [40, 20, 100, 1]
+    flat = FlatModel(model, 40)
+    assert [parameter.numel() for parameter in flat.flats] == [32, 16, 100, 8, 4, 1]
+    assert [flat.is_decaying(parameter) for parameter in flat.flats] == [True, True, True, False, False, False]
 
 
 def test_names_of_the_state_are_the_models_and_tied_ones_point_to_the_first() -> None:

@@ -35,10 +35,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return found
 
 
-def farthest(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The largest difference between two outcomes' weights."""
-    assert one["weights"].keys() == other["weights"].keys()
-    return max(float((one["weights"][name] - other["weights"][name]).abs().max()) for name in one["weights"])
+def farthest(one: dict[str, Any], other: dict[str, Any], which: str = "weights") -> float:
+    """The largest difference between two outcomes' weights, or averaged ones."""
+    assert one[which].keys() == other[which].keys()
+    return max(float((one[which][name] - other[which][name]).abs().max()) for name in one[which])
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +47,13 @@ def reference() -> dict[str, Any]:
     task = ToyTask(worker.SETTINGS)
     torch.manual_seed(worker.SETTINGS.seed)
     model = task.build_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    matrices = [weight for weight in model.parameters() if weight.ndim == 2]
+    others = [weight for weight in model.parameters() if weight.ndim == 1]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
     sampler = ShardedSampler(len(task.train_set), worker.GLOBAL_BATCH, seed=worker.SETTINGS.seed)
+    averaged: dict[str, Any] = {}
+    step = 0
     for epoch in range(2):
         sampler.set_epoch(epoch)
         for batch in BatchLoader(task.train_set, sampler, task.prepare):
@@ -56,9 +61,19 @@ def reference() -> dict[str, Any]:
             optimizer.zero_grad()
             losses_B[batch.weight_B > 0].mean().backward()
             clip_grad_norm_(model.parameters(), 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 * min(1, (step + 1) / 2)  # half an epoch of 4 steps
             optimizer.step()
+            left = min(worker.SETTINGS.weight_average_decay, (1 + step) / (10 + step))
+            for name, weight in model.state_dict().items():
+                averaged[name] = left * averaged[name] + (1 - left) * weight if step else weight.clone()
+            step += 1
     val_dl = BatchLoader(task.val_set, ShardedSampler(len(task.val_set), 7), task.prepare)
-    return {"weights": model.state_dict(), "val_loss": validate(model, task.objective, val_dl).loss}
+    val_loss = validate(model, task.objective, val_dl).loss
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    model.load_state_dict(averaged)
+    averaged_loss = validate(model, task.objective, val_dl).loss
+    return {"weights": weights, "val_loss": val_loss, "averaged": averaged, "averaged_loss": averaged_loss}
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -70,6 +85,27 @@ def test_engine_trains_like_plain_pytorch(
     assert outcome["steps"] == 8
     assert farthest(outcome, reference) < 1e-6
     assert abs(outcome["val_loss"] - reference["val_loss"]) < 1e-6
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("case", ["fp32 stage 0", "fp32 stage 1", "fp32 stage 2", "fp32 stage 3", "accumulated"])
+def test_averaged_weights_are_those_of_plain_pytorch(
+    results: Results, reference: dict[str, Any], world_size: int, case: str
+) -> None:
+    outcome = results[world_size][case]
+    assert farthest(outcome, reference, "averaged") < 1e-6
+    assert farthest(outcome, {"averaged": outcome["weights"]}, "averaged") > 1e-3, "an average is something else"
+    assert abs(outcome["averaged_loss"] - reference["averaged_loss"]) < 1e-6
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("case", ["fp32 0", "fp32 1", "bf16 1", "bf16 2", "bf16 3"])
+def test_averaged_weights_are_what_is_validated_and_saved(results: Results, world_size: int, case: str) -> None:
+    outcome = results[world_size][f"straight {case}"]
+    last = max(record["epoch"] for record in outcome["records"] if record["kind"] == "epoch")
+    assert outcome["best"]["epoch"] == last, "or the test says nothing"
+    assert farthest(outcome, {"averaged": outcome["best"]["state_dict"]}, "averaged") == 0
+    assert outcome["best"]["metrics"]["val_loss"] == outcome["averaged_loss"]
 
 
 def test_step_lines_tell_the_mean_loss_of_the_step_for_any_accumulation(results: Results) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from ds_trainer import distributed
 from ds_trainer.cadence import Cadence
+from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.engine_config import resolve_engine_config
 from ds_trainer.engine_state import full_precision_state
 from ds_trainer.job import Job, build_job
@@ -23,10 +24,17 @@ from ds_trainer.settings import combined_settings
 from ds_trainer.stopping import StopRequested
 from ds_trainer.tasks.toy.task import ToySettings, ToyTask
 from ds_trainer.validation import validate
+from ds_trainer.weight_average import averaged_weights
 
 GLOBAL_BATCH = 48
 SETTINGS = combined_settings(ToySettings)(
-    deepspeed_config=Path("unused"), task="toy", num_points=250, dropout=0.0, seed=3
+    deepspeed_config=Path("unused"),
+    task="toy",
+    num_points=250,
+    dropout=0.0,
+    seed=3,
+    warmup_epochs=0.5,
+    weight_average_decay=0.7,
 )
 
 
@@ -51,8 +59,8 @@ def engine_config(precision: str, stage: int, micro_batch: int) -> dict[str, Any
 class Case:
     """One way to train, started afresh."""
 
-    def __init__(self, precision: str, stage: int, micro_batch: int, dropout: float = 0.0, patience: int = 3):
-        settings = SETTINGS.model_copy(update={"dropout": dropout, "plateau_patience": patience})
+    def __init__(self, precision: str, stage: int, micro_batch: int, **others: Any):
+        settings = SETTINGS.model_copy(update=others)
         self.task = ToyTask(settings)
         self.job: Job = build_job(settings, self.task, engine_config(precision, stage, micro_batch))
 
@@ -64,10 +72,16 @@ class Case:
 
     def outcome(self, run: Run) -> dict[str, Any]:
         metrics = validate(self.job.engine, self.task.objective, self.job.val_dl)
+        with averaged_weights(self.job.engine):
+            averaged = full_precision_state(self.job.engine)
+            averaged_loss = validate(self.job.engine, self.task.objective, self.job.val_dl).loss
         moments = copy.deepcopy(list(self.job.engine.basic_optimizer.state.values()))
         return {
             "weights": full_precision_state(self.job.engine),
             "val_loss": metrics.loss,
+            "averaged": averaged,
+            "averaged_loss": averaged_loss,
+            "best": load_checkpoint(run.dir / "best.pth") if distributed.is_master() else {},
             "named": metrics.named,
             "measures": metrics.measures_NM,
             "losses": metrics.losses_N,
@@ -126,7 +140,8 @@ def resumed_in_mid_epoch(out: Path, name: str, **how: Any) -> dict[str, Any]:
 
 def plateau_effect(precision: str, stage: int) -> dict[str, float]:
     """How far one step moves the weights before and after the plateau was stepped with losses that do not fall."""
-    case = Case(precision, stage, micro_batch=GLOBAL_BATCH // distributed.world_size(), patience=0)
+    micro_batch = GLOBAL_BATCH // distributed.world_size()
+    case = Case(precision, stage, micro_batch, plateau_patience=0, warmup_epochs=0.0)
 
     def moved() -> float:
         before = full_precision_state(case.job.engine)

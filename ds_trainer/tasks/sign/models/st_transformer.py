@@ -31,11 +31,10 @@ class Attention(nn.Module):
         Args:
             bias_N: added to the scores of each attended token; broadcasts to [A, H, N, N]; -inf hides a token.
         """
-        query, key, value = self.to_qkv(self.norm(tokens_AND)).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
-        heads_ANHd = attend(query.transpose(-2, -3), key.transpose(-2, -3), value.transpose(-2, -3), bias_N).transpose(
-            -2, -3
-        )
-        out: Tensor = self.to_out(heads_ANHd.flatten(-2))
+        qkv_AN3Hd = self.to_qkv(self.norm(tokens_AND)).unflatten(-1, (3, self.num_heads, -1))
+        # Laid out once for all three: the products would copy each by itself.
+        query, key, value = qkv_AN3Hd.movedim((-3, -2), (0, -3)).contiguous()
+        out: Tensor = self.to_out(attend(query, key, value, bias_N).transpose(-2, -3).flatten(-2))
         return out
 
 
