@@ -25,7 +25,14 @@ from .strategies import TEXTS, VALUES, Bomb, damaged, examples, told, with_chang
 
 TOY = {"num_hidden": 4, "num_arms": 3, "dropout": 0.5}
 SIGN = {
-    **{"model": "st_transformer", "model_size": "t_1_1", "dropout": 0.1, "num_frames": 4, "depth_weight": 1.0},
+    **{
+        "model": "st_transformer",
+        "model_size": "t_1_1",
+        "dropout": 0.1,
+        "num_frames": 4,
+        "depth_weight": 1.0,
+        "features": [],
+    },
     **{"parts": {"all": [0, 1, 2]}, "layout": layout_for(3, 3).to_dict(), "normalisation": "body"},
     **{"sign_names": ["one", "two"], "sign_numbers": [1, 2]},
 }

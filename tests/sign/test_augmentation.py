@@ -8,13 +8,23 @@ import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.augmentation import Augmentation, mirrored, transformed
+from ds_trainer.tasks.sign.augmentation import Augmentation, mirrored, rotation, transformed, with_limbs
 from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
 from ds_trainer.tasks.sign.normalisation import normalise
 
 from .examples import LAYOUTS, clips
 
 NOTHING = Augmentation(mirror_fraction=0, max_rotation_degrees=0, max_scale_fraction=0, max_shift=0)
+EVERYTHING = Augmentation(
+    max_turn_degrees=20,
+    max_stretch_fraction=0.2,
+    max_limb_fraction=0.3,
+    max_displacement=0.1,
+    noise=0.05,
+    keypoint_mask_fraction=0.2,
+    part_mask_fraction=0.2,
+    max_frame_mask_fraction=0.4,
+)
 KNOWN = {name: layout for name, layout in LAYOUTS.items() if layout.mirror is not None}
 
 
@@ -36,9 +46,10 @@ def distances(points_BTKD: Tensor) -> Tensor:
     return torch.cdist(points_BTKD, points_BTKD, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def still(layout: KeypointLayout, num_clips: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Angles, scales and shifts that change nothing."""
-    return torch.zeros(num_clips), torch.ones(num_clips), torch.zeros(num_clips, layout.num_coordinates)
+def still(layout: KeypointLayout, num_clips: int) -> tuple[Tensor, Tensor]:
+    """Matrices and offsets that change nothing."""
+    identity = torch.eye(layout.num_coordinates).expand(num_clips, -1, -1)
+    return identity, torch.zeros(num_clips, layout.num_keypoints, layout.num_coordinates)
 
 
 # -- mirror -----------------------------------------------------------------------------------------------------------
@@ -83,8 +94,9 @@ def test_mirror_image_is_normalised_like_any_clip(known: KeypointLayout) -> None
 
 def test_rotation_keeps_distances_and_depth(layout: KeypointLayout) -> None:
     original = normalise(clips(layout).double(), layout).float()
-    _, scale, shift = still(layout, 3)
-    turned = transformed(original, layout, torch.tensor([0.5, -2.0, math.pi]), scale, shift)
+    angle = torch.tensor([0.5, -2.0, math.pi])
+    _, shift = still(layout, 3)
+    turned = transformed(original, layout, rotation(angle, (0, 1), layout.num_coordinates), shift)
     before, after = points(original, layout), points(turned, layout)
     torch.testing.assert_close(distances(after), distances(before), rtol=1e-5, atol=1e-5)
     assert torch.equal(turned[..., 2:], original[..., 2:])
@@ -94,26 +106,27 @@ def test_rotation_keeps_distances_and_depth(layout: KeypointLayout) -> None:
 def test_rotation_turns_as_angles_do(layout: KeypointLayout) -> None:
     """A quarter turn takes x to y: in the image, whose y points down, that is clockwise."""
     original = clips(layout, 1)
-    _, scale, shift = still(layout, 1)
-    turned = transformed(original, layout, torch.tensor([math.pi / 2]), scale, shift)
+    _, shift = still(layout, 1)
+    quarter = rotation(torch.tensor([math.pi / 2]), (0, 1), layout.num_coordinates)
+    turned = transformed(original, layout, quarter, shift)
     torch.testing.assert_close(turned[..., 1], original[..., 0])
     torch.testing.assert_close(turned[..., 0], -original[..., 1])
 
 
 def test_scale_is_the_same_for_all_coordinates(layout: KeypointLayout) -> None:
     original = clips(layout)
-    angle, _, shift = still(layout, 3)
+    identity, shift = still(layout, 3)
     scale = torch.tensor([0.5, 1.0, 2.0])
-    grown = transformed(original, layout, angle, scale, shift)
+    grown = transformed(original, layout, identity * scale[:, None, None], shift)
     torch.testing.assert_close(points(grown, layout), points(original, layout) * scale[:, None, None, None])
     assert torch.equal(grown[..., layout.num_coordinates :], original[..., layout.num_coordinates :])
 
 
 def test_shift_moves_all_but_what_has_a_root_of_its_own(layout: KeypointLayout) -> None:
     original = clips(layout)
-    angle, scale, _ = still(layout, 3)
-    shift = torch.arange(1.0, 1 + 3 * layout.num_coordinates).view(3, -1)
-    difference = points(transformed(original, layout, angle, scale, shift) - original, layout)
+    draw = Draw(0, 0, torch.arange(3))
+    difference = points(replace(NOTHING, max_shift=5.0)(original, layout, draw) - original, layout)
+    shift = draw.between("shift", -5.0, 5.0, layout.num_coordinates)
     rooted = {keypoint for part in layout.part_roots for keypoint in layout.parts[part]}
     for keypoint in range(layout.num_keypoints):
         expected = torch.zeros_like(shift) if keypoint in rooted else shift
@@ -121,7 +134,9 @@ def test_shift_moves_all_but_what_has_a_root_of_its_own(layout: KeypointLayout) 
     assert len(rooted) in (0, 42)
 
 
-@pytest.mark.parametrize("augmentation", [NOTHING, Augmentation(), Augmentation(1, 180, 0.9, 5)], ids=str)
+@pytest.mark.parametrize(
+    "augmentation", [NOTHING, Augmentation(), Augmentation(1, 180, 0.9, 5, 90, 0.5, 0.5, 0.3, 0.1)], ids=lambda _: ""
+)
 def test_missing_keypoints_stay_missing(layout: KeypointLayout, augmentation: Augmentation) -> None:
     original = clips(layout, missing=0.4)
     changed = augmentation(original, layout, Draw(0, 0, torch.arange(3)))
@@ -129,6 +144,105 @@ def test_missing_keypoints_stay_missing(layout: KeypointLayout, augmentation: Au
     assert torch.equal((points(changed, layout) == 0).all(-1).sum((1, 2)), num_missing)
     if augmentation.mirror_fraction == 0:
         assert torch.equal(points(changed, layout) == 0, points(original, layout) == 0)
+
+
+# -- limbs, turns, displacements, noise -------------------------------------------------------------------------------
+
+
+def test_limbs_grow_and_carry_what_hangs_on_them() -> None:
+    layout = layout_for(20, 3)
+    original = clips(layout, 1)
+    growth = torch.ones(1, 20)
+    growth[:, 4] = 1.5  # the upper arms: elbow 4, and its partner 5
+    grown = with_limbs(original, layout, growth)
+    for shoulder, elbow, wrist, hand in ((2, 4, 6, 8), (3, 5, 7, 9)):
+        upper_arm = original[:, :, elbow] - original[:, :, shoulder]
+        torch.testing.assert_close(grown[:, :, elbow], original[:, :, shoulder] + 1.5 * upper_arm)
+        for below in (wrist, hand):
+            torch.testing.assert_close(grown[:, :, below], original[:, :, below] + 0.5 * upper_arm)
+    others = [0, 1, 2, 3, *range(10, 20)]
+    assert torch.equal(grown[:, :, others], original[:, :, others])
+
+
+def test_limbs_keep_the_directions_of_bones(known: KeypointLayout) -> None:
+    original = clips(known).double()
+    draw = Draw(0, 0, torch.arange(3))
+    grown = replace(NOTHING, max_limb_fraction=0.4)(original, known, draw)
+    ratios = []
+    for keypoint, parent in known.bones:
+        before, after = (points(each[:, :, keypoint] - each[:, :, parent], known) for each in (original, grown))
+        torch.testing.assert_close(
+            torch.nn.functional.normalize(after, dim=-1), torch.nn.functional.normalize(before, dim=-1)
+        )
+        ratio = after.norm(dim=-1) / before.norm(dim=-1)
+        torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio))
+        ratios.append(ratio)
+    assert 0.6 - 1e-6 <= torch.stack(ratios).min() < 0.9
+    assert 1.1 < torch.stack(ratios).max() <= 1.4 + 1e-6
+
+
+def test_turn_keeps_distances_in_space_and_the_height_or_not() -> None:
+    layout = layout_for(20, 3)
+    original = clips(layout, 200, num_frames=1)
+    turned = replace(NOTHING, max_turn_degrees=30)(original, layout, Draw(0, 0, torch.arange(200)))
+    torch.testing.assert_close(distances(turned), distances(original), rtol=1e-4, atol=1e-4)
+    assert ((turned - original).abs() > 0.01).flatten(1).any(1).float().mean() > 0.95
+    flat = layout_for(7, 2)
+    in_plane = clips(flat)
+    assert torch.equal(replace(NOTHING, max_turn_degrees=30)(in_plane, flat, Draw(0, 0, torch.arange(3))), in_plane)
+
+
+def test_stretch_grows_each_coordinate_by_itself() -> None:
+    layout = layout_for(7, 3)
+    original = clips(layout, 300)
+    ratio = replace(NOTHING, max_stretch_fraction=0.2)(original, layout, Draw(0, 0, torch.arange(300))) / original
+    torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))
+    assert 0.8 - 1e-5 <= ratio.min() < 0.82
+    assert 1.18 < ratio.max() <= 1.2 + 1e-5
+    correlation = torch.corrcoef(ratio[:, 0, 0].T)
+    assert (correlation - torch.eye(3)).abs().max() < 0.2
+
+
+def test_displacement_is_of_a_keypoint_and_noise_of_a_frame() -> None:
+    layout = layout_for(20, 3)
+    original = clips(layout, 50)
+    draw = Draw(0, 0, torch.arange(50))
+    displaced = replace(NOTHING, max_displacement=0.2)(original, layout, draw) - original
+    torch.testing.assert_close(displaced, displaced[:, :1].expand_as(displaced), rtol=0, atol=1e-6)
+    assert 0.19 < displaced.abs().max() <= 0.2 + 1e-6
+    noise = replace(NOTHING, noise=0.1)(original, layout, draw) - original
+    assert noise.std() == pytest.approx(0.1, rel=0.02)
+    assert noise.mean().abs() < 0.005
+    assert (noise[:, 1:] != noise[:, :-1]).all()
+
+
+# -- masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_masks_take_away_keypoints_parts_and_frames() -> None:
+    layout = layout_for(20, 3)
+    original = clips(layout, 400)
+    draw = Draw(0, 0, torch.arange(400))
+
+    def is_masked(augmentation: Augmentation) -> Tensor:
+        changed = augmentation(original, layout, draw)
+        gone_BTK = (changed == 0).all(-1)
+        assert torch.equal(changed[~gone_BTK], original[~gone_BTK])
+        return gone_BTK
+
+    keypoints = is_masked(replace(NOTHING, keypoint_mask_fraction=0.3))
+    assert torch.equal(keypoints, keypoints[:, :1].expand_as(keypoints))
+    assert keypoints.float().mean() == pytest.approx(0.3, abs=0.03)
+    parts = is_masked(replace(NOTHING, part_mask_fraction=0.25))
+    for part in layout.parts.values():
+        assert torch.equal(parts[:, :, list(part)].all(-1), parts[:, :, list(part)].any(-1))
+        assert parts[:, :, list(part)].float().mean() == pytest.approx(0.25, abs=0.07)
+    frames = is_masked(replace(NOTHING, max_frame_mask_fraction=0.5))
+    assert torch.equal(frames, frames[..., :1].expand_as(frames))
+    num_frames = frames[..., 0].sum(1)
+    assert 2 <= num_frames.max() <= 4, "of 6"
+    begins = (frames[:, 1:, 0] & ~frames[:, :-1, 0]).sum(1) + frames[:, 0, 0]
+    assert begins.max() == 1, "one stretch"
 
 
 # -- what is drawn ----------------------------------------------------------------------------------------------------
@@ -199,11 +313,14 @@ def test_a_clip_is_changed_as_a_whole(layout: KeypointLayout) -> None:
     assert not torch.equal(changed, frozen)
 
 
-def test_augmentation_of_a_clip_does_not_depend_on_its_batch(layout: KeypointLayout) -> None:
+@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["default", "everything"])
+def test_augmentation_of_a_clip_does_not_depend_on_its_batch(
+    layout: KeypointLayout, augmentation: Augmentation
+) -> None:
     original = clips(layout, 5, missing=0.1)
-    whole = Augmentation()(original, layout, Draw(3, 2, torch.arange(5)))
+    whole = augmentation(original, layout, Draw(3, 2, torch.arange(5)))
     index = torch.tensor([4, 1])
-    some = Augmentation()(original[index], layout, Draw(3, 2, index))
-    torch.testing.assert_close(some, whole[index], rtol=0, atol=1e-6)
-    other_epoch = Augmentation()(original, layout, Draw(3, 3, torch.arange(5)))
+    some = augmentation(original[index], layout, Draw(3, 2, index))
+    torch.testing.assert_close(some, whole[index], rtol=0, atol=1e-5)
+    other_epoch = augmentation(original, layout, Draw(3, 3, torch.arange(5)))
     assert (other_epoch != whole).flatten(1).any(1).all(), "each clip is seen anew in each epoch"

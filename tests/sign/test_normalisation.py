@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ds_trainer.tasks.sign.augmentation import rotation
 from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
 from ds_trainer.tasks.sign.normalisation import normalise
 
@@ -84,6 +85,21 @@ def test_body_is_centred_and_of_unit_size(layout: KeypointLayout) -> None:
     torch.testing.assert_close(
         body[:, :, list(layout.centre)].mean((1, 2)), torch.zeros(3, layout.num_coordinates).double()
     )
+
+
+def test_measured_bodies_face_the_camera() -> None:
+    """However the camera was turned about the vertical axis, the clip comes out the same; a guessed depth is left."""
+    kinect, karsl = layout_for(20, 3), layout_for(184, 3)
+    for layout, is_turned in ((kinect, True), (karsl, False)):
+        original = clips(layout, 2).double()
+        turn = rotation(torch.tensor([0.7, -2.0]).double(), (0, 2), 3)
+        seen = original @ turn.transpose(1, 2)[:, None]
+        one, other = (normalise(each, layout) for each in (original, seen))
+        assert torch.allclose(one, other) is is_turned
+    left, right = (one_or_other.mean(1) for one_or_other in normalise(clips(kinect), kinect)[:, :, [2, 3]].unbind(2))
+    across = right - left
+    assert (across[:, 0] > 0).all()
+    torch.testing.assert_close(across[:, 2], torch.zeros(3), rtol=0, atol=1e-5)
 
 
 def test_movement_of_the_whole_body_stays() -> None:

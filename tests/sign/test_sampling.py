@@ -49,6 +49,35 @@ def test_centres_of_bins_without_a_draw() -> None:
     assert torch.equal(sampled_frames(FIRST, LENGTHS, 50, None), sampled_frames(FIRST, LENGTHS, 50, None))
 
 
+def tempos(most: float, num_clips: int = 300) -> torch.Tensor:
+    """Frames passed in each tenth of 300 clips of 10,000 frames, as a fraction of a tenth: float[B, 10]."""
+    lengths = torch.full((num_clips,), 10_000)
+    draw = Draw(0, 0, torch.arange(num_clips))
+    frames = sampled_frames(torch.zeros_like(lengths), lengths, 1001, draw, max_tempo_fraction=most)
+    assert (frames.diff(dim=1) >= 0).all(), "time never runs back"
+    return frames[:, ::100].diff(dim=1) / 1000
+
+
+def test_tempo_rises_and_falls_within_its_limits() -> None:
+    even, uneven = tempos(0.0), tempos(0.5)
+    torch.testing.assert_close(even, torch.ones_like(even), rtol=0, atol=0.02)
+    assert 0.48 < uneven.min() < 0.6
+    assert 1.4 < uneven.max() < 1.52
+    torch.testing.assert_close(uneven.sum(1), torch.full((300,), 10.0), rtol=0, atol=0.03)
+    assert (uneven.diff(dim=1).abs() < 0.6).all(), "smoothly"
+
+
+def test_cut_begins_and_ends_elsewhere_and_stays_in_the_clip() -> None:
+    lengths = torch.full((400,), 1000)
+    draw = Draw(0, 0, torch.arange(400))
+    frames = sampled_frames(torch.zeros_like(lengths), lengths, 100, draw, max_cut_fraction=0.2)
+    assert frames.min() == 0
+    assert frames.max() == 999
+    assert 170 < frames[:, 0].max() < 220
+    assert 780 < frames[:, -1].min() < 830
+    assert 0.35 < (frames[:, 0] == 0).float().mean() < 0.65, "half of them would begin before the first frame"
+
+
 @given(st.integers(1, 200), st.integers(2, 60), st.integers(0, 1000))
 def test_jitter_stays_in_its_bin(length: int, num_samples: int, seed: int) -> None:
     draw = Draw(seed, 0, torch.tensor([length]))

@@ -109,7 +109,7 @@ def test_model_looks_at_the_chosen_parts(build: BuildTask) -> None:
     model = task.build_model().eval()
     clips_BTKC, _ = batch(task, [0, 9])
     changed = clips_BTKC.clone()
-    changed[:, :, list(task.store.layout.parts["body"])] += 1
+    changed[:, :, list(task.store.layout.parts["lower_body"])] += 1
     assert torch.equal(model(changed), model(clips_BTKC))
     changed[:, :, list(task.store.layout.parts["left_arm"])] += 1
     assert not torch.equal(model(changed), model(clips_BTKC))

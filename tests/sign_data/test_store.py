@@ -174,6 +174,6 @@ def test_damaged_store_says_which_file(tmp_path: Path, file_name: str, damage: o
 def test_store_of_another_version_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "store", source([_clip()]))
     names = tmp_path / "store" / "store.json"
-    names.write_text(names.read_text().replace('"store_version": 2', '"store_version": 99'))
-    with pytest.raises(DataError, match="found store version 99, expected 2"):
+    names.write_text(names.read_text().replace('"store_version": 3', '"store_version": 99'))
+    with pytest.raises(DataError, match="found store version 99, expected 3"):
         ClipStore.open(tmp_path / "store")

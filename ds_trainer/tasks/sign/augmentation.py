@@ -1,5 +1,8 @@
 """Whole batches of normalised clips, seen as other people might have signed them. Runs where the batch is.
 
+Each kind of change is a function of its own, drawn once a clip, so that its movement stays smooth; only masks differ
+from frame to frame. Missing keypoints stay missing.
+
 Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of the features).
 """
 
@@ -16,32 +19,89 @@ from ds_trainer.tasks.sign.normalisation import presence
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far clips are changed in training; drawn once a clip, so that its movement stays smooth.
+    """How far clips are changed in training.
 
     Args:
         mirror_fraction: of clips that are mirrored, as if signed with the other hand.
         max_rotation_degrees: largest rotation in the image plane, either way.
         max_scale_fraction: largest growth or shrinking, as a fraction.
         max_shift: largest shift along each coordinate, in units of the body's size.
+        max_turn_degrees: largest rotation of the body about the vertical axis and about the line of its shoulders,
+            either way, as if seen by another camera; where there is a depth.
+        max_stretch_fraction: largest growth or shrinking along each coordinate by itself, as a fraction.
+        max_limb_fraction: largest growth or shrinking of each bone by itself, as a fraction; both sides alike.
+        max_displacement: largest shift of each keypoint by itself, in units of the body's size.
+        noise: standard deviation of what is added to each coordinate in each frame, in units of the body's size.
+        keypoint_mask_fraction: of keypoints that are missing in the whole clip.
+        part_mask_fraction: of body parts that are.
+        max_frame_mask_fraction: longest stretch of frames that is blank, as a fraction of the clip.
     """
 
     mirror_fraction: float = 0.5
     max_rotation_degrees: float = 10.0
     max_scale_fraction: float = 0.1
     max_shift: float = 0.1
+    max_turn_degrees: float = 0.0
+    max_stretch_fraction: float = 0.0
+    max_limb_fraction: float = 0.0
+    max_displacement: float = 0.0
+    noise: float = 0.0
+    keypoint_mask_fraction: float = 0.0
+    part_mask_fraction: float = 0.0
+    max_frame_mask_fraction: float = 0.0
 
     def __call__(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
         """Augmented clips, float[B, T, K, C]; missing keypoints stay missing."""
         if layout.mirror is not None and self.mirror_fraction > 0:
             is_mirrored_B = draw.uniform("mirror")[:, 0] < self.mirror_fraction
             clips_BTKC = mirrored(clips_BTKC, layout, is_mirrored_B)
-        if layout.num_coordinates < 2:
-            return clips_BTKC  # features of which nothing is known: there is no plane to rotate in
-        radians = math.radians(self.max_rotation_degrees)
-        angle_B = draw.between("rotation", -radians, radians)[:, 0]
-        scale_B = draw.between("scale", 1 - self.max_scale_fraction, 1 + self.max_scale_fraction)[:, 0]
-        shift_BD = draw.between("shift", -self.max_shift, self.max_shift, layout.num_coordinates)
-        return transformed(clips_BTKC, layout, angle_B, scale_B, shift_BD)
+        if layout.num_coordinates >= 2:  # of other features nothing is known: there is no plane to rotate in
+            clips_BTKC = self._reshaped(clips_BTKC, layout, draw)
+        return self._masked(clips_BTKC, layout, draw)
+
+    def _reshaped(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
+        num_coordinates = layout.num_coordinates
+        if self.max_limb_fraction > 0 and layout.parents:
+            low, high = 1 - self.max_limb_fraction, 1 + self.max_limb_fraction
+            clips_BTKC = with_limbs(clips_BTKC, layout, draw.between("limbs", low, high, layout.num_keypoints))
+        shift_BD = draw.between("shift", -self.max_shift, self.max_shift, num_coordinates)
+        offset_BKD = shift_BD[:, None] * _moves(layout, clips_BTKC.device)
+        if self.max_displacement > 0:
+            columns = layout.num_keypoints * num_coordinates
+            displaced = draw.between("displacement", -self.max_displacement, self.max_displacement, columns)
+            offset_BKD = offset_BKD + displaced.view(offset_BKD.shape)
+        clips_BTKC = transformed(clips_BTKC, layout, self._matrix(draw, num_coordinates), offset_BKD)
+        return clips_BTKC if self.noise == 0 else with_noise(clips_BTKC, layout, self.noise, draw)
+
+    def _matrix(self, draw: Draw, num_coordinates: int) -> Tensor:
+        """float[B, D, D]: rotations, and growth along each coordinate."""
+        radians, turn = math.radians(self.max_rotation_degrees), math.radians(self.max_turn_degrees)
+        matrix_BDD = rotation(draw.between("rotation", -radians, radians)[:, 0], (0, 1), num_coordinates)
+        if num_coordinates == 3 and turn > 0:
+            for name, plane in (("yaw", (2, 0)), ("pitch", (1, 2))):
+                matrix_BDD = matrix_BDD @ rotation(draw.between(name, -turn, turn)[:, 0], plane, num_coordinates)
+        growth_BD = draw.between("scale", 1 - self.max_scale_fraction, 1 + self.max_scale_fraction)
+        if self.max_stretch_fraction > 0:
+            low, high = 1 - self.max_stretch_fraction, 1 + self.max_stretch_fraction
+            growth_BD = growth_BD * draw.between("stretch", low, high, num_coordinates)
+        return matrix_BDD * growth_BD[:, None]
+
+    def _masked(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
+        device = clips_BTKC.device
+        if self.keypoint_mask_fraction > 0:
+            is_masked_BK = draw.uniform("keypoints", layout.num_keypoints) < self.keypoint_mask_fraction
+            clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
+        if self.part_mask_fraction > 0:
+            is_masked_BP = draw.uniform("parts", len(layout.parts)) < self.part_mask_fraction
+            is_masked_BK = is_masked_BP[:, torch.tensor(_part_of(layout), device=device)]
+            clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
+        if self.max_frame_mask_fraction > 0:
+            length_B1 = self.max_frame_mask_fraction * draw.uniform("blank length")
+            first_B1 = draw.uniform("blank from") * (1 - length_B1)
+            place_T = torch.arange(clips_BTKC.shape[1], device=device) / clips_BTKC.shape[1]
+            is_blank_BT = (place_T >= first_B1) & (place_T < first_B1 + length_B1)
+            clips_BTKC = clips_BTKC.masked_fill(is_blank_BT[:, :, None, None], 0.0)
+        return clips_BTKC
 
 
 def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
@@ -63,25 +123,82 @@ def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor |
     return mirrored_BTKC
 
 
-def transformed(
-    clips_BTKC: Tensor, layout: KeypointLayout, angle_B: Tensor, scale_B: Tensor, shift_BD: Tensor
-) -> Tensor:
-    """Rotate about the viewing axis, scale, then shift; `angle_B` in radians.
+def rotation(angle_B: Tensor, plane: tuple[int, int], num_coordinates: int) -> Tensor:
+    """Matrices float[B, D, D] that turn the first axis of `plane` towards the second; `angle_B` in radians."""
+    matrix_BDD = torch.eye(num_coordinates, device=angle_B.device, dtype=angle_B.dtype).repeat(len(angle_B), 1, 1)
+    one, other = plane
+    matrix_BDD[:, one, one] = matrix_BDD[:, other, other] = angle_B.cos()
+    matrix_BDD[:, other, one], matrix_BDD[:, one, other] = angle_B.sin(), -angle_B.sin()
+    return matrix_BDD
 
-    Parts that are seen from a root of their own are not shifted: their root is their origin.
-    """
-    present_BTK1 = presence(clips_BTKC[..., : layout.num_coordinates])
+
+def transformed(clips_BTKC: Tensor, layout: KeypointLayout, matrix_BDD: Tensor, offset_BKD: Tensor) -> Tensor:
+    """Each clip's points multiplied by its matrix, then shifted, each keypoint by its own offset."""
+    points_BTKD = clips_BTKC[..., : layout.num_coordinates]
+    present_BTK1 = presence(points_BTKD)
     changed_BTKC = clips_BTKC.clone()
-    moved_BTKD = changed_BTKC[..., : layout.num_coordinates]
-    moved_BTKD *= scale_B[:, None, None, None]
-    x_BTK, y_BTK = clips_BTKC[..., 0], clips_BTKC[..., 1]
-    cosine_B11, sine_B11 = ((scale_B * side_B)[:, None, None] for side_B in (angle_B.cos(), angle_B.sin()))
-    torch.addcmul(x_BTK * cosine_B11, y_BTK, sine_B11, value=-1, out=moved_BTKD[..., 0])
-    torch.addcmul(y_BTK * cosine_B11, x_BTK, sine_B11, out=moved_BTKD[..., 1])
-    moves_K = torch.ones(layout.num_keypoints, device=clips_BTKC.device)
-    for part in layout.part_roots:
-        moves_K[list(layout.parts[part])] = 0
-    shift_DB1K = shift_BD.T[:, :, None, None] * moves_K
-    moved_BTKD += shift_DB1K.movedim(0, -1)
-    moved_BTKD *= present_BTK1
+    for row in range(layout.num_coordinates):
+        # Coordinate by coordinate, each of which lies in memory by itself: a product of matrices would lay out anew.
+        moved_BTK = changed_BTKC[..., row]
+        moved_BTK.copy_(offset_BKD[:, None, :, row].expand_as(moved_BTK))
+        for column in range(layout.num_coordinates):
+            moved_BTK.addcmul_(points_BTKD[..., column], matrix_BDD[:, row, column, None, None])
+    changed_BTKC[..., : layout.num_coordinates] *= present_BTK1
     return changed_BTKC
+
+
+def with_limbs(clips_BTKC: Tensor, layout: KeypointLayout, growth_BK: Tensor) -> Tensor:
+    """Bones that are longer or shorter: each keypoint goes where the bones between it and its root take it.
+
+    Args:
+        growth_BK: factor on the bone between each keypoint and its parent; that of its partner in the mirror, if it
+            comes later, is taken from it: nobody's arms differ by much.
+    """
+    parents = list(layout.parents)
+    first_of_pair = torch.tensor(
+        [min(keypoint, partner) for keypoint, partner in enumerate(layout.mirror or range(layout.num_keypoints))]
+    )
+    growth_BK = growth_BK[:, first_of_pair.to(growth_BK.device)]
+    points_BTKD = clips_BTKC[..., : layout.num_coordinates]
+    present_BTK1 = presence(points_BTKD)
+    bones_BTKD = (points_BTKD - points_BTKD[:, :, parents]) * (present_BTK1 * present_BTK1[:, :, parents])
+    added_BTKD = bones_BTKD * (growth_BK - 1)[:, None, :, None]
+    changed_BTKC = clips_BTKC.clone()
+    lengthened = added_BTKD.movedim(2, -1) @ _hangs_on(layout).T.to(added_BTKD)
+    changed_BTKC[..., : layout.num_coordinates] += lengthened.movedim(-1, 2) * present_BTK1
+    return changed_BTKC
+
+
+def with_noise(clips_BTKC: Tensor, layout: KeypointLayout, deviation: float, draw: Draw) -> Tensor:
+    """Something else added to each coordinate, evenly drawn, of the given standard deviation."""
+    points_BTKD = clips_BTKC[..., : layout.num_coordinates]
+    widest = deviation * math.sqrt(3)
+    noise = draw.between("noise", -widest, widest, points_BTKD[0].numel()).view(points_BTKD.shape)
+    changed_BTKC = clips_BTKC.clone()
+    changed_BTKC[..., : layout.num_coordinates] += noise * presence(points_BTKD)
+    return changed_BTKC
+
+
+def _moves(layout: KeypointLayout, device: torch.device) -> Tensor:
+    """float[K, 1]: 0 for keypoints of parts that are seen from a root of their own: that is their origin."""
+    moves_K1 = torch.ones(layout.num_keypoints, 1, device=device)
+    for part in layout.part_roots:
+        moves_K1[list(layout.parts[part])] = 0
+    return moves_K1
+
+
+def _hangs_on(layout: KeypointLayout) -> Tensor:
+    """float[K, K]: 1 where the bone of the second keypoint lies between the first and its root."""
+    hangs_KK = torch.zeros(layout.num_keypoints, layout.num_keypoints)
+    for keypoint in range(layout.num_keypoints):
+        over = keypoint
+        while layout.parents[over] != over:
+            hangs_KK[keypoint, over] = 1
+            over = layout.parents[over]
+    return hangs_KK
+
+
+def _part_of(layout: KeypointLayout) -> list[int]:
+    """For each keypoint the number of its part."""
+    part_of = {keypoint: number for number, part in enumerate(layout.parts.values()) for keypoint in part}
+    return [part_of[keypoint] for keypoint in range(layout.num_keypoints)]

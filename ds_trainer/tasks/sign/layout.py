@@ -20,6 +20,10 @@ class KeypointLayout:
         centre: keypoints whose mean is the origin of the body; empty: unknown.
         scale: two keypoints whose distance is the size of the body; None: unknown.
         part_roots: part -> the keypoint that is its own origin, such as a hand's wrist.
+        parents: for each keypoint the one that it hangs on, such as an elbow's shoulder: the other end of its bone;
+            itself where it hangs on none; empty: unknown.
+        is_metric: whether all three coordinates are measured in one unit, as a depth camera does. Where one camera had
+            to guess the depth, directions in it mean little.
     """
 
     name: str
@@ -29,6 +33,8 @@ class KeypointLayout:
     centre: tuple[int, ...] = ()
     scale: tuple[int, int] | None = None
     part_roots: dict[str, int] = field(default_factory=dict)
+    parents: tuple[int, ...] = ()
+    is_metric: bool = False
 
     def __post_init__(self) -> None:
         """Raise `ValueError` where keypoints are named that there are not: a layout may come from a damaged file."""
@@ -42,6 +48,16 @@ class KeypointLayout:
             raise ValueError("the centre or the scale is measured by keypoints that are not there")
         if not all(root in self.parts.get(part, ()) for part, root in self.part_roots.items()):
             raise ValueError("the root of a part is not in it")
+        if self.parents and not self._parents_lead_to_roots():
+            raise ValueError("keypoints hang on one another in a circle, or on what is not there")
+
+    def _parents_lead_to_roots(self) -> bool:
+        reached = list(range(self.num_keypoints))
+        if len(self.parents) != len(reached) or not set(self.parents) <= set(reached):
+            return False
+        for _ in range(self.num_keypoints):
+            reached = [self.parents[keypoint] for keypoint in reached]
+        return all(self.parents[keypoint] == keypoint for keypoint in reached)
 
     @property
     def num_keypoints(self) -> int:
@@ -55,6 +71,11 @@ class KeypointLayout:
     def num_coordinates(self) -> int:
         return sum(feature in ("x", "y", "z") for feature in self.features)
 
+    @property
+    def bones(self) -> list[tuple[int, int]]:
+        """(keypoint, its parent) for each that has one."""
+        return [(keypoint, parent) for keypoint, parent in enumerate(self.parents) if keypoint != parent]
+
     def to_dict(self) -> dict[str, Any]:
         """This layout as plain JSON types, which also load with `weights_only=True`."""
         return {
@@ -65,6 +86,8 @@ class KeypointLayout:
             "centre": list(self.centre),
             "scale": None if self.scale is None else list(self.scale),
             "part_roots": dict(self.part_roots),
+            "parents": list(self.parents),
+            "is_metric": self.is_metric,
         }
 
     @classmethod
@@ -79,6 +102,8 @@ class KeypointLayout:
             centre=_keypoints(values["centre"]),
             scale=None if scale is None else (index(scale[0]), index(scale[1])),
             part_roots={part: index(root) for part, root in values["part_roots"].items()},
+            parents=_keypoints(values["parents"]),
+            is_metric=bool(values["is_metric"]),
         )
 
 
@@ -114,6 +139,7 @@ def karsl_184(features: tuple[str, ...]) -> KeypointLayout:
         centre=(0, 1),
         scale=(0, 1),
         part_roots={"right_hand": right_hand[0], "left_hand": left_hand[0]},
+        parents=(0, 1, 0, 1, 2, 3, *face, *_hung(mediapipe.HAND_PARENTS, right_hand, left_hand)),
     )
 
 
@@ -126,10 +152,17 @@ def kinect_20(features: tuple[str, ...]) -> KeypointLayout:
     return KeypointLayout(
         name="kinect_20",
         features=features,
-        parts={"body": (0, 1, *range(10, 20)), "left_arm": (2, 4, 6, 8), "right_arm": (3, 5, 7, 9)},
+        parts={
+            "head": (0, 1),
+            "left_arm": (2, 4, 6, 8),
+            "right_arm": (3, 5, 7, 9),
+            "lower_body": tuple(range(10, 20)),
+        },
         mirror=(0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 10, 11, 13, 12, 15, 14, 17, 16, 19, 18),
         centre=(2, 3),
         scale=(2, 3),
+        parents=(1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 1, 10, 11, 11, 12, 13, 14, 15, 16, 17),
+        is_metric=len(features) >= 3,
     )
 
 
@@ -155,7 +188,17 @@ def _holistic(
 ) -> KeypointLayout:
     shoulders = (mediapipe.LEFT_SHOULDER, mediapipe.RIGHT_SHOULDER)
     wrists = {hand: parts[hand][0] for hand in ("left_hand", "right_hand")}
-    return KeypointLayout(name, features, parts, mirror, centre=shoulders, scale=shoulders, part_roots=wrists)
+    parents = (
+        *mediapipe.POSE_PARENTS,
+        *parts.get("face", ()),
+        *_hung(mediapipe.HAND_PARENTS, parts["left_hand"], parts["right_hand"]),
+    )
+    return KeypointLayout(name, features, parts, mirror, shoulders, shoulders, wrists, parents)
+
+
+def _hung(parents: tuple[int, ...], *places: tuple[int, ...]) -> list[int]:
+    """The parents of keypoints of which there are several copies, such as two hands, each at places of its own."""
+    return [place[parent] for place in places for parent in parents]
 
 
 def _consecutive(*lengths: int) -> list[tuple[int, ...]]:

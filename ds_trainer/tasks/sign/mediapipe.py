@@ -9,6 +9,15 @@ NUM_POSE, NUM_FACE, NUM_FACE_WITH_IRISES, NUM_HAND = 33, 468, 478, 21
 # Nose 0, eyes 1-3 (left) and 4-6 (right); from the ears on, left and right alternate.
 POSE_MIRROR = (0, 4, 5, 6, 1, 2, 3, *(left + side for left in range(7, NUM_POSE, 2) for side in (1, 0)))
 
+# Nose; eyes, ears and mouth hang on it; arms from the shoulders, fingers of the pose on the wrists, legs from the hips.
+POSE_PARENTS = (
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11, 12, 11, 12, 13, 14, 15, 16, 15, 16, 15, 16, 11, 12, 23, 24, 25, 26, 27, 28,
+    27, 28,
+)  # fmt: skip
+
+HAND_PARENTS = (0, *(0 if joint % 4 == 1 else joint - 1 for joint in range(1, NUM_HAND)))
+"""Five fingers of four joints, each from the wrist."""
+
 KARSL_POSE = (11, 12, 13, 14, 15, 16)
 """Shoulders, elbows and wrists, left before right."""
 

@@ -1,9 +1,10 @@
 """Keypoints in the image or the room -> keypoints relative to the body, so that people and cameras compare.
 
 The origin is the body's centre and the unit its size (for most layouts the middle between the shoulders and their
-distance), both averaged over the clip, so that movement of the whole body stays. A part with a root of its own, such as
-a hand with its wrist, is seen from there and in units of its own size: its place is known from the body's keypoint for
-that wrist.
+distance), both averaged over the clip, so that movement of the whole body stays. Where the depth is measured, the body
+is turned about the vertical axis until its shoulders, on average over the clip, face the camera. A part with a root of
+its own, such as a hand with its wrist, is seen from there and in units of its own size: its place is known from the
+body's keypoint for that wrist.
 
 A keypoint whose coordinates are all exactly 0 is missing, and stays 0.
 
@@ -34,6 +35,8 @@ def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 
     present_BTK1 = presence(points_BTKD)
     points_BTKD -= _centre(points_BTKD, present_BTK1, layout)
     points_BTKD *= present_BTK1
+    if layout.is_metric:
+        _face_camera(points_BTKD, present_BTK1, layout)
     local = {part: _from_root(points_BTKD, present_BTK1, layout, part) for part in layout.part_roots}
     points_BTKD /= _body_size(points_BTKD, present_BTK1, layout)
     for part, local_BTkD in local.items():
@@ -66,6 +69,25 @@ def _from_root(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout
     root_BT1D, has_root_BT11 = points_BTKD[:, :, root : root + 1], present_BTK1[:, :, root : root + 1]
     local_BTkD = (points_BTKD[:, :, own] - root_BT1D) * (present_BTK1[:, :, own] * has_root_BT11)
     return local_BTkD / _mean_size(local_BTkD)
+
+
+def _face_camera(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> None:
+    """Turn each clip, in place, about the vertical axis, until the line of its scale lies along x on average."""
+    if layout.scale is None or layout.num_coordinates < 3:
+        return
+    one, other = layout.scale
+    both_BT1 = present_BTK1[:, :, one] * present_BTK1[:, :, other]
+    across_B3 = ((centred_BTKD[:, :, other] - centred_BTKD[:, :, one]) * both_BT1).sum(1)
+    length_B = across_B3[:, ::2].norm(dim=-1)
+    is_known_B = length_B > _LEAST_SIZE
+    cosine_B, sine_B = (across_B3[:, axis] / length_B.clamp(min=_LEAST_SIZE) for axis in (0, 2))
+    cosine_B11, sine_B11 = (
+        torch.where(is_known_B, cosine_B, 1.0)[:, None, None],
+        torch.where(is_known_B, sine_B, 0.0)[:, None, None],
+    )
+    x_BTK, z_BTK = centred_BTKD[..., 0].clone(), centred_BTKD[..., 2].clone()
+    centred_BTKD[..., 0] = x_BTK * cosine_B11 + z_BTK * sine_B11
+    centred_BTKD[..., 2] = z_BTK * cosine_B11 - x_BTK * sine_B11
 
 
 def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:

@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 
 from ds_trainer.problems import nearest_name
 from ds_trainer.settings import NameList, TaskSettings, setting
+from ds_trainer.tasks.sign.features import FEATURES
 from ds_trainer.tasks.sign.models import MODELS
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.splits import SIGNER_PREFIX
@@ -58,6 +59,10 @@ class SignSettings(TaskSettings):
         1.0, _MODEL, "factor on the z coordinate; below 1 where one camera had to guess it (MediaPipe)", ge=0, le=1
     )
 
+    features: NameList = setting(
+        (), _MODEL, f"what the model sees of a keypoint beside its place: of {', '.join(FEATURES)}"
+    )
+
     mirror_fraction: float = setting(
         0.5, _AUGMENTATION, "fraction of clips mirrored, left and right swapped", ge=0, le=1
     )
@@ -66,6 +71,49 @@ class SignSettings(TaskSettings):
     )
     max_scale_fraction: float = setting(0.1, _AUGMENTATION, "largest growth or shrinking, as a fraction", ge=0, lt=1)
     max_shift: float = setting(0.1, _AUGMENTATION, "largest shift along each axis, in widths of the shoulders", ge=0)
+
+    max_turn_degrees: float = setting(
+        0.0, _AUGMENTATION, "largest turn of the body about the vertical and the horizontal axis, degrees", ge=0, le=90
+    )
+    max_stretch_fraction: float = setting(
+        0.0, _AUGMENTATION, "largest growth or shrinking along each axis by itself, as a fraction", ge=0, lt=1
+    )
+    max_limb_fraction: float = setting(
+        0.0, _AUGMENTATION, "largest growth or shrinking of each bone by itself, as a fraction", ge=0, lt=1
+    )
+    max_displacement: float = setting(
+        0.0, _AUGMENTATION, "largest shift of each keypoint by itself, in widths of the shoulders", ge=0
+    )
+    noise: float = setting(
+        0.0, _AUGMENTATION, "standard deviation of noise on each coordinate, in widths of the shoulders", ge=0
+    )
+    max_tempo_fraction: float = setting(
+        0.0,
+        _AUGMENTATION,
+        "how far the tempo rises and falls within a clip, 0.5 for half to one and a half",
+        ge=0,
+        lt=1,
+    )
+    max_cut_fraction: float = setting(
+        0.0,
+        _AUGMENTATION,
+        "how much earlier or later a clip begins and ends, as a fraction of its length",
+        ge=0,
+        lt=0.5,
+    )
+    keypoint_mask_fraction: float = setting(0.0, _AUGMENTATION, "keypoints that are missing in a clip", ge=0, lt=1)
+    part_mask_fraction: float = setting(0.0, _AUGMENTATION, "body parts that are missing in a clip", ge=0, lt=1)
+    max_frame_mask_fraction: float = setting(
+        0.0, _AUGMENTATION, "longest stretch of frames that is blank, as a fraction of the clip", ge=0, lt=1
+    )
+
+    @field_validator("features")
+    @classmethod
+    def _features_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in FEATURES:
+                raise ValueError(nearest_name(name, FEATURES))
+        return names
 
     @field_validator("model")
     @classmethod

@@ -26,7 +26,7 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.readers.npz_file import Archive
 from ds_trainer.text_file import check_regular, is_plain, read_text
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
 
 _MAX_NAMES_BYTES = 2**26

@@ -4,6 +4,7 @@ Axes: B clips, T frames, K keypoints, C features.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
 from ds_trainer.task import Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.features import num_features, with_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
@@ -96,7 +98,7 @@ class SignTask(Task):
         self.notices = splits.notices
         self.objective = classification_objective(len(self.class_names), settings.label_smoothing)
         self.augmentation = Augmentation(
-            settings.mirror_fraction, settings.max_rotation_degrees, settings.max_scale_fraction, settings.max_shift
+            **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
         self.parts = self._chosen_parts()
         self._first = torch.from_numpy(self.store.offsets[:-1])
@@ -107,11 +109,20 @@ class SignTask(Task):
 
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
-        frame_BT = sampled_frames(self._first[items], self._num_frames[items], self.settings.num_frames, draw)
+        settings, layout = self.settings, self.store.layout
+        frame_BT = sampled_frames(
+            self._first[items],
+            self._num_frames[items],
+            settings.num_frames,
+            draw,
+            settings.max_tempo_fraction,
+            settings.max_cut_fraction,
+        )
         clips_BTKC = torch.from_numpy(self.store.frames[frame_BT.numpy()]).to(device, non_blocking=True)
-        clips_BTKC = normalise(clips_BTKC, self.store.layout, self.settings.depth_weight)
+        clips_BTKC = normalise(clips_BTKC, layout, settings.depth_weight)
         if draw is not None:
-            clips_BTKC = self.augmentation(clips_BTKC, self.store.layout, draw.on(device))
+            clips_BTKC = self.augmentation(clips_BTKC, layout, draw.on(device))
+        clips_BTKC = with_features(clips_BTKC, layout, settings.features)
         return (clips_BTKC.contiguous(),), self._class[items].to(device, non_blocking=True)
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
@@ -139,6 +150,7 @@ class SignTask(Task):
             "layout": self.store.layout.to_dict(),
             "normalisation": NORMALISATION,
             "depth_weight": self.settings.depth_weight,
+            "features": list(self.settings.features),
             "sign_names": self.class_names,
             "sign_numbers": self.sign_numbers,
         }
@@ -148,7 +160,7 @@ class SignTask(Task):
         layout = KeypointLayout.from_dict(description["layout"])
         spec = ModelSpec(
             parts=list(description["parts"].values()),
-            num_features=layout.num_features,
+            num_features=num_features(layout, description["features"]),
             num_signs=len(description["sign_names"]),
             num_frames=description["num_frames"],
             size=ModelSize.parse(description["model_size"]),

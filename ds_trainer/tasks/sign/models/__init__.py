@@ -2,6 +2,7 @@
 
 from ds_trainer.tasks.sign.models.base import ModelSpec, SignModel
 from ds_trainer.tasks.sign.models.bilstm import BiLSTM
+from ds_trainer.tasks.sign.models.conv_transformer import ConvTransformer
 from ds_trainer.tasks.sign.models.st_transformer import SpatioTemporalTransformer
 
 __all__ = ["MODELS", "ModelSpec", "SignModel"]
@@ -9,4 +10,5 @@ __all__ = ["MODELS", "ModelSpec", "SignModel"]
 MODELS: dict[str, type[SignModel]] = {
     "st_transformer": SpatioTemporalTransformer,
     "bilstm": BiLSTM,
+    "conv_transformer": ConvTransformer,
 }

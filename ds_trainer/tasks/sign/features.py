@@ -1,0 +1,71 @@
+"""What a model sees of each keypoint beside its place: how it moves, and where its bone points.
+
+Computed from normalised and augmented clips, so that all of it fits together. Each is 0 where it is unknown: for a
+keypoint that is missing, in this frame or in the one it is compared with.
+
+Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of the features).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.normalisation import presence
+
+_LEAST_LENGTH = 1e-3
+
+
+def with_features(clips_BTKC: Tensor, layout: KeypointLayout, names: Sequence[str]) -> Tensor:
+    """Clips with further features behind their own: float[B, T, K, C + len(names) * D]."""
+    if not names:
+        return clips_BTKC
+    points_BTKD = clips_BTKC[..., : layout.num_coordinates]
+    present_BTK1 = presence(points_BTKD)
+    return torch.cat([clips_BTKC, *(FEATURES[name](points_BTKD, present_BTK1, layout) for name in names)], dim=-1)
+
+
+def num_features(layout: KeypointLayout, names: Sequence[str]) -> int:
+    """Features of a keypoint after `with_features`."""
+    return layout.num_features + len(names) * layout.num_coordinates
+
+
+def velocity(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
+    """What has changed since the frame before, times the number of frames: sizes of the body per clip."""
+    return _change(points_BTKD, present_BTK1, lag=1) * points_BTKD.shape[1]
+
+
+def acceleration(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
+    """What has changed over two frames less twice what has changed over the last, in the same measure."""
+    over_two, over_one = (_change(points_BTKD, present_BTK1, lag) for lag in (2, 1))
+    is_known_BTK1 = functional.pad(present_BTK1[:, 2:] * present_BTK1[:, 1:-1] * present_BTK1[:, :-2], _frames(2))
+    return (2 * over_one - over_two) * is_known_BTK1 * points_BTKD.shape[1]
+
+
+def bone(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
+    """The direction from the keypoint that it hangs on, of length 1: the same for long and for short arms."""
+    if not layout.parents:
+        return torch.zeros_like(points_BTKD)
+    parents = list(layout.parents)
+    bones_BTKD = (points_BTKD - points_BTKD[:, :, parents]) * (present_BTK1 * present_BTK1[:, :, parents])
+    directions_BTKD: Tensor = bones_BTKD / bones_BTKD.norm(dim=-1, keepdim=True).clamp(min=_LEAST_LENGTH)
+    return directions_BTKD
+
+
+def _change(points_BTKD: Tensor, present_BTK1: Tensor, lag: int) -> Tensor:
+    is_known_BTK1 = present_BTK1[:, lag:] * present_BTK1[:, :-lag]
+    return functional.pad((points_BTKD[:, lag:] - points_BTKD[:, :-lag]) * is_known_BTK1, _frames(lag))
+
+
+def _frames(lag: int) -> tuple[int, ...]:
+    """For `pad`: so many frames in front."""
+    return 0, 0, 0, 0, lag, 0
+
+
+FEATURES: dict[str, Callable[[Tensor, Tensor, KeypointLayout], Tensor]] = {
+    "velocity": velocity,
+    "acceleration": acceleration,
+    "bone": bone,
+}

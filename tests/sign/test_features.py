@@ -1,0 +1,72 @@
+"""Unit: velocities, accelerations and directions of bones, by hand; nothing where a keypoint is missing."""
+
+import pytest
+import torch
+
+from ds_trainer.tasks.sign.features import FEATURES, num_features, with_features
+from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+
+from .examples import LAYOUTS, clips
+
+
+@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
+def layout(request: pytest.FixtureRequest) -> KeypointLayout:
+    return request.param
+
+
+def test_features_stand_behind_the_clips_own(layout: KeypointLayout) -> None:
+    original = clips(layout, missing=0.2)
+    names = list(FEATURES)
+    extended = with_features(original, layout, names)
+    assert extended.shape == (*original.shape[:3], num_features(layout, names))
+    assert torch.equal(extended[..., : layout.num_features], original)
+    for position, name in enumerate(names):
+        begin = layout.num_features + position * layout.num_coordinates
+        alone = with_features(original, layout, [name])[..., layout.num_features :]
+        assert torch.equal(extended[..., begin : begin + layout.num_coordinates], alone)
+
+
+def test_a_moving_point_has_the_velocity_and_acceleration_of_its_path() -> None:
+    layout = layout_for(7, 2)
+    time_T = torch.arange(6.0)
+    original = torch.ones(1, 6, 7, 2)
+    original[0, :, 3, 0] = 5 + 2 * time_T
+    original[0, :, 3, 1] = 1 + time_T**2
+    velocity = with_features(original, layout, ["velocity"])[0, :, :, 2:] / 6  # of a clip, not of a frame
+    acceleration = with_features(original, layout, ["acceleration"])[0, :, :, 2:] / 6
+    assert velocity[:, 3, 0].tolist() == [0, 2, 2, 2, 2, 2]
+    torch.testing.assert_close(velocity[:, 3, 1], torch.tensor([0.0, 1, 3, 5, 7, 9]))
+    torch.testing.assert_close(acceleration[:, 3], torch.tensor([[0.0, 0], [0, 0], [0, 2], [0, 2], [0, 2], [0, 2]]))
+    others = [keypoint for keypoint in range(7) if keypoint != 3]
+    assert (velocity[:, others] == 0).all()
+
+
+def test_bones_have_length_1_and_point_away_from_the_parent() -> None:
+    layout = layout_for(20, 3)
+    original = clips(layout)
+    bones = with_features(original, layout, ["bone"])[..., 3:]
+    elbow, shoulder, neck = 4, 2, 1
+    expected = torch.nn.functional.normalize(original[:, :, elbow] - original[:, :, shoulder], dim=-1)
+    torch.testing.assert_close(bones[:, :, elbow], expected)
+    assert (bones[:, :, neck] == 0).all(), "it hangs on nothing"
+
+
+@pytest.mark.parametrize("name", list(FEATURES))
+def test_what_is_missing_moves_nothing(name: str) -> None:
+    """A hand that appears has not come from the origin."""
+    layout = layout_for(20, 3)
+    original = clips(layout, num_frames=8)
+    hand, wrist = 8, 6
+    original[:, 4, hand] = 0
+    features = with_features(original, layout, [name])[..., 3:]
+    changed = original.clone()
+    changed[:, :4, hand] += 1
+    later = with_features(changed, layout, [name])[..., 3:]
+    assert (features[:, 4, hand] == 0).all()
+    assert torch.equal(later[:, 5:, hand], features[:, 5:, hand]), "nothing is known of what was before the gap"
+    assert torch.equal(later[:, :, wrist], features[:, :, wrist])
+
+
+def test_unknown_bones_are_nothing() -> None:
+    layout = layout_for(7, 3)
+    assert (with_features(clips(layout), layout, ["bone"])[..., 3:] == 0).all()
