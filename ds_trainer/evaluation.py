@@ -1,7 +1,10 @@
 """What a run has reached: its best checkpoint, scored and drawn."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from ds_trainer import distributed
@@ -16,7 +19,20 @@ from ds_trainer.watch.whereabouts import stand_at
 EngineConfig = dict[str, Any]
 
 
-def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> dict[str, float]:
+@dataclass(frozen=True)
+class Results:
+    """What the best checkpoint reaches.
+
+    Args:
+        whole: on the whole split: its loss and metrics by name.
+        by_group: on the examples of each group that the task tells apart, such as signers.
+    """
+
+    whole: dict[str, float]
+    by_group: dict[str, dict[str, float]]
+
+
+def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
     """Score the best checkpoint, as a user of the file would, on the test split; draw the diagnostics. Collective.
 
     A task that holds nothing out is scored on its validation split, and the plots say so.
@@ -25,15 +41,26 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> dict[str
     model = load_model(checkpoint).to(distributed.device())
     split, dataset = ("test", task.test_set) if task.test_set is not None else ("validation", task.val_set)
     metrics = validate(model, task.objective, in_order(task, dataset, engine_config["train_micro_batch_size_per_gpu"]))
-    results = {"loss": metrics.loss, **metrics.named}
+    results = Results({"loss": metrics.loss, **metrics.named}, by_group(task, dataset, metrics))
     if distributed.is_master():
-        run.record_test(split, metrics)
+        run.record_test(split, metrics, results.by_group)
         stand_at("drawing")
         _draw(run, task, metrics, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
-        shown = "".join(f"  {name} {value:.3f}" for name, value in results.items())
+        shown = "".join(f"  {name} {value:.3f}" for name, value in results.whole.items())
         log.info(f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1}):{shown}")
         log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
     return results
+
+
+def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, dict[str, float]]:
+    """The loss and metrics of each group's examples, by the name of the group, and how many they are."""
+    names = np.array(task.groups(dataset) or [], dtype=np.str_)
+    found = {}
+    for group in np.unique(names).tolist():
+        of_group = torch.from_numpy(names == group)
+        named = task.objective.summarise(metrics.measures_NM[of_group])
+        found[group] = {"loss": metrics.losses_N[of_group].mean().item(), **named, "num_examples": int(of_group.sum())}
+    return found
 
 
 def _draw(run: Run, task: Task, metrics: Metrics, scored: str, engine_config: EngineConfig) -> None:

@@ -183,7 +183,13 @@ def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineCon
         with contextlib.suppress(WriteError):  # the disk may be what failed
             run.write_status("failed", reason=f"{type(error).__name__}: {error}"[:500])
         raise
-    run.write_status("finished", best_epoch=run.best_epoch, best_val_loss=run.best_loss, results=results)
+    run.write_status(
+        "finished",
+        best_epoch=run.best_epoch,
+        best_val_loss=run.best_loss,
+        results=results.whole,
+        results_by_group=results.by_group,
+    )
     return run.best_checkpoint
 
 

@@ -227,9 +227,10 @@ class Run:
         first.setdefault("continued", []).append({"step": self.steps_done, **environment})
         write_json(path, first)
 
-    def record_test(self, split: str, metrics: Metrics) -> None:
-        """Write what the best checkpoint reaches on the split that nothing was chosen by."""
-        self.records.append(kind="test", split=split, step=self.steps_done, loss=metrics.loss, **metrics.named)
+    def record_test(self, split: str, metrics: Metrics, by_group: Record) -> None:
+        """Write what the best checkpoint reaches on the split that nothing was chosen by, and on each group of it."""
+        whole = {"loss": metrics.loss, **metrics.named}
+        self.records.append(kind="test", split=split, step=self.steps_done, **whole, by_group=by_group)
 
     def write_status(self, status: str, **details: Any) -> None:
         """Say in status.json what became of the run: a launcher's exit status cannot be trusted."""

@@ -90,6 +90,10 @@ class Task(ABC):
         inputs, targets = items
         return (inputs.to(device, non_blocking=True),), targets.to(device, non_blocking=True)
 
+    def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
+        """The group of each example of one of the data sets by which results are told too, such as its signer."""
+        return None
+
     def fingerprint(self) -> str:
         """Identifies the data, so that a run is not continued on other data. Empty where nothing can be said."""
         return ""

@@ -18,13 +18,13 @@ from benchmarks.operations import count_operations
 from benchmarks.plain_model import PlainModel
 from benchmarks.report import number, table
 from benchmarks.rows.arithmetic import flops_of_clip
-from ds_trainer.tasks.sign.augmentation import mirrored, transformed
+from ds_trainer.tasks.sign.augmentation import mirrored, movable, rotation, transformed
 from ds_trainer.tasks.sign.layout import layout_for
 from ds_trainer.tasks.sign.models.base import ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.models.st_transformer import SpatioTemporalTransformer
 from ds_trainer.tasks.sign.normalisation import normalise
-from ds_trainer.tasks.sign.sampling import sampled_frames
+from ds_trainer.tasks.sign.sampling import Sampling
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
 
@@ -61,7 +61,7 @@ def test_plain_model_and_own_give_equal_logits_with_weights_of_either(clips_BTKC
 def test_numpy_path_resamples_like_own() -> None:
     frames_TKC = np.arange(37, dtype=np.float32)[:, None, None]
     middle_T = np.full(NUM_FRAMES, 0.5)
-    own_BT = sampled_frames(torch.tensor([0]), torch.tensor([37]), NUM_FRAMES, draw=None)
+    own_BT = Sampling(NUM_FRAMES).frames(torch.tensor([0]), torch.tensor([37]), draw=None)
     assert plain_data.resampled(frames_TKC, middle_T)[:, 0, 0].tolist() == own_BT[0].tolist()
 
 
@@ -75,13 +75,9 @@ def test_numpy_path_normalises_and_augments_like_own(clips_BTKC: torch.Tensor) -
     torch.testing.assert_close(torch.from_numpy(np.stack(numpy_clips)), own_BTKC, rtol=1e-4, atol=1e-4)
     angle, scale, shift_D = 0.1, 1.05, np.array([0.01, -0.02, 0.03], np.float32)
     number_of_clips = len(clips_BTKC)
-    own_BTKC = transformed(
-        own_BTKC,
-        LAYOUT,
-        torch.full((number_of_clips,), angle),
-        torch.full((number_of_clips,), scale),
-        torch.from_numpy(shift_D).expand(number_of_clips, 3),
-    )
+    matrix_BDD = scale * rotation(torch.full((number_of_clips,), angle), (0, 1), 3)
+    offset_BKD = (torch.from_numpy(shift_D) * movable(LAYOUT, torch.device("cpu"))).expand(number_of_clips, -1, -1)
+    own_BTKC = transformed(own_BTKC, LAYOUT, matrix_BDD, offset_BKD)
     numpy_clips = [plain_data.transformed(clip, layout, angle, scale, shift_D) for clip in numpy_clips]
     torch.testing.assert_close(torch.from_numpy(np.stack(numpy_clips)), own_BTKC, rtol=1e-4, atol=1e-4)
 

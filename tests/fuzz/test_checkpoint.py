@@ -31,6 +31,7 @@ SIGN = {
         "dropout": 0.1,
         "num_frames": 4,
         "depth_weight": 1.0,
+        "motion_fraction": 0.0,
         "features": [],
     },
     **{"parts": {"all": [0, 1, 2]}, "layout": layout_for(3, 3).to_dict(), "normalisation": "body"},

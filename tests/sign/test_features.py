@@ -20,10 +20,18 @@ def test_features_stand_behind_the_clips_own(layout: KeypointLayout) -> None:
     extended = with_features(original, layout, names)
     assert extended.shape == (*original.shape[:3], num_features(layout, names))
     assert torch.equal(extended[..., : layout.num_features], original)
-    for position, name in enumerate(names):
-        begin = layout.num_features + position * layout.num_coordinates
+    begin = layout.num_features
+    for name in names:
         alone = with_features(original, layout, [name])[..., layout.num_features :]
-        assert torch.equal(extended[..., begin : begin + layout.num_coordinates], alone)
+        assert torch.equal(extended[..., begin : begin + alone.shape[-1]], alone)
+        begin += alone.shape[-1]
+
+
+def test_presence_tells_a_missing_keypoint_from_one_at_the_origin(layout: KeypointLayout) -> None:
+    original = clips(layout, missing=0.3)
+    presence = with_features(original, layout, ["presence"])[..., -1]
+    assert torch.equal(presence, (original[..., : layout.num_coordinates] != 0).any(-1).float())
+    assert 0.6 < presence.mean() < 0.8
 
 
 def test_a_moving_point_has_the_velocity_and_acceleration_of_its_path() -> None:

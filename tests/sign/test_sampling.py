@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.sampling import sampled_frames
+from ds_trainer.tasks.sign.sampling import Sampling
 
 LENGTHS = torch.arange(1, 201)
 FIRST = LENGTHS.cumsum(0) - LENGTHS + 7
@@ -14,14 +14,14 @@ FIRST = LENGTHS.cumsum(0) - LENGTHS + 7
 
 def drawn(num_samples: int, seed: int, draw_index: torch.Tensor | None = None) -> torch.Tensor:
     index = torch.arange(len(LENGTHS)) if draw_index is None else draw_index
-    return sampled_frames(FIRST[index], LENGTHS[index], num_samples, Draw(seed, 0, index))
+    return Sampling(num_samples).frames(FIRST[index], LENGTHS[index], Draw(seed, 0, index))
 
 
 @pytest.mark.parametrize("num_samples", [2, 3, 50, 64])
 @pytest.mark.parametrize("seed", [None, 0, 1, 2])
 def test_frames_are_of_their_clip_and_in_order(num_samples: int, seed: int | None) -> None:
     draw = None if seed is None else Draw(seed, 0, torch.arange(len(LENGTHS)))
-    frames = sampled_frames(FIRST, LENGTHS, num_samples, draw)
+    frames = Sampling(num_samples).frames(FIRST, LENGTHS, draw)
     assert frames.shape == (200, num_samples)
     assert frames.dtype == torch.int64
     assert (frames >= FIRST[:, None]).all()
@@ -39,21 +39,21 @@ class Upmost(Draw):
 @pytest.mark.parametrize("num_samples", [2, 3, 7, 49, 50, 64])
 def test_largest_draw_stays_in_the_clip(num_samples: int) -> None:
     lengths = torch.arange(1, 3001)
-    frames = sampled_frames(torch.zeros_like(lengths), lengths, num_samples, Upmost(0, 0, lengths))
+    frames = Sampling(num_samples).frames(torch.zeros_like(lengths), lengths, Upmost(0, 0, lengths))
     assert (frames[:, -1] == lengths - 1).all()
 
 
 def test_centres_of_bins_without_a_draw() -> None:
-    frames = sampled_frames(torch.tensor([0, 100, 0, 0]), torch.tensor([5, 10, 1, 3]), 5, None)
+    frames = Sampling(5).frames(torch.tensor([0, 100, 0, 0]), torch.tensor([5, 10, 1, 3]), None)
     assert frames.tolist() == [[0, 1, 2, 3, 4], [101, 103, 105, 107, 109], [0, 0, 0, 0, 0], [0, 0, 1, 2, 2]]
-    assert torch.equal(sampled_frames(FIRST, LENGTHS, 50, None), sampled_frames(FIRST, LENGTHS, 50, None))
+    assert torch.equal(Sampling(50).frames(FIRST, LENGTHS, None), Sampling(50).frames(FIRST, LENGTHS, None))
 
 
 def tempos(most: float, num_clips: int = 300) -> torch.Tensor:
     """Frames passed in each tenth of 300 clips of 10,000 frames, as a fraction of a tenth: float[B, 10]."""
     lengths = torch.full((num_clips,), 10_000)
     draw = Draw(0, 0, torch.arange(num_clips))
-    frames = sampled_frames(torch.zeros_like(lengths), lengths, 1001, draw, max_tempo_fraction=most)
+    frames = Sampling(1001, max_tempo_fraction=most).frames(torch.zeros_like(lengths), lengths, draw)
     assert (frames.diff(dim=1) >= 0).all(), "time never runs back"
     return frames[:, ::100].diff(dim=1) / 1000
 
@@ -70,7 +70,7 @@ def test_tempo_rises_and_falls_within_its_limits() -> None:
 def test_cut_begins_and_ends_elsewhere_and_stays_in_the_clip() -> None:
     lengths = torch.full((400,), 1000)
     draw = Draw(0, 0, torch.arange(400))
-    frames = sampled_frames(torch.zeros_like(lengths), lengths, 100, draw, max_cut_fraction=0.2)
+    frames = Sampling(100, max_cut_fraction=0.2).frames(torch.zeros_like(lengths), lengths, draw)
     assert frames.min() == 0
     assert frames.max() == 999
     assert 170 < frames[:, 0].max() < 220
@@ -81,7 +81,7 @@ def test_cut_begins_and_ends_elsewhere_and_stays_in_the_clip() -> None:
 @given(st.integers(1, 200), st.integers(2, 60), st.integers(0, 1000))
 def test_jitter_stays_in_its_bin(length: int, num_samples: int, seed: int) -> None:
     draw = Draw(seed, 0, torch.tensor([length]))
-    (frames,) = sampled_frames(torch.tensor([0]), torch.tensor([length]), num_samples, draw).tolist()
+    (frames,) = Sampling(num_samples).frames(torch.tensor([0]), torch.tensor([length]), draw).tolist()
     for place, frame in enumerate(frames):
         # The frame covers [frame, frame + 1) of the clip's time: some of that lies in the bin.
         assert frame < (place + 1) * length / num_samples
@@ -90,7 +90,7 @@ def test_jitter_stays_in_its_bin(length: int, num_samples: int, seed: int) -> No
 
 def test_jitter_reaches_all_frames_of_its_bin() -> None:
     seen = [
-        sampled_frames(torch.tensor([0]), torch.tensor([200]), 50, Draw(0, epoch, torch.tensor([3])))[0]
+        Sampling(50).frames(torch.tensor([0]), torch.tensor([200]), Draw(0, epoch, torch.tensor([3])))[0]
         for epoch in range(60)
     ]
     offsets = torch.stack(seen) - torch.arange(0, 200, 4)
@@ -101,3 +101,53 @@ def test_draw_of_a_clip_does_not_depend_on_its_batch() -> None:
     alone = drawn(50, seed=4, draw_index=torch.tensor([17]))
     assert torch.equal(drawn(50, seed=4, draw_index=torch.tensor([3, 17, 199]))[1:2], alone)
     assert not torch.equal(drawn(50, seed=5, draw_index=torch.tensor([17])), alone)
+
+
+def moving(times: torch.Tensor) -> torch.Tensor:
+    """A clip of two keypoints, one that stands and one that is at `times` along x: float[1, F, 2, 3]."""
+    clip = torch.ones(1, len(times), 2, 3)
+    clip[0, :, 1, 0] = 1 + times
+    return clip
+
+
+@pytest.mark.parametrize("wait", [0, 5, 40])
+def test_waiting_takes_no_time_where_movement_is_the_clock(wait: int) -> None:
+    """However long a signer waits before and rests behind the sign."""
+    path = torch.cat([torch.zeros(wait), torch.linspace(0, 1, 30), torch.ones(2 * wait)])
+    seen = Sampling(10, motion_fraction=1.0).by_motion(moving(path), 3, [0, 1], None)
+    torch.testing.assert_close(seen[0, :, 1, 0] - 1, (torch.arange(10) + 0.5) / 10, rtol=0, atol=1e-4)
+    assert (seen[0, :, 0] == 1).all()
+
+
+def test_half_of_the_clock_may_be_movement() -> None:
+    path = torch.cat([torch.zeros(50), torch.linspace(0, 1, 51)])
+    halves = Sampling(100, motion_fraction=0.5).by_motion(moving(path), 3, [1], None)[0, :, 1, 0] - 1
+    assert 22 <= int((halves < 0.001).sum()) <= 27, "half of the frames wait, and pass in a quarter of the time"
+
+
+def test_clip_in_which_nothing_moves_is_seen_evenly() -> None:
+    clip = torch.ones(2, 8, 3, 2)
+    clip[..., 1] = torch.arange(8)[None, :, None] * 1e-9
+    assert torch.isfinite(Sampling(4, 1.0).by_motion(clip, 2, [0, 1, 2], None)).all()
+
+
+def test_missing_keypoints_are_not_made_up_between_frames() -> None:
+    clip = moving(torch.linspace(0, 1, 9))
+    clip[0, 4, 1] = 0
+    seen = Sampling(64, motion_fraction=0.5).by_motion(clip, 3, [0], None)[0, :, 1]
+    is_missing = (seen == 0).all(-1)
+    assert 6 <= int(is_missing.sum()) <= 10, "an eighth of the time"
+    assert (seen[~is_missing][:, 0] >= 1).all()
+
+
+def test_movement_as_the_clock_reads_twice_the_frames_and_draws_as_before() -> None:
+    sampling = Sampling(8, motion_fraction=0.5, max_tempo_fraction=0.3)
+    draw = Draw(1, 2, torch.arange(3))
+    frames = sampling.frames(torch.zeros(3, dtype=torch.int64), torch.tensor([16, 32, 5]), draw)
+    assert frames[0].tolist() == list(range(16))
+    assert frames.shape == (3, 16)
+    clips = torch.rand(3, 16, 4, 3) + 0.1
+    one, again = (sampling.by_motion(clips, 3, [0, 1], draw) for _ in range(2))
+    assert torch.equal(one, again)
+    alone = sampling.by_motion(clips[[2]], 3, [0, 1], Draw(1, 2, torch.tensor([2])))
+    torch.testing.assert_close(alone, one[[2]])

@@ -178,3 +178,53 @@ def test_all_problems_are_said_at_once(build_store: BuildStore) -> None:
     with pytest.raises(DataError) as caught:
         make_splits(build_store(), SplitRule(split="signer:x", signers=["y"], signs_from=10))
     assert len(caught.value.problems) == 3
+
+
+# -- the same recording under two names -------------------------------------------------------------------------------
+
+
+def with_copies(tmp_path: Path, *copies: tuple[int, int], blank: tuple[int, ...] = ()) -> ClipStore:
+    """Five signers, four signs, one repetition; of each pair the second clip has the frames of the first."""
+    clips = list(grid(signs=4, signers=5, repetitions=1))
+    for one, other in copies:
+        clips[other] = replace(clips[other], frames=clips[one].frames.copy())
+    for number in blank:
+        clips[number] = replace(clips[number], frames=np.zeros_like(clips[number].frames))
+    write_store(tmp_path / "store", source(clips, num_signs=4))
+    return ClipStore.open(tmp_path / "store")
+
+
+def of_signer(store: ClipStore, name: str) -> list[int]:
+    return np.flatnonzero(store.signer == store.signer_names.index(name)).tolist()
+
+
+def test_copy_on_the_other_side_is_refused_whatever_its_name(tmp_path: Path) -> None:
+    clips = list(grid(signs=4, signers=5, repetitions=1))
+    first = next(number for number, clip in enumerate(clips) if clip.signer == "s01")
+    second = next(number for number, clip in enumerate(clips) if clip.signer == "s02")
+    store = with_copies(tmp_path, (first, second))
+    rule = SplitRule(split="signer:s01", val_by="clip", val_fraction=0.1)
+    with pytest.raises(DataError) as refused:
+        make_splits(store, rule)
+    (problem,) = refused.value.problems
+    assert problem.startswith("--split signer:s01: found the same recording in ")
+    assert store.clip_ids[first] in problem
+    assert store.clip_ids[second] in problem
+    both_in_test = replace(rule, split="signer:s01,s02")
+    assert len(make_splits(store, both_in_test).test) == 8
+
+
+def test_copies_within_training_are_told(tmp_path: Path) -> None:
+    clips = list(grid(signs=4, signers=5, repetitions=1))
+    of_s3 = [number for number, clip in enumerate(clips) if clip.signer == "s03"]
+    store = with_copies(tmp_path, (of_s3[0], of_s3[1]), (of_s3[0], of_s3[2]))
+    rules = (SplitRule(split="signer:s01", val_by="signer", seed=seed) for seed in range(20))
+    notices = [make_splits(store, rule).notices for rule in rules]
+    assert any("2 training clips are copies of others, frame for frame" in each for each in notices)
+
+
+def test_blank_clips_are_no_copies(tmp_path: Path) -> None:
+    store = with_copies(tmp_path, blank=tuple(range(0, 20, 2)))
+    assert (store.content == 0).sum() == 10
+    splits = make_splits(store, SplitRule(split="random"))
+    assert not any("copies" in notice for notice in splits.notices)

@@ -16,7 +16,7 @@ from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.layout import layout_for
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.prepare import main, resolve_synthetic
-from ds_trainer.tasks.sign.sampling import sampled_frames
+from ds_trainer.tasks.sign.sampling import Sampling
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
@@ -122,7 +122,7 @@ def test_missing_hands_are_zeros() -> None:
 def _normalised(store: ClipStore) -> torch.Tensor:
     """All that a model sees of the pose and the hands of each clip: [B, N]."""
     first, lengths = torch.from_numpy(store.offsets[:-1]), torch.from_numpy(np.diff(store.offsets))
-    frames_BT = sampled_frames(first, lengths, 16, None)
+    frames_BT = Sampling(16).frames(first, lengths, None)
     clips_BTKC = normalise(torch.from_numpy(store.frames[frames_BT.numpy()]), store.layout)
     keypoints = [keypoint for part, of_part in store.layout.parts.items() if part != "face" for keypoint in of_part]
     return clips_BTKC[:, :, keypoints, :3].flatten(1)

@@ -65,7 +65,7 @@ class Augmentation:
             low, high = 1 - self.max_limb_fraction, 1 + self.max_limb_fraction
             clips_BTKC = with_limbs(clips_BTKC, layout, draw.between("limbs", low, high, layout.num_keypoints))
         shift_BD = draw.between("shift", -self.max_shift, self.max_shift, num_coordinates)
-        offset_BKD = shift_BD[:, None] * _moves(layout, clips_BTKC.device)
+        offset_BKD = shift_BD[:, None] * movable(layout, clips_BTKC.device)
         if self.max_displacement > 0:
             columns = layout.num_keypoints * num_coordinates
             displaced = draw.between("displacement", -self.max_displacement, self.max_displacement, columns)
@@ -179,8 +179,8 @@ def with_noise(clips_BTKC: Tensor, layout: KeypointLayout, deviation: float, dra
     return changed_BTKC
 
 
-def _moves(layout: KeypointLayout, device: torch.device) -> Tensor:
-    """float[K, 1]: 0 for keypoints of parts that are seen from a root of their own: that is their origin."""
+def movable(layout: KeypointLayout, device: torch.device) -> Tensor:
+    """float[K, 1]: 1, and 0 for keypoints of parts that are seen from a root of their own: that is their origin."""
     moves_K1 = torch.ones(layout.num_keypoints, 1, device=device)
     for part in layout.part_roots:
         moves_K1[list(layout.parts[part])] = 0

@@ -1,4 +1,4 @@
-"""What a model sees of each keypoint beside its place: how it moves, and where its bone points.
+"""What a model sees of each keypoint beside its place: whether it is there, how it moves, where its bone points.
 
 Computed from normalised and augmented clips, so that all of it fits together. Each is 0 where it is unknown: for a
 keypoint that is missing, in this frame or in the one it is compared with.
@@ -19,7 +19,7 @@ _LEAST_LENGTH = 1e-3
 
 
 def with_features(clips_BTKC: Tensor, layout: KeypointLayout, names: Sequence[str]) -> Tensor:
-    """Clips with further features behind their own: float[B, T, K, C + len(names) * D]."""
+    """Clips with further features behind their own: float[B, T, K, num_features]."""
     if not names:
         return clips_BTKC
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
@@ -29,7 +29,12 @@ def with_features(clips_BTKC: Tensor, layout: KeypointLayout, names: Sequence[st
 
 def num_features(layout: KeypointLayout, names: Sequence[str]) -> int:
     """Features of a keypoint after `with_features`."""
-    return layout.num_features + len(names) * layout.num_coordinates
+    return layout.num_features + sum(1 if name == "presence" else layout.num_coordinates for name in names)
+
+
+def present(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
+    """1 where the keypoint is there, 0 where it is missing: else a missing hand is one at the origin."""
+    return present_BTK1
 
 
 def velocity(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
@@ -65,6 +70,7 @@ def _frames(lag: int) -> tuple[int, ...]:
 
 
 FEATURES: dict[str, Callable[[Tensor, Tensor, KeypointLayout], Tensor]] = {
+    "presence": present,
     "velocity": velocity,
     "acceleration": acceleration,
     "bone": bone,

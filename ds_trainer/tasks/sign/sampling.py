@@ -1,48 +1,85 @@
 """Clips of any length -> a fixed number of frames.
 
-Axes: B clips, T frames after sampling.
+Axes: B clips, T frames after sampling, F frames before.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
-
+from ds_trainer.tasks.sign.normalisation import presence
 
 _LAST = 1 - 1e-9
 """The end of a clip, less than a frame of any before it."""
 
+_LEAST_MOTION = 1e-6
 
-def sampled_frames(
-    first_B: Tensor,
-    num_frames_B: Tensor,
-    num_samples: int,
-    draw: Draw | None,
-    max_tempo_fraction: float = 0.0,
-    max_cut_fraction: float = 0.0,
-) -> Tensor:
-    """Cut each clip into `num_samples` equal bins of time and choose a frame in each: int64[B, T].
 
-    In training the frame is drawn anywhere in its bin, so that an epoch sees each clip at a slightly uneven tempo;
-    otherwise it is the one at the bin's centre. A clip shorter than the number of bins repeats frames.
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a clip are taken.
 
     Args:
-        first_B: number of each clip's first frame in the store.
-        num_frames_B: length of each clip, at least 1.
+        num_frames: so many.
+        motion_fraction: how far time is counted in movement instead of frames, 0 to 1: a clip that waits before its
+            sign, and one whose signer is slow, then look like others.
         max_tempo_fraction: in training the tempo rises and falls within a clip, between 1 less and 1 plus this; below
             1, so that time never runs back.
         max_cut_fraction: in training a clip begins and ends up to this fraction of its length earlier or later; where
             it has no frames, the first or last one stands still.
     """
-    place_T = torch.arange(num_samples)
-    within_BT = draw.uniform("frame", num_samples) if draw is not None else torch.full((1, num_samples), 0.5)
-    # float64: in float32 the last bin's upper edge can round up to the clip's length.
-    time_BT = (place_T + within_BT.double()) / num_samples
-    if draw is not None:
-        time_BT = _cut(_with_other_tempo(time_BT, max_tempo_fraction, draw), max_cut_fraction, draw)
-    return first_B[:, None] + (time_BT * num_frames_B[:, None]).long()
+
+    num_frames: int
+    motion_fraction: float = 0.0
+    max_tempo_fraction: float = 0.0
+    max_cut_fraction: float = 0.0
+
+    def frames(self, first_B: Tensor, num_frames_B: Tensor, draw: Draw | None) -> Tensor:
+        """The numbers of the frames to read, int64[B, T]: `by_motion` follows if time is counted in movement.
+
+        Each clip is cut into equal bins of time, and a frame taken in each: in training anywhere in the bin, so that an
+        epoch sees each clip at a slightly uneven tempo; otherwise the one at its centre. A clip shorter than the number
+        of bins repeats frames.
+
+        Args:
+            first_B: number of each clip's first frame in the store.
+            num_frames_B: length of each clip, at least 1.
+        """
+        time_BT = self.times(draw) if self.motion_fraction == 0 else _centres(2 * self.num_frames)[None]
+        return first_B[:, None] + (time_BT.to(first_B.device) * num_frames_B[:, None]).long()
+
+    def times(self, draw: Draw | None) -> Tensor:
+        """When the frames are, from 0 to 1: float64[B, T], or [1, T] without a draw."""
+        if draw is None:
+            return _centres(self.num_frames)[None]
+        place_T = torch.arange(self.num_frames, device=draw.index_B.device)
+        # float64: in float32 the last bin's upper edge can round up to the clip's length.
+        time_BT = (place_T + draw.uniform("frame", self.num_frames).double()) / self.num_frames
+        return _cut(_with_other_tempo(time_BT, self.max_tempo_fraction, draw), self.max_cut_fraction, draw)
+
+    def by_motion(
+        self, clips_BFKC: Tensor, num_coordinates: int, keypoints: Sequence[int], draw: Draw | None
+    ) -> Tensor:
+        """Frames at times that are partly counted in movement: float[B, T, K, C], between two frames on a line.
+
+        Args:
+            clips_BFKC: normalised clips.
+            keypoints: whose movement counts.
+        """
+        clock_BF = _clock(clips_BFKC[..., :num_coordinates][:, :, list(keypoints)], self.motion_fraction)
+        time_BT = self.times(draw).to(clock_BF).expand(len(clips_BFKC), -1).contiguous()
+        after_BT = torch.searchsorted(clock_BF, time_BT, right=True).clamp(1, clock_BF.shape[1] - 1)
+        begin_BT, end_BT = clock_BF.gather(1, after_BT - 1), clock_BF.gather(1, after_BT)
+        share_BT = ((time_BT - begin_BT) / (end_BT - begin_BT).clamp(min=_LEAST_MOTION)).clamp(0, 1)
+        return _between(clips_BFKC, after_BT, share_BT, num_coordinates)
+
+
+def _centres(num_frames: int) -> Tensor:
+    return (torch.arange(num_frames) + 0.5).double() / num_frames
 
 
 def _with_other_tempo(time_BT: Tensor, most: float, draw: Draw) -> Tensor:
@@ -59,3 +96,26 @@ def _cut(time_BT: Tensor, most: float, draw: Draw) -> Tensor:
         return time_BT
     begin_B1, end_B1 = (draw.between(name, -most, most).double() for name in ("begin", "end"))
     return (begin_B1 + time_BT * (1 + end_B1 - begin_B1)).clamp(0, _LAST)
+
+
+def _clock(points_BFKD: Tensor, motion_fraction: float) -> Tensor:
+    """When each frame is, from 0 to 1, if time passes with movement: float32[B, F], rising."""
+    present_BFK1 = presence(points_BFKD)
+    both_BFK1 = present_BFK1[:, 1:] * present_BFK1[:, :-1]
+    way_BFK1 = ((points_BFKD[:, 1:] - points_BFKD[:, :-1]) * both_BFK1).norm(dim=-1, keepdim=True)
+    way_BF = way_BFK1.sum((2, 3)) / both_BFK1.sum((2, 3)).clamp(min=1)
+    mean_B1 = way_BF.mean(1, keepdim=True)
+    way_BF = torch.where(mean_B1 > _LEAST_MOTION, way_BF / mean_B1.clamp(min=_LEAST_MOTION), 1.0)
+    passed_BF = (motion_fraction * way_BF + (1 - motion_fraction)).cumsum(1)
+    passed_BF = torch.cat([torch.zeros_like(passed_BF[:, :1]), passed_BF], dim=1)
+    return passed_BF / passed_BF[:, -1:]
+
+
+def _between(clips_BFKC: Tensor, after_BT: Tensor, share_BT: Tensor, num_coordinates: int) -> Tensor:
+    """Between the frame before `after_BT` and that frame; a keypoint that one of them lacks is the nearer one's."""
+    index_BTKC = after_BT[:, :, None, None].expand(-1, -1, *clips_BFKC.shape[2:])
+    one_BTKC, other_BTKC = clips_BFKC.gather(1, index_BTKC - 1), clips_BFKC.gather(1, index_BTKC)
+    both_BTK1 = presence(one_BTKC[..., :num_coordinates]) * presence(other_BTKC[..., :num_coordinates])
+    share_BTK1 = share_BT[:, :, None, None].to(clips_BFKC.dtype)
+    share_BTK1 = torch.where(both_BTK1 > 0, share_BTK1, (share_BTK1 >= 0.5).to(clips_BFKC.dtype))
+    return torch.lerp(one_BTKC, other_BTKC, share_BTK1)

@@ -54,6 +54,9 @@ class SignSettings(TaskSettings):
     )
     parts: NameList = setting((), _MODEL, "body parts that the model looks at, by their names in the layout")
     num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2, le=10_000)
+    motion_fraction: float = setting(
+        0.0, _MODEL, "how far time is counted in movement instead of frames, so that waiting takes none", ge=0, le=1
+    )
 
     depth_weight: float = setting(
         1.0, _MODEL, "factor on the z coordinate; below 1 where one camera had to guess it (MediaPipe)", ge=0, le=1

@@ -1,6 +1,7 @@
 """Which clips train, which validate and which test: pure functions of the store, the settings and the seed."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,7 +91,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
     notices = _range_notices(rule, numbers) + _split_notices(store, split, train, test)
-    notices += _untrained_notices(store, sign_of_class, train)
+    notices += _untrained_notices(store, sign_of_class, train) + _copy_notices(store, train)
     return Splits(train, val, test, sign_of_class, numbers, notices)
 
 
@@ -142,6 +143,22 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
             f"--split own: found {_listed(shared)} in training and in test, expected unseen signers as the data "
             f"claims; mend the data or give --split {SIGNER_PREFIX}{shared[0]}"
         )
+    return problems + _leaks(store, split, {"training": train, "validation": val, "test": test})
+
+
+def _leaks(store: ClipStore, split: str, clips_of: Mapping[str, Clips]) -> list[str]:
+    """The same recording on both sides of a split, under whatever name."""
+    problems = []
+    for (one, clips), (other, others) in itertools.combinations(clips_of.items(), 2):
+        copied = np.intersect1d(store.content[clips], store.content[others])
+        copied = copied[copied != 0]
+        if len(copied):
+            first = [str(store.clip_ids[own[store.content[own] == copied[0]][0]]) for own in (clips, others)]
+            more = "" if len(copied) == 1 else f", and {len(copied) - 1} more such pairs"
+            problems.append(
+                f"--split {split}: found the same recording in {one} and in {other}: clips {' and '.join(first)}"
+                f"{more}, expected each on one side; remove the copies from the data"
+            )
     return problems
 
 
@@ -174,6 +191,12 @@ def _split_notices(store: ClipStore, split: str, train: Clips, test: Clips) -> l
     if shared:
         return [f"{_listed(shared)}: in training and in test, so results hold for signers who are known"]
     return [f"unseen signers in test: {_listed(signers_of(store, test))}"]
+
+
+def _copy_notices(store: ClipStore, train: Clips) -> list[str]:
+    contents, counts = np.unique(store.content[train], return_counts=True)
+    num_copies = int((counts - 1)[contents != 0].sum())
+    return [f"{num_copies} training clips are copies of others, frame for frame"] if num_copies else []
 
 
 def _untrained_notices(store: ClipStore, sign_of_class: Clips, train: Clips) -> list[str]:

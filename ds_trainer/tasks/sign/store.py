@@ -30,7 +30,7 @@ STORE_VERSION = 3
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
 
 _MAX_NAMES_BYTES = 2**26
-_ARRAYS = {"offsets": "i8", "sign": "i8", "signer": "i8", "split": "i1", "clip_ids": "U"}
+_ARRAYS = {"offsets": "i8", "sign": "i8", "signer": "i8", "split": "i1", "clip_ids": "U", "content": "u8"}
 # Of store.json: what does not identify the content.
 _ABOUT = ("source", "frames_hash", "store_version", "fingerprint")
 
@@ -45,6 +45,8 @@ class ClipStore:
         sign: for each clip an index into `sign_names`, from 0.
         signer: for each clip an index into `signer_names`.
         split: for each clip a position in `clips.SPLITS`; 0 where the data has none.
+        content: for each clip a hash of its frames, by which the same recording is known under another name; 0 for one
+            in which nothing was found.
         sign_numbers: for each of `sign_names` the number that `--selected_signs_from` and `_to` mean, ascending.
         fingerprint: a hash of the content: equal stores have equal ones, on any machine.
         frames_hash: of all frames in their order.
@@ -59,6 +61,7 @@ class ClipStore:
     signer: NDArray[np.int64]
     split: NDArray[np.int8]
     clip_ids: NDArray[np.str_]
+    content: NDArray[np.uint64]
     sign_names: list[str]
     sign_numbers: list[int]
     signer_names: list[str]
@@ -131,6 +134,15 @@ def frames_hasher() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
+def content_of(frames: NDArray[np.float32]) -> int:
+    """The hash by which a clip is known again, 1 or more; 0 if all is missing: such clips are alike and no copies."""
+    if not frames.any():
+        return 0
+    digest = hashlib.blake2b(str(frames.shape).encode(), digest_size=8)
+    digest.update(frames.data)
+    return max(1, int.from_bytes(digest.digest(), "little"))
+
+
 def fingerprint_of(names: Mapping[str, Any], index: Mapping[str, NDArray[Any]]) -> str:
     """The fingerprint of a store, by which damage is noticed.
 
@@ -173,7 +185,8 @@ def _check_names(store: ClipStore) -> None:
 
 def _check_index(store: ClipStore) -> None:
     """Raise `ValueError` for an index that leads nowhere."""
-    lengths = {len(array) for array in (store.offsets[1:], store.sign, store.signer, store.split, store.clip_ids)}
+    of_clips = (store.sign, store.signer, store.split, store.clip_ids, store.content)
+    lengths = {len(array) for array in (store.offsets[1:], *of_clips)}
     if lengths != {len(store)} or not len(store):
         raise ValueError(f"the arrays in {INDEX_FILE} are of different lengths, or empty")
     if store.offsets[0] != 0 or (store.offsets[1:] <= store.offsets[:-1]).any():

@@ -19,6 +19,7 @@ from ds_trainer.tasks.sign.store import (
     INDEX_FILE,
     NAMES_FILE,
     STORE_VERSION,
+    content_of,
     fingerprint_of,
     frames_hasher,
 )
@@ -67,9 +68,11 @@ class _Index:
         self.signers: list[str] = []
         self.splits: list[int] = []
         self.clip_ids: list[str] = []
+        self.content: list[int] = []
 
-    def add(self, clip: RawClip) -> None:
-        self.lengths.append(len(clip.frames))
+    def add(self, clip: RawClip, frames_TKC: NDArray[np.float32]) -> None:
+        self.lengths.append(len(frames_TKC))
+        self.content.append(content_of(frames_TKC))
         self.sign_numbers.append(clip.sign)
         self.signers.append(clip.signer)
         self.splits.append(SPLITS.index(clip.split))
@@ -114,8 +117,9 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
             found = clip.problems if isinstance(clip, DataError) else _problems_of(clip, frames_file.shape_KC, source)
             problems += found
             if not problems:
-                frames_file.append(_as_float32(clip.frames))
-                index.add(clip)
+                frames_TKC = _as_float32(clip.frames)
+                frames_file.append(frames_TKC)
+                index.add(clip, frames_TKC)
         if problems:
             raise DataError(_shortened(problems))
         if frames_file.shape_KC is None:
@@ -150,6 +154,7 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
         "signer": signer.astype(np.int64),
         "split": np.array(index.splits, dtype=np.int8),
         "clip_ids": np.array(index.clip_ids, dtype=np.str_),
+        "content": np.array(index.content, dtype=np.uint64),
     }
     return names, arrays
 

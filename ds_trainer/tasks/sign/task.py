@@ -3,7 +3,7 @@
 Axes: B clips, T frames, K keypoints, C features.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
-from ds_trainer.tasks.sign.sampling import sampled_frames
+from ds_trainer.tasks.sign.sampling import Sampling
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
@@ -100,6 +100,9 @@ class SignTask(Task):
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
+        self.sampling = Sampling(
+            settings.num_frames, settings.motion_fraction, settings.max_tempo_fraction, settings.max_cut_fraction
+        )
         self.parts = self._chosen_parts()
         self._first = torch.from_numpy(self.store.offsets[:-1])
         self._num_frames = torch.from_numpy(np.diff(self.store.offsets))
@@ -110,18 +113,15 @@ class SignTask(Task):
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
         settings, layout = self.settings, self.store.layout
-        frame_BT = sampled_frames(
-            self._first[items],
-            self._num_frames[items],
-            settings.num_frames,
-            draw,
-            settings.max_tempo_fraction,
-            settings.max_cut_fraction,
-        )
+        frame_BT = self.sampling.frames(self._first[items], self._num_frames[items], draw)
         clips_BTKC = torch.from_numpy(self.store.frames[frame_BT.numpy()]).to(device, non_blocking=True)
         clips_BTKC = normalise(clips_BTKC, layout, settings.depth_weight)
+        draw = None if draw is None else draw.on(device)
+        if self.sampling.motion_fraction > 0:
+            seen = [keypoint for part in self.parts.values() for keypoint in part]
+            clips_BTKC = self.sampling.by_motion(clips_BTKC, layout.num_coordinates, seen, draw)
         if draw is not None:
-            clips_BTKC = self.augmentation(clips_BTKC, layout, draw.on(device))
+            clips_BTKC = self.augmentation(clips_BTKC, layout, draw)
         clips_BTKC = with_features(clips_BTKC, layout, settings.features)
         return (clips_BTKC.contiguous(),), self._class[items].to(device, non_blocking=True)
 
@@ -146,6 +146,7 @@ class SignTask(Task):
             "model_size": self.settings.model_size,
             "dropout": self.settings.dropout,
             "num_frames": self.settings.num_frames,
+            "motion_fraction": self.settings.motion_fraction,
             "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
             "layout": self.store.layout.to_dict(),
             "normalisation": NORMALISATION,
@@ -167,6 +168,10 @@ class SignTask(Task):
             dropout=description["dropout"],
         )
         return MODELS[description["model"]](spec)
+
+    def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
+        assert isinstance(dataset, ClipNumbers), "one of this task's"
+        return [self.store.signer_names[signer] for signer in self.store.signer[dataset.clips]]
 
     def fingerprint(self) -> str:
         return self.store.fingerprint

@@ -1,0 +1,1 @@
+"""Holds out each signer in turn: many ordinary runs, one table."""

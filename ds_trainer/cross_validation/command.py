@@ -1,0 +1,130 @@
+"""The command line of launch/cross_validate.py."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from ds_trainer.command_line import load_settings
+from ds_trainer.cross_validation.folds import Fold, folds_of
+from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
+from ds_trainer.cross_validation.table import Scores, draw_table, table_lines, write_table
+from ds_trainer.engine_config import load_engine_config
+from ds_trainer.errors import SettingsError, UserError
+from ds_trainer.files import write_json
+from ds_trainer.job import EXIT_STOPPED, EXIT_USER_ERROR
+from ds_trainer.progress import log, start_log, with_bar
+from ds_trainer.settings import identity
+from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign.prepare import resolve_store
+from ds_trainer.tasks.sign.store import ClipStore
+
+_OF_EACH_FOLD = ("split", "seed", "resume", "runs_dir", "dry_run")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Cross-validate; return the exit status: 0, 2 for what the user can mend, 75 if it was stopped."""
+    start_log()
+    try:
+        own, flags = _parser().parse_known_args(argv)
+        _cross_validate(own, flags)
+        return 0
+    except UserError as error:
+        for problem in error.problems:
+            log.error(f"error: {problem}")
+        return EXIT_USER_ERROR
+    except (FoldStopped, KeyboardInterrupt):
+        log.info("stopped; the same command goes on where it was")
+        return EXIT_STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch/cross_validate.py",
+        description="Train once for each signer, who is held out, and tell how well signers are recognised who took no "
+        "part. All flags of launch/train.py are passed on. Killed at any moment, the same command goes on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--by", choices=["signer"], default="signer", help="what is held out (default: signer)")
+    parser.add_argument("--folds", type=int, help="groups of signers that are held out together (default: each alone)")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each fold, with --seed and those after it")
+    parser.add_argument("--jobs", type=int, default=1, help="folds side by side (default: 1)")
+    parser.add_argument("--metric", default="top1", help="what the table shows (default: top1)")
+    parser.add_argument("--sweep_dir", type=Path, help="where runs and table are kept (default: by the settings)")
+    return parser
+
+
+def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
+    settings: Any = load_settings(flags, load_task_type)
+    _refuse_what_folds_decide(own, flags, settings)
+    store = ClipStore.open(resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar))
+    signers = sorted(settings.signers or store.signer_names)
+    folds = folds_of(signers, own.folds, own.seeds, settings.seed)
+    plan = {
+        "settings": {name: value for name, value in identity(settings).items() if name not in _OF_EACH_FOLD},
+        "num_epochs": settings.num_epochs,
+        "engine_config": load_engine_config(settings.deepspeed_config),
+        "data_fingerprint": store.fingerprint,
+    }
+    sweep_dir = own.sweep_dir or settings.runs_dir / f"cross_validation-{_hash(plan)}"
+    _claim(sweep_dir, plan)
+    log.info(f"{len(folds)} trainings in {sweep_dir}")
+    run_folds(folds, flags, sweep_dir, own.jobs, lambda fold: scores_in(fold, sweep_dir, own.metric) is not None)
+    scores = _scores(folds, sweep_dir, own.metric)
+    about = {"command": ["launch/cross_validate.py", *flags], **to_jsonable_python(plan)}
+    write_table(sweep_dir, scores, own.metric, about)
+    draw_table(sweep_dir / "table.png", scores, own.metric)
+    for line in table_lines(scores, own.metric):
+        log.info(line)
+    log.info(f"table {sweep_dir / 'table.txt'}")
+
+
+def _refuse_what_folds_decide(own: argparse.Namespace, flags: Sequence[str], settings: Any) -> None:
+    given = {flag.partition("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
+    problems = [
+        f"--{name}: found among the flags, expected to be left to the folds; leave it out"
+        for name in ("split", "resume", "dry_run")
+        if name in given
+    ]
+    if settings.task != "sign":
+        problems.append(f"--task: found {settings.task}, expected sign: only its clips have signers")
+    for name in ("seeds", "jobs"):
+        if getattr(own, name) < 1:
+            problems.append(f"--{name}: found {getattr(own, name)}, expected 1 or more")
+    if problems:
+        raise SettingsError(problems)
+
+
+def _claim(sweep_dir: Path, plan: dict[str, Any]) -> None:
+    """Note in a new folder what it is for; refuse one that is for something else."""
+    path = sweep_dir / "plan.json"
+    if path.exists():
+        before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(to_jsonable_python(plan)))
+        differing = [name for name in now if before.get(name) != now[name]]
+        settings = [name for name in now["settings"] if before["settings"].get(name) != now["settings"][name]]
+        if differing:
+            raise SettingsError(
+                f"{path}: holds a sweep of other settings: {', '.join(settings or differing)} differ; choose another "
+                "--sweep_dir or delete the folder"
+            )
+        return
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    write_json(path, to_jsonable_python(plan))
+
+
+def _scores(folds: Sequence[Fold], sweep_dir: Path, metric: str) -> Scores:
+    scores: dict[int, dict[str, float]] = {}
+    for fold in folds:
+        found = scores_in(fold, sweep_dir, metric)
+        assert found is not None, "all folds have ended well"
+        scores.setdefault(fold.seed, {}).update(found)
+    return scores
+
+
+def _hash(plan: dict[str, Any]) -> str:
+    text = json.dumps(to_jsonable_python(plan), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,0 +1,53 @@
+"""Which signers are held out together, and the runs that this makes."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds_trainer.errors import SettingsError
+from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training: the signers that it never sees, and its seed."""
+
+    signers: tuple[str, ...]
+    seed: int
+
+    @property
+    def flags(self) -> list[str]:
+        """What the training is told beside the settings that all folds share."""
+        return ["--split", SIGNER_PREFIX + ",".join(self.signers), "--seed", str(self.seed)]
+
+    def dir_in(self, sweep_dir: Path) -> Path:
+        """Where its run is kept."""
+        return sweep_dir / f"seed_{self.seed}" / "_".join(self.signers)[:100]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.signers)} held out, seed {self.seed}"
+
+
+def folds_of(signers: Sequence[str], num_groups: int | None, num_seeds: int, first_seed: int) -> list[Fold]:
+    """Every group of signers once a seed, all groups of a seed before the next seed.
+
+    Args:
+        signers: their names, sorted.
+        num_groups: of signers that are held out together, of sizes that differ by one at most and in the order of their
+            names; None: each signer by itself.
+
+    Raises:
+        SettingsError: there are not enough signers.
+    """
+    if len(signers) < 2:
+        raise SettingsError(
+            f"--by signer: found {len(signers)} signer, expected at least two: one is held out at a time"
+        )
+    if num_groups is not None and not 2 <= num_groups <= len(signers):
+        raise SettingsError(f"--folds: found {num_groups}, expected 2 to {len(signers)}, the number of signers")
+    size = len(signers) / (num_groups or len(signers))
+    bounds = [math.ceil(group * size - 1e-9) for group in range((num_groups or len(signers)) + 1)]
+    groups = [tuple(signers[first:last]) for first, last in itertools.pairwise(bounds)]
+    return [Fold(group, first_seed + number) for number in range(num_seeds) for group in groups]

@@ -1,0 +1,118 @@
+"""Runs the folds, one after the other or side by side, each a training of the ordinary kind in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import torch
+
+from ds_trainer.cross_validation.folds import Fold
+from ds_trainer.errors import UserError
+from ds_trainer.job import EXIT_STOPPED
+from ds_trainer.progress import clock, log
+
+TRAIN = Path(__file__).parents[2] / "launch" / "train.py"
+_LINES_SHOWN = 15
+
+
+class FoldError(UserError):
+    """The training of a fold failed."""
+
+
+class FoldStopped(Exception):
+    """The training of a fold was asked to stop, and can be continued."""
+
+
+def scores_in(fold: Fold, sweep_dir: Path, metric: str) -> dict[str, float] | None:
+    """The score of each signer held out, from the newest run of the fold that has ended; None: there is none yet."""
+    for status_path in sorted(fold.dir_in(sweep_dir).glob("*/status.json"), reverse=True):
+        status = json.loads(status_path.read_text(encoding="utf-8"))
+        if status["status"] == "finished":
+            return {signer: status["results_by_group"][signer][metric] for signer in fold.signers}
+    return None
+
+
+def run_folds(
+    folds: Sequence[Fold], flags: Sequence[str], sweep_dir: Path, num_jobs: int, is_done: Callable[[Fold], bool]
+) -> None:
+    """Train what is not done yet; a fold that was interrupted continues where it was.
+
+    Args:
+        flags: those of launch/train.py that all folds share.
+        num_jobs: folds side by side; they share the processor's cores, and each has a GPU of its own if there are any.
+
+    Raises:
+        FoldError: a training failed; others that ran beside it were ended.
+        FoldStopped: a training was stopped on request.
+    """
+    remaining = [fold for fold in folds if not is_done(fold)]
+    num_before = len(folds) - len(remaining)
+    if num_before:
+        log.info(f"{num_before} of {len(folds)} folds are done already")
+    places: Queue[dict[str, str]] = Queue()
+    for place in _places(num_jobs):
+        places.put(place)
+    began = time.monotonic()
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def run(fold: Fold) -> Fold:
+        place = places.get()
+        process = _start(fold, flags, sweep_dir, place)
+        processes.append(process)
+        status = process.wait()
+        places.put(place)
+        _check(fold, status, sweep_dir)
+        return fold
+
+    with ThreadPoolExecutor(num_jobs) as pool:
+        try:
+            for num_done, ended in enumerate(as_completed(pool.submit(run, fold) for fold in remaining), start=1):
+                left_s = (time.monotonic() - began) / num_done * (len(remaining) - num_done)
+                log.info(f"fold {num_before + num_done}/{len(folds)}: {ended.result()}  {clock(left_s)} left")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _end(processes)
+            raise
+
+
+def _places(num_jobs: int) -> Iterator[dict[str, str]]:
+    """The environment of each job: its share of the cores, its GPU."""
+    num_threads = max(1, len(os.sched_getaffinity(0)) // num_jobs)
+    num_gpus = torch.cuda.device_count()
+    for job in range(num_jobs):
+        place = {"OMP_NUM_THREADS": str(num_threads)}
+        if num_gpus:
+            place["CUDA_VISIBLE_DEVICES"] = str(job % num_gpus)
+        yield place
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()  # it writes a resume point
+
+
+def _start(fold: Fold, flags: Sequence[str], sweep_dir: Path, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    run_dir = fold.dir_in(sweep_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    command: list[Any] = [sys.executable, TRAIN, *flags, *fold.flags, "--runs_dir", run_dir, "--resume", "auto"]
+    with (run_dir / "log.txt").open("ab") as log_file:
+        environment = {**os.environ, **place}
+        return subprocess.Popen(command, stdout=log_file, stderr=subprocess.STDOUT, env=environment)
+
+
+def _check(fold: Fold, status: int, sweep_dir: Path) -> None:
+    """Raise unless the training has ended well."""
+    if status == EXIT_STOPPED:
+        raise FoldStopped(str(fold))
+    if status != 0:
+        path = fold.dir_in(sweep_dir) / "log.txt"
+        last = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-_LINES_SHOWN:]
+        raise FoldError([f"{fold}: training ended with status {status}; its log is {path}, and ends:", *last])

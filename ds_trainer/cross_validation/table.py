@@ -1,0 +1,120 @@
+"""What the folds reached: a row a signer, a column a seed, and what both say together.
+
+Signers are the sample: the mean is over them, each counted alike, and the spread that matters to a user is between
+them. The spread over seeds tells how much of a difference is chance.
+"""
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ds_trainer.files import write_atomically, write_json
+
+Scores = Mapping[int, Mapping[str, float]]
+"""Seed -> signer -> score."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The scores of a sweep together.
+
+    Args:
+        mean_of_seed: over the signers.
+        mean: over signers and seeds.
+        deviation_of_seeds: of the means, 0 for one seed.
+        mean_of_signer: over the seeds.
+        deviation_of_signer: over the seeds, 0 for one.
+    """
+
+    mean_of_seed: dict[int, float]
+    mean: float
+    deviation_of_seeds: float
+    mean_of_signer: dict[str, float]
+    deviation_of_signer: dict[str, float]
+
+
+def summarise(scores: Scores) -> Summary:
+    """Means and standard deviations (of a sample) of complete scores."""
+    signers = list(next(iter(scores.values())))
+    of_signer = {signer: [by_signer[signer] for by_signer in scores.values()] for signer in signers}
+    mean_of_seed = {seed: statistics.fmean(by_signer.values()) for seed, by_signer in scores.items()}
+    return Summary(
+        mean_of_seed=mean_of_seed,
+        mean=statistics.fmean(mean_of_seed.values()),
+        deviation_of_seeds=_deviation(list(mean_of_seed.values())),
+        mean_of_signer={signer: statistics.fmean(values) for signer, values in of_signer.items()},
+        deviation_of_signer={signer: _deviation(values) for signer, values in of_signer.items()},
+    )
+
+
+def table_lines(scores: Scores, metric: str) -> list[str]:
+    """The table as text."""
+    summary = summarise(scores)
+    width = max(len(name) for name in (*summary.mean_of_signer, "held out", "mean"))
+    seeds = "".join(f"  {f'seed {seed}':>7}" for seed in scores)
+    lines = [
+        f"{metric} on signers that took no part in training or in any choice",
+        "",
+        f"{'held out':{width}}{seeds}     mean",
+    ]
+    for signer, mean in summary.mean_of_signer.items():
+        values = "".join(f"  {by_signer[signer]:7.3f}" for by_signer in scores.values())
+        spread = f" ± {summary.deviation_of_signer[signer]:.3f}" if len(scores) > 1 else ""
+        lines.append(f"{signer:{width}}{values}  {mean:7.3f}{spread}")
+    means = "".join(f"  {mean:7.3f}" for mean in summary.mean_of_seed.values())
+    spread = f" ± {summary.deviation_of_seeds:.3f}" if len(scores) > 1 else ""
+    between = _deviation(list(summary.mean_of_signer.values()))
+    lowest = min(summary.mean_of_signer, key=lambda signer: summary.mean_of_signer[signer])
+    lines += [
+        f"{'mean':{width}}{means}  {summary.mean:7.3f}{spread}",
+        "",
+        f"between signers ± {between:.3f}; lowest {lowest}, {summary.mean_of_signer[lowest]:.3f}",
+    ]
+    return lines
+
+
+def write_table(sweep_dir: Path, scores: Scores, metric: str, about: Mapping[str, Any]) -> None:
+    """Write `table.txt`, `table.csv` (a row a signer and seed) and `results.json`."""
+    summary = summarise(scores)
+    text = "\n".join(table_lines(scores, metric)) + "\n"
+    write_atomically(sweep_dir / "table.txt", lambda file: file.write(text.encode()))
+    with (sweep_dir / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["signer", "seed", metric])
+        rows.writerows([signer, seed, score] for seed, own in scores.items() for signer, score in own.items())
+    write_json(
+        sweep_dir / "results.json",
+        {
+            **about,
+            "metric": metric,
+            "mean": summary.mean,
+            "deviation_of_seeds": summary.deviation_of_seeds,
+            "mean_of_signer": summary.mean_of_signer,
+            "scores": {str(seed): dict(own) for seed, own in scores.items()},
+        },
+    )
+
+
+def draw_table(path: Path, scores: Scores, metric: str) -> None:
+    """Draw a point for each signer and seed, and the mean."""
+    from ds_trainer.plots import BLUE, ORANGE, new_figure, place_legend, shown_name, style_axes
+
+    summary = summarise(scores)
+    signers = sorted(summary.mean_of_signer, key=lambda signer: summary.mean_of_signer[signer])
+    figure = new_figure(f"{metric} on signers that took no part", 7.0, 1.6 + 0.28 * len(signers))
+    axes = figure.subplots()
+    for place, signer in enumerate(signers):
+        axes.plot([own[signer] for own in scores.values()], [place] * len(scores), "o", color=BLUE, alpha=0.6)
+        axes.plot(summary.mean_of_signer[signer], place, "|", color=BLUE, markersize=14)
+    axes.axvline(summary.mean, color=ORANGE, label=f"mean of {len(signers)} signers: {summary.mean:.3f}")
+    axes.set_yticks(range(len(signers)), [shown_name(signer) for signer in signers], parse_math=False)
+    style_axes(axes, "a point a seed, a line their mean", grid="x")
+    place_legend(axes)
+    figure.savefig(path)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

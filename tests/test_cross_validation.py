@@ -1,0 +1,168 @@
+"""Cross-validation: folds that hold each signer out once, tables that add up, sweeps that go on where they were."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launching import ROOT, clean_environment, succeed
+
+from ds_trainer.cross_validation.folds import Fold, folds_of
+from ds_trainer.cross_validation.table import draw_table, summarise, table_lines, write_table
+from ds_trainer.errors import SettingsError
+
+SIGNERS = ["s1", "s2", "s3", "s4", "s5"]
+SCORES = {0: {"ann": 0.9, "bob": 0.5}, 1: {"ann": 1.0, "bob": 0.6}}
+
+
+# -- folds ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_groups", [None, 2, 3, 5])
+def test_each_signer_is_held_out_once_a_seed(num_groups: int | None) -> None:
+    folds = folds_of(SIGNERS, num_groups, num_seeds=2, first_seed=7)
+    assert len(folds) == 2 * (num_groups or 5)
+    for seed in (7, 8):
+        groups = [fold.signers for fold in folds if fold.seed == seed]
+        assert [signer for group in groups for signer in group] == SIGNERS
+        assert max(map(len, groups)) - min(map(len, groups)) <= 1
+
+
+def test_a_fold_is_an_ordinary_split(tmp_path: Path) -> None:
+    fold = Fold(("s1", "s2"), seed=3)
+    assert fold.flags == ["--split", "signer:s1,s2", "--seed", "3"]
+    assert fold.dir_in(tmp_path) == tmp_path / "seed_3" / "s1_s2"
+
+
+@pytest.mark.parametrize(("signers", "num_groups"), [(["s1"], None), (SIGNERS, 1), (SIGNERS, 6)])
+def test_impossible_folds_are_refused(signers: list[str], num_groups: int | None) -> None:
+    with pytest.raises(SettingsError, match="expected"):
+        folds_of(signers, num_groups, 1, 0)
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_means_and_deviations() -> None:
+    summary = summarise(SCORES)
+    assert summary.mean_of_seed == pytest.approx({0: 0.7, 1: 0.8})
+    assert summary.mean == pytest.approx(0.75)
+    assert summary.deviation_of_seeds == pytest.approx(0.0707107)
+    assert summary.mean_of_signer == pytest.approx({"ann": 0.95, "bob": 0.55})
+    assert summary.deviation_of_signer == pytest.approx({"ann": 0.0707107, "bob": 0.0707107})
+
+
+def test_table_says_all_of_it(tmp_path: Path) -> None:
+    write_table(tmp_path, SCORES, "top1", {"command": ["x"]})
+    text = (tmp_path / "table.txt").read_text()
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
+    assert rows["ann"] == ["0.900", "1.000", "0.950", "±", "0.071"]
+    assert "mean of 2 signers: 0.7500" not in text, "the row says it"
+    assert "lowest bob, 0.550" in text
+    assert (tmp_path / "table.csv").read_text().splitlines() == [
+        "signer,seed,top1", "ann,0,0.9", "bob,0,0.5", "ann,1,1.0", "bob,1,0.6"
+    ]  # fmt: skip
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["mean"] == pytest.approx(0.75)
+    assert results["scores"]["1"] == {"ann": 1.0, "bob": 0.6}
+    draw_table(tmp_path / "table.png", SCORES, "top1")
+    assert (tmp_path / "table.png").stat().st_size > 5000
+
+
+def test_one_seed_has_no_deviation() -> None:
+    assert "±" not in "".join(line for line in table_lines({0: SCORES[0]}, "top1") if "between" not in line)
+
+
+# -- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stores = tmp_path_factory.mktemp("stores")
+    shape = ["--num_clips", "48", "--num_signs", "3", "--num_signers", "3", "--min_frames", "8", "--max_frames", "12"]
+    succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, "--stores_dir", stores])
+    (path,) = stores.glob("*/")
+    return path
+
+
+def command(store: Path, sweep_dir: Path, *flags: str) -> list[str | Path]:
+    shared = ["--deepspeed_config", "ds_configs/fp32.json", "--data", store, "--sweep_dir", sweep_dir]
+    model = ["--model", "bilstm", "--model_size", "t_1_1", "--num_frames", "8", "--num_epochs", "3"]
+    return [sys.executable, "launch/cross_validate.py", *shared, *model, *flags]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_path: Path) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    output = succeed(command(store, straight, "--jobs", "2"), timeout_s=300)
+    assert "fold 3/3" in output
+    process = subprocess.Popen(
+        command(store, killed), cwd=ROOT, env=clean_environment({}), start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(killed.glob("seed_0/*/*/metrics.jsonl")) or len(list(killed.glob("seed_0/*/*/status.json"))) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)  # its training, in the same session
+    output = succeed(command(store, killed), timeout_s=300)
+    assert "1 of 3 folds are done already" in output
+    one, other = (json.loads((sweep / "results.json").read_text()) for sweep in (straight, killed))
+    assert one["scores"] == other["scores"]
+    assert set(one["scores"]["0"]) == {path.name for path in (straight / "seed_0").iterdir()}
+    num_examples = 0
+    for signer, score in one["scores"]["0"].items():
+        (status_path,) = (straight / "seed_0" / signer).glob("*/status.json")
+        status = json.loads(status_path.read_text())
+        assert status["results"]["top1"] == pytest.approx(score), "one signer is the whole test split"
+        num_examples += status["results_by_group"][signer]["num_examples"]
+    assert num_examples == 48
+
+
+@pytest.mark.slow
+def test_other_settings_in_the_same_folder_are_refused(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps({"settings": {"dropout": 0.7}, "num_epochs": 3}))
+    refused = subprocess.run(
+        command(store, tmp_path, "--dropout", "0.2"),
+        cwd=ROOT,
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 2
+    assert "holds a sweep of other settings: " in refused.stdout
+    assert "dropout" in refused.stdout
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--split", "random"], "--split: found among the flags"),
+        (["--task", "toy"], "--task: found toy, expected sign"),
+        (["--seeds", "0"], "--seeds: found 0"),
+        (["--dropuot", "0.1"], "did you mean"),
+    ],
+)
+def test_impossible_sweeps_are_told_at_once(store: Path, tmp_path: Path, flags: list[str], told: str) -> None:
+    flags = [*command(store, tmp_path / "sweep", *flags)] if "toy" not in flags else [
+        sys.executable, "launch/cross_validate.py", "--deepspeed_config", "ds_configs/fp32.json", *flags
+    ]  # fmt: skip
+    refused = subprocess.run(flags, cwd=ROOT, env=clean_environment({}), capture_output=True, text=True)
+    assert (refused.returncode, told in refused.stdout) == (2, True), refused.stdout + refused.stderr
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+def test_failing_fold_ends_the_sweep_with_its_last_lines(store: Path, tmp_path: Path) -> None:
+    failing = command(store, tmp_path, "--val_fraction", "0.99", "--val_by", "clip", "--signers", "a,b")
+    refused = subprocess.run(failing, cwd=ROOT, env=clean_environment({}), capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "found signer 'a'" in refused.stdout
