@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ds_trainer.calibration import Calibration
+from ds_trainer.calibration_plots import calibration_figure
 from ds_trainer.class_plots import class_scores_figure, confusion_figure, confusions_figure
 from ds_trainer.classification import ClassScores, class_scores, confusion_matrix, summarise
 from ds_trainer.curve_plots import Record, curves_figure
@@ -54,6 +56,13 @@ def draw_curves(out_dir: Path, records: Sequence[Record], title: str, gradient_c
     out_dir.mkdir(parents=True, exist_ok=True)
     path = out_dir / "curves.png"
     curves_figure(records, title, gradient_clipping).savefig(path)
+    return path
+
+
+def draw_calibration(out_dir: Path, calibration: Calibration, title: str) -> Path:
+    """Draw how often answers are right, by how sure the model is; return the file."""
+    path = out_dir / "calibration.png"
+    calibration_figure(calibration, title).savefig(path)
     return path
 
 

@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 
 from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler
-from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
+from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
 from ds_trainer.progress import log
 from ds_trainer.run_dir import Run
 from ds_trainer.task import Task
@@ -26,10 +27,23 @@ class Results:
     Args:
         whole: on the whole split: its loss and metrics by name.
         by_group: on the examples of each group that the task tells apart, such as signers.
+        calibration: how well confidences fit on the split; None if the task has no classes.
     """
 
     whole: dict[str, float]
     by_group: dict[str, dict[str, float]]
+    calibration: Calibration | None = None
+
+    def details(self) -> dict[str, Any]:
+        """What is told beside the whole, as plain values."""
+        found: dict[str, Any] = {"by_group": self.by_group}
+        if self.calibration is not None:
+            found |= {
+                "temperature": self.calibration.temperature,
+                "calibration_error": self.calibration.error_after,
+                "calibration_error_without_temperature": self.calibration.error_before,
+            }
+        return found
 
 
 def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
@@ -39,17 +53,37 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
     """
     checkpoint = distributed.agreed(lambda: load_checkpoint(run.dir / "best.pth"))
     model = load_model(checkpoint).to(distributed.device())
+    micro_batch = engine_config["train_micro_batch_size_per_gpu"]
     split, dataset = ("test", task.test_set) if task.test_set is not None else ("validation", task.val_set)
-    metrics = validate(model, task.objective, in_order(task, dataset, engine_config["train_micro_batch_size_per_gpu"]))
-    results = Results({"loss": metrics.loss, **metrics.named}, by_group(task, dataset, metrics))
+    batches = in_order(task, dataset, micro_batch)
+    calibration = None
+    if task.class_names is None:
+        metrics = validate(model, task.objective, batches)
+    else:
+        temperature = fit_temperature(model, in_order(task, task.val_set, micro_batch))
+        metrics = validate(model, with_confidence(task.objective, temperature), batches)
+        metrics, calibration = calibration_of(metrics, temperature)
+    results = Results({"loss": metrics.loss, **metrics.named}, by_group(task, dataset, metrics), calibration)
     if distributed.is_master():
-        run.record_test(split, metrics, results.by_group)
+        if calibration is not None:
+            write_checkpoint(run.dir / "best.pth", {**checkpoint, "temperature": calibration.temperature})
+        run.record_test(split, {**results.whole, **results.details()})
         stand_at("drawing")
-        _draw(run, task, metrics, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
-        shown = "".join(f"  {name} {value:.3f}" for name, value in results.whole.items())
-        log.info(f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1}):{shown}")
-        log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
+        _draw(run, task, metrics, results, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
+        _tell(run, results, f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1})")
     return results
+
+
+def _tell(run: Run, results: Results, scored: str) -> None:
+    shown = "".join(f"  {name} {value:.3f}" for name, value in results.whole.items())
+    log.info(f"{scored}:{shown}")
+    calibration = results.calibration
+    if calibration is not None:
+        log.info(
+            f"calibration error {calibration.error_before:.3f}, {calibration.error_after:.3f} with the temperature "
+            f"{calibration.temperature:.2f} that validation gives"
+        )
+    log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
 
 
 def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, dict[str, float]]:
@@ -63,8 +97,12 @@ def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, d
     return found
 
 
-def _draw(run: Run, task: Task, metrics: Metrics, scored: str, engine_config: EngineConfig) -> None:
-    from ds_trainer.diagnostics import draw_curves, visualize_metrics  # half a second that only the master needs
+def _draw(run: Run, task: Task, metrics: Metrics, results: Results, scored: str, engine_config: EngineConfig) -> None:
+    from ds_trainer.diagnostics import (
+        draw_calibration,
+        draw_curves,
+        visualize_metrics,
+    )  # half a second that only the master needs
 
     out_dir, records = run.dir / "diagnostics", run.records.load()
     clipping = engine_config["gradient_clipping"] or None
@@ -72,6 +110,8 @@ def _draw(run: Run, task: Task, metrics: Metrics, scored: str, engine_config: En
         draw_curves(out_dir, records, task.label(), clipping)
     else:
         visualize_metrics(out_dir, records, metrics.measures_NM, task.class_names, task.label(), scored, clipping)
+    if results.calibration is not None:
+        draw_calibration(out_dir, results.calibration, f"{task.label()}, {scored}")
 
 
 def in_order(task: Task, dataset: Dataset[Any], micro_batch: int) -> BatchLoader:

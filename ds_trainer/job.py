@@ -188,7 +188,7 @@ def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineCon
         best_epoch=run.best_epoch,
         best_val_loss=run.best_loss,
         results=results.whole,
-        results_by_group=results.by_group,
+        **results.details(),
     )
     return run.best_checkpoint
 

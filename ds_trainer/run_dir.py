@@ -14,7 +14,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,10 +227,9 @@ class Run:
         first.setdefault("continued", []).append({"step": self.steps_done, **environment})
         write_json(path, first)
 
-    def record_test(self, split: str, metrics: Metrics, by_group: Record) -> None:
-        """Write what the best checkpoint reaches on the split that nothing was chosen by, and on each group of it."""
-        whole = {"loss": metrics.loss, **metrics.named}
-        self.records.append(kind="test", split=split, step=self.steps_done, **whole, by_group=by_group)
+    def record_test(self, split: str, results: Mapping[str, Any]) -> None:
+        """Write what the best checkpoint reaches on the split that nothing was chosen by."""
+        self.records.append(kind="test", split=split, step=self.steps_done, **results)
 
     def write_status(self, status: str, **details: Any) -> None:
         """Say in status.json what became of the run: a launcher's exit status cannot be trusted."""

@@ -121,7 +121,7 @@ def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_pa
         (status_path,) = (straight / "seed_0" / signer).glob("*/status.json")
         status = json.loads(status_path.read_text())
         assert status["results"]["top1"] == pytest.approx(score), "one signer is the whole test split"
-        num_examples += status["results_by_group"][signer]["num_examples"]
+        num_examples += status["by_group"][signer]["num_examples"]
     assert num_examples == 48
 
 

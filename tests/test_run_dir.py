@@ -141,7 +141,7 @@ def test_stopped_run_stays_stopped_when_it_is_continued(new_run: Callable[..., R
 def test_every_epoch_and_every_nth_step_has_a_line(new_run: Callable[..., Run]) -> None:
     run = new_run(record_every_steps=3)
     train(run, [2.0, 1.0], num_epochs=2, steps=4, norm=0.5)
-    run.record_test("test", metrics(1.25, top1=0.5), {})
+    run.record_test("test", {"loss": 1.25, "top1": 0.5})
     records = run.records.load()
     assert [(record["kind"], record["step"]) for record in records] == [
         ("step", 3), ("epoch", 4), ("step", 6), ("epoch", 8), ("test", 8),
@@ -156,7 +156,7 @@ def test_every_epoch_and_every_nth_step_has_a_line(new_run: Callable[..., Run]) 
         "kind": "epoch", "epoch": 0, "step": 4, "train_loss": 2.5, "val_loss": 2.0, "learning_rate": 0.125,
         "grad_norm": 0.5, "skipped_steps": 0, "top1": 0.75,
     }  # fmt: skip
-    assert records[4] == {"kind": "test", "split": "test", "step": 8, "loss": 1.25, "top1": 0.5, "by_group": {}}
+    assert records[4] == {"kind": "test", "split": "test", "step": 8, "loss": 1.25, "top1": 0.5}
 
 
 @pytest.mark.parametrize(("norms", "mean"), [([1.0, 2.0], 1.5), ([1.0, None], None), ([torch.tensor(3.0), 1.0], 2.0)])
@@ -199,7 +199,7 @@ def test_point_at_the_last_step_of_an_epoch_comes_before_the_line_of_that_epoch(
             run.after_step(PlainEngine(0.5), torch.tensor(1.0))
             states.append(run.state_dict())
         run.record_epoch(1.0, metrics(1.0))
-    run.record_test("test", metrics(1.0), {})
+    run.record_test("test", {"loss": 1.0})
     continued = new_run(record_every_steps=1)
     continued.load_state_dict(states[-1])
     assert [record["kind"] for record in continued.records.load()] == ["step", "step"]

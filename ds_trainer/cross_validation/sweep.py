@@ -35,7 +35,7 @@ def scores_in(fold: Fold, sweep_dir: Path, metric: str) -> dict[str, float] | No
     for status_path in sorted(fold.dir_in(sweep_dir).glob("*/status.json"), reverse=True):
         status = json.loads(status_path.read_text(encoding="utf-8"))
         if status["status"] == "finished":
-            return {signer: status["results_by_group"][signer][metric] for signer in fold.signers}
+            return {signer: status["by_group"][signer][metric] for signer in fold.signers}
     return None
 
 

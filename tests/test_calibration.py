@@ -1,0 +1,75 @@
+"""Unit: a temperature that undoes what was done to the logits, errors counted by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.calibration import (
+    calibration_of,
+    expected_calibration_error,
+    fit_temperature,
+    reliability,
+    with_confidence,
+)
+from ds_trainer.classification import classification_objective
+from ds_trainer.validation import validate
+
+NUM_EXAMPLES, NUM_CLASSES = 4000, 5
+
+
+def honest(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits whose softmax is the chance of each class, and classes drawn by it."""
+    generator = torch.Generator().manual_seed(seed)
+    logits_NS = 2 * torch.randn(NUM_EXAMPLES, NUM_CLASSES, generator=generator)
+    return logits_NS, torch.multinomial(logits_NS.softmax(1), 1, generator=generator)[:, 0]
+
+
+def batches(logits_NS: Tensor, targets_N: Tensor, size: int = 64) -> BatchLoader:
+    dataset = TensorDataset(logits_NS, targets_N)
+    return BatchLoader(dataset, ShardedSampler(len(dataset), size), lambda items, device, draw: ((items[0],), items[1]))
+
+
+@pytest.mark.parametrize("factor", [0.2, 0.5, 1.0, 3.0, 7.3])
+def test_temperature_undoes_a_factor_on_the_logits(factor: float) -> None:
+    logits_NS, targets_N = honest()
+    as_they_are = fit_temperature(torch.nn.Identity(), batches(logits_NS, targets_N))
+    assert as_they_are == pytest.approx(1.0, abs=0.05), "the classes were drawn by them"
+    fitted = fit_temperature(torch.nn.Identity(), batches(factor * logits_NS, targets_N))
+    assert fitted == pytest.approx(factor * as_they_are, rel=1e-3)
+
+
+def test_overconfidence_is_measured_and_mended() -> None:
+    logits_NS, targets_N = honest()
+    sure = batches(4 * logits_NS, targets_N)
+    other = batches(*(4 * each if each.is_floating_point() else each for each in honest(seed=1)))
+    temperature = fit_temperature(torch.nn.Identity(), other)
+    objective = classification_objective(NUM_CLASSES)
+    plain = validate(torch.nn.Identity(), objective, sure)
+    metrics, calibration = calibration_of(
+        validate(torch.nn.Identity(), with_confidence(objective, temperature), sure), temperature
+    )
+    assert metrics.named == plain.named
+    assert torch.equal(metrics.measures_NM, plain.measures_NM)
+    assert calibration.error_before > 0.15
+    assert calibration.error_after < 0.03
+    accuracy = (logits_NS.argmax(1) == targets_N).double().mean()
+    assert calibration.is_right_N.double().mean() == accuracy, "no answer changes"
+
+
+def test_error_by_hand() -> None:
+    confidence_N = torch.tensor([0.95, 0.95, 0.95, 0.95, 0.5, 0.5])
+    is_right_N = torch.tensor([True, True, True, False, True, False])
+    assert reliability(confidence_N, is_right_N) == [
+        (pytest.approx(0.5), 0.5, 2),
+        (pytest.approx(0.95), 0.75, 4),
+    ]
+    assert expected_calibration_error(confidence_N, is_right_N) == pytest.approx(0.2 * 4 / 6)
+
+
+def test_certain_and_hopeless_models_have_a_temperature() -> None:
+    targets_N = torch.arange(40) % NUM_CLASSES
+    right_NS = torch.nn.functional.one_hot(targets_N, NUM_CLASSES).float()
+    assert fit_temperature(torch.nn.Identity(), batches(right_NS, targets_N)) == pytest.approx(0.05)
+    assert fit_temperature(torch.nn.Identity(), batches(-right_NS, targets_N)) == pytest.approx(20.0)
