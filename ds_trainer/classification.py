@@ -39,7 +39,20 @@ class Confusion:
     support: int
 
 
-def classification_objective(num_classes: int, label_smoothing: float = 0.0) -> Objective:
+def balanced_weights(targets_N: Tensor, num_classes: int) -> Tensor:
+    """What makes each class count alike: float32[S], in proportion to 1 / its examples, 1 on average over examples.
+
+    A class without examples has weight 0.
+    """
+    counts_S = torch.bincount(targets_N, minlength=num_classes)
+    num_present = int((counts_S > 0).sum())
+    weights_S = len(targets_N) / (num_present * counts_S.clamp(min=1))
+    return torch.where(counts_S > 0, weights_S, 0.0).float()
+
+
+def classification_objective(
+    num_classes: int, label_smoothing: float = 0.0, weights_S: Tensor | None = None
+) -> Objective:
     """Cross-entropy, measured by top-1, top-5 and macro-F1.
 
     Validation uses the smoothed loss too: a gap between the two curves is then overfitting, never a difference of
@@ -47,6 +60,7 @@ def classification_objective(num_classes: int, label_smoothing: float = 0.0) -> 
 
     Args:
         label_smoothing: the fraction of each target that is spread evenly over all classes.
+        weights_S: float[S], what an example of each class counts in training; validation counts all alike.
     """
 
     def loss(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
@@ -57,7 +71,11 @@ def classification_objective(num_classes: int, label_smoothing: float = 0.0) -> 
         # In bf16 a loss near 2 moves in steps of 2^-6: too coarse to tell which epoch was better.
         return functional.cross_entropy(logits_BS.float(), targets_B, label_smoothing=label_smoothing, reduction="none")
 
-    return Objective(loss, measure, summarise)
+    def weighted_loss(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
+        assert weights_S is not None
+        return loss(logits_BS, targets_B) * weights_S.to(targets_B.device)[targets_B]
+
+    return Objective(loss, measure, summarise, training_loss=None if weights_S is None else weighted_loss)
 
 
 def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def train_epoch(
 def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) -> Tensor:
     """Forward and backward of one micro-batch; return its summed loss. Collective under ZeRO-3."""
     torch.manual_seed(batch.seed)  # dropout: a function of (seed, epoch, micro-step, rank), so nothing has to be saved
-    losses_B = objective.loss(engine(*batch.inputs), batch.targets)
+    losses_B = objective.minimised(engine(*batch.inputs), batch.targets)
     loss: Tensor = (losses_B * batch.weight_B).sum()
     engine.backward(loss * batch.share, scale_wrt_gas=False)
     return loss.detach()

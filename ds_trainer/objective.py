@@ -27,9 +27,15 @@ class Objective:
         loss: (outputs, targets) -> float[B], one loss an example, not averaged.
         measure: (outputs, targets) -> [B, M], the numbers to keep of each example, such as its target and its
         prediction.
+        training_loss: what training minimises where that is another, such as one that weighs classes; None: `loss`.
         summarise: [N, M] measures of a whole split, in the order of its examples -> named metrics.
     """
 
     loss: Callable[[Any, Any], Tensor]
     measure: Callable[[Any, Any], Tensor] = _measure_nothing
     summarise: Callable[[Tensor], dict[str, float]] = _summarise_nothing
+    training_loss: Callable[[Any, Any], Tensor] | None = None
+
+    def minimised(self, outputs: Any, targets: Any) -> Tensor:
+        """float[B], what training minimises of each example."""
+        return (self.training_loss or self.loss)(outputs, targets)

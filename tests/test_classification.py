@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from ds_trainer.classification import class_scores, classification_objective, confusion_matrix, measure, summarise
+from ds_trainer.classification import (
+    balanced_weights,
+    class_scores,
+    classification_objective,
+    confusion_matrix,
+    measure,
+    summarise,
+)
 
 
 def rows(*pairs: tuple[int, int]) -> torch.Tensor:
@@ -109,3 +116,22 @@ def test_classes_without_examples_or_predictions_score_zero_without_a_warning() 
     assert scores.support.tolist() == [1, 0] * 10 + [0] * 10
     assert scores.f1.tolist() == [1.0, 0.0] * 10 + [0.0] * 10
     assert scores.support.dtype == np.int64
+
+
+def test_balanced_weights_let_each_class_count_alike() -> None:
+    targets_N = torch.tensor([0] * 6 + [1] * 3 + [3])
+    weights_S = balanced_weights(targets_N, 5)
+    assert weights_S[[2, 4]].tolist() == [0, 0]
+    of_class = torch.zeros(5).index_add_(0, targets_N, weights_S[targets_N])
+    torch.testing.assert_close(of_class[[0, 1, 3]], torch.full((3,), 10 / 3))
+    assert weights_S[targets_N].mean() == pytest.approx(1.0), "the learning rate means what it did"
+
+
+def test_weights_are_of_training_alone() -> None:
+    logits_BS, targets_B = torch.randn(4, 3), torch.tensor([0, 1, 2, 1])
+    plain = classification_objective(3, 0.1)
+    weighted = classification_objective(3, 0.1, torch.tensor([0.5, 2.0, 1.0]))
+    assert torch.equal(weighted.loss(logits_BS, targets_B), plain.loss(logits_BS, targets_B))
+    expected_B = plain.loss(logits_BS, targets_B) * torch.tensor([0.5, 2.0, 1.0, 2.0])
+    assert torch.equal(weighted.minimised(logits_BS, targets_B), expected_B)
+    assert torch.equal(plain.minimised(logits_BS, targets_B), plain.loss(logits_BS, targets_B))

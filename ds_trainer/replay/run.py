@@ -190,7 +190,7 @@ def run_micro_step(replica: Replica, objective: Objective, batch: Batch, micro_s
     torch.manual_seed(micro_step.dropout_seed)
     with _uncompiled(), ForwardTrace(replica.model, num_clips) as trace:
         outputs = replica(*batch.inputs)
-        losses_B = trace.call_loss(objective.loss, outputs, batch.targets)
+        losses_B = trace.call_loss(objective.minimised, outputs, batch.targets)
     loss = (losses_B * batch.weight_B).sum()
     finding = Finding(losses_B.tolist(), loss.item())
     if not math.isfinite(finding.loss):

@@ -1,8 +1,11 @@
 """Unit: velocities, accelerations and directions of bones, by hand; nothing where a keypoint is missing."""
 
+import itertools
+
 import pytest
 import torch
 
+from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.features import FEATURES, num_features, with_features
 from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
 
@@ -78,3 +81,24 @@ def test_what_is_missing_moves_nothing(name: str) -> None:
 def test_unknown_bones_are_nothing() -> None:
     layout = layout_for(7, 3)
     assert (with_features(clips(layout), layout, ["bone"])[..., 3:] == 0).all()
+
+
+def test_masked_features_are_missing_as_a_whole_and_never_all(layout: KeypointLayout) -> None:
+    original = clips(layout, 1).expand(400, -1, -1, -1)
+    names = ["velocity", "bone"] if layout.parents else ["velocity"]
+    draw = Draw(0, 0, torch.arange(400))
+    whole = with_features(original, layout, names)
+    masked = with_features(original, layout, names, 0.4, draw)
+    begins = [
+        0,
+        layout.num_features,
+        *(layout.num_features + layout.num_coordinates * (n + 1) for n in range(len(names))),
+    ]
+    is_kept = torch.stack(
+        [(masked[..., a:b] == whole[..., a:b]).flatten(1).all(1) for a, b in itertools.pairwise(begins)], dim=1
+    )
+    is_gone = torch.stack([(masked[..., a:b] == 0).flatten(1).all(1) for a, b in itertools.pairwise(begins)], dim=1)
+    assert torch.equal(is_kept, ~is_gone)
+    assert is_kept.any(1).all()
+    assert 0.5 < is_kept.float().mean() < 0.8
+    assert torch.equal(with_features(original, layout, names, 0.4, None), whole), "not in validation"

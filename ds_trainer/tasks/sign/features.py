@@ -12,19 +12,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import presence
 
 _LEAST_LENGTH = 1e-3
 
 
-def with_features(clips_BTKC: Tensor, layout: KeypointLayout, names: Sequence[str]) -> Tensor:
-    """Clips with further features behind their own: float[B, T, K, num_features]."""
+def with_features(
+    clips_BTKC: Tensor,
+    layout: KeypointLayout,
+    names: Sequence[str],
+    mask_fraction: float = 0.0,
+    draw: Draw | None = None,
+) -> Tensor:
+    """Clips with further features behind their own: float[B, T, K, num_features].
+
+    Args:
+        mask_fraction: in training each of the features, and the clips' own, is 0 in so many clips, so that none is
+            relied on alone; a clip that would lose all keeps them.
+    """
     if not names:
         return clips_BTKC
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
-    return torch.cat([clips_BTKC, *(FEATURES[name](points_BTKD, present_BTK1, layout) for name in names)], dim=-1)
+    found = [clips_BTKC, *(FEATURES[name](points_BTKD, present_BTK1, layout) for name in names)]
+    if draw is not None and mask_fraction > 0:
+        is_kept_BN = draw.uniform("features", len(found)) >= mask_fraction
+        is_kept_BN |= ~is_kept_BN.any(1, keepdim=True)
+        found = [
+            feature.masked_fill(~is_kept_B[:, None, None, None], 0.0)
+            for feature, is_kept_B in zip(found, is_kept_BN.unbind(1), strict=True)
+        ]
+    return torch.cat(found, dim=-1)
 
 
 def num_features(layout: KeypointLayout, names: Sequence[str]) -> int:

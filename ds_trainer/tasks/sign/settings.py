@@ -52,6 +52,9 @@ class SignSettings(TaskSettings):
     label_smoothing: float = setting(
         0.0, _MODEL, "fraction of each target spread over all signs, in training and validation loss", ge=0, lt=1
     )
+    class_weights: Literal["none", "balanced"] = setting(
+        "none", _MODEL, "balanced: in the training loss each sign counts alike, however many clips it has"
+    )
     parts: NameList = setting((), _MODEL, "body parts that the model looks at, by their names in the layout")
     num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2, le=10_000)
     motion_fraction: float = setting(
@@ -105,6 +108,9 @@ class SignSettings(TaskSettings):
         lt=0.5,
     )
     keypoint_mask_fraction: float = setting(0.0, _AUGMENTATION, "keypoints that are missing in a clip", ge=0, lt=1)
+    feature_mask_fraction: float = setting(
+        0.0, _AUGMENTATION, "place and each of --features, by itself, that a clip does not show", ge=0, lt=1
+    )
     part_mask_fraction: float = setting(0.0, _AUGMENTATION, "body parts that are missing in a clip", ge=0, lt=1)
     max_frame_mask_fraction: float = setting(
         0.0, _AUGMENTATION, "longest stretch of frames that is blank, as a fraction of the clip", ge=0, lt=1

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ds_trainer.classification import classification_objective
+from ds_trainer.classification import balanced_weights, classification_objective
 from ds_trainer.errors import SettingsError
 from ds_trainer.problems import nearest_name
 from ds_trainer.progress import with_bar
@@ -96,7 +96,6 @@ class SignTask(Task):
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
         self.notices = splits.notices
-        self.objective = classification_objective(len(self.class_names), settings.label_smoothing)
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
@@ -109,6 +108,11 @@ class SignTask(Task):
         class_of_sign = np.full(len(self.store.sign_names), -1)
         class_of_sign[splits.sign_of_class] = np.arange(len(splits.sign_of_class))
         self._class = torch.from_numpy(class_of_sign[self.store.sign])
+        num_classes = len(self.class_names)
+        weights_S = None
+        if settings.class_weights == "balanced":
+            weights_S = balanced_weights(self._class[torch.from_numpy(splits.train)], num_classes)
+        self.objective = classification_objective(num_classes, settings.label_smoothing, weights_S)
 
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
@@ -122,7 +126,7 @@ class SignTask(Task):
             clips_BTKC = self.sampling.by_motion(clips_BTKC, layout.num_coordinates, seen, draw)
         if draw is not None:
             clips_BTKC = self.augmentation(clips_BTKC, layout, draw)
-        clips_BTKC = with_features(clips_BTKC, layout, settings.features)
+        clips_BTKC = with_features(clips_BTKC, layout, settings.features, settings.feature_mask_fraction, draw)
         return (clips_BTKC.contiguous(),), self._class[items].to(device, non_blocking=True)
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
