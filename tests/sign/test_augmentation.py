@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.augmentation import Augmentation, mirrored, rotation, transformed, with_limbs
+from ds_trainer.tasks.sign.augmentation import Augmentation, rotation, transformed, with_limbs
 from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.normalisation import normalise
 
 from .examples import LAYOUTS, clips

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ds_trainer.tasks.sign.augmentation import rotation
 from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.normalisation import normalise
 
 from .examples import LAYOUTS, clips, moved
@@ -100,6 +101,17 @@ def test_measured_bodies_face_the_camera() -> None:
     across = right - left
     assert (across[:, 0] > 0).all()
     torch.testing.assert_close(across[:, 2], torch.zeros(3), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(184, 4), (75, 4), (543, 4)])
+def test_left_handed_signers_are_seen_like_others(shape: tuple[int, int]) -> None:
+    layout = layout_for(*shape)
+    right_handed = clips(layout)
+    right_handed[:, :, list(layout.parts["left_hand"])] = 0
+    left_handed = mirrored(right_handed, layout)
+    torch.testing.assert_close(normalise(left_handed, layout), normalise(right_handed, layout), rtol=1e-4, atol=1e-5)
+    both = clips(layout)
+    assert not torch.allclose(normalise(mirrored(both, layout), layout), normalise(both, layout), atol=1e-3)
 
 
 def test_movement_of_the_whole_body_stays() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.normalisation import presence
+from ds_trainer.tasks.sign.mirror import mirrored
+from ds_trainer.tasks.sign.presence import presence
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Augmentation:
         max_displacement: largest shift of each keypoint by itself, in units of the body's size.
         noise: standard deviation of what is added to each coordinate in each frame, in units of the body's size.
         keypoint_mask_fraction: of keypoints that are missing in the whole clip.
-        part_mask_fraction: of body parts that are.
+        part_mask_fraction: of body parts that are; a clip that would lose all keeps them.
         max_frame_mask_fraction: longest stretch of frames that is blank, as a fraction of the clip.
     """
 
@@ -93,6 +94,7 @@ class Augmentation:
             clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
         if self.part_mask_fraction > 0:
             is_masked_BP = draw.uniform("parts", len(layout.parts)) < self.part_mask_fraction
+            is_masked_BP &= ~is_masked_BP.all(1, keepdim=True)
             is_masked_BK = is_masked_BP[:, torch.tensor(_part_of(layout), device=device)]
             clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
         if self.max_frame_mask_fraction > 0:
@@ -102,25 +104,6 @@ class Augmentation:
             is_blank_BT = (place_T >= first_B1) & (place_T < first_B1 + length_B1)
             clips_BTKC = clips_BTKC.masked_fill(is_blank_BT[:, :, None, None], 0.0)
         return clips_BTKC
-
-
-def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
-    """The mirror image: x turned round, and each keypoint taken from its partner on the other side of the body.
-
-    Both belong together: with x alone, the right hand would stand where the model looks for the left one.
-
-    Args:
-        is_mirrored_B: bool[B], the clips to mirror; None: all.
-    """
-    if is_mirrored_B is None:
-        is_mirrored_B = torch.ones(len(clips_BTKC), dtype=torch.bool, device=clips_BTKC.device)
-    itself_K = torch.arange(layout.num_keypoints, device=clips_BTKC.device)
-    source_BK = torch.where(is_mirrored_B[:, None], torch.tensor(layout.mirror, device=clips_BTKC.device), itself_K)
-    # Features in front, as they lie in memory after `normalise`.
-    clips_CBTK = clips_BTKC.movedim(-1, 0)
-    mirrored_BTKC = clips_CBTK.gather(-1, source_BK[:, None].expand_as(clips_CBTK)).movedim(0, -1)
-    mirrored_BTKC[..., 0] *= 1 - 2 * is_mirrored_B[:, None, None].to(clips_BTKC.dtype)
-    return mirrored_BTKC
 
 
 def rotation(angle_B: Tensor, plane: tuple[int, int], num_coordinates: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.normalisation import presence
+from ds_trainer.tasks.sign.presence import presence
 
 _LEAST_LENGTH = 1e-3
 

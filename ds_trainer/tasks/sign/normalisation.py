@@ -6,7 +6,8 @@ is turned about the vertical axis until its shoulders, on average over the clip,
 its own, such as a hand with its wrist, is seen from there and in units of its own size: its place is known from the
 body's keypoint for that wrist.
 
-A keypoint whose coordinates are all exactly 0 is missing, and stays 0.
+A clip that shows a left hand where others show a right one is mirrored. A keypoint whose coordinates are all exactly 0
+is missing, and stays 0.
 
 Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of the features).
 """
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.mirror import right_handed
+from ds_trainer.tasks.sign.presence import presence
 
 _LEAST_SIZE = 1e-6
 
@@ -28,7 +31,7 @@ def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 
         depth_weight: factor on the third coordinate, before sizes are taken. Estimated from one camera it is mostly
             noise, and noise in it would spread to all coordinates through the size.
     """
-    clips_BTKC = planar(clips_BTKC)
+    clips_BTKC = planar(right_handed(clips_BTKC, layout))
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     if layout.num_coordinates == 3 and depth_weight != 1:
         points_BTKD[..., 2] *= depth_weight
@@ -50,11 +53,6 @@ def planar(clips_BTKC: Tensor) -> Tensor:
     Between features, four to a keypoint, a processor's vectors would be used by three quarters, or not at all.
     """
     return clips_BTKC.movedim(-1, 0).clone(memory_format=torch.contiguous_format).movedim(0, -1)
-
-
-def presence(points_BTKD: Tensor) -> Tensor:
-    """float[B, T, K, 1]: 1 for keypoints that are there, 0 for missing ones."""
-    return (points_BTKD.abs().amax(-1, keepdim=True) > 0).to(points_BTKD.dtype)
 
 
 def picked(keypoints: Sequence[int]) -> slice | list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.normalisation import presence
+from ds_trainer.tasks.sign.presence import presence
 
 _LAST = 1 - 1e-9
 """The end of a clip, less than a frame of any before it."""

@@ -1,0 +1,151 @@
+"""What is in a store, before anything is trained on it: counts, lengths, what is missing, copies, drawn samples."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ds_trainer.command_line import load_settings
+from ds_trainer.distributed import device
+from ds_trainer.errors import UserError
+from ds_trainer.progress import log, start_log
+from ds_trainer.randomness import Draw
+from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.skeleton_plots import apart, skeletons_figure
+from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.task import SignTask
+
+NUM_SAMPLES = 6
+_MOST_CLIPS_READ = 2000
+"""For what is missing: more, evenly taken, would say the same."""
+
+_NOTHING = Augmentation(mirror_fraction=0, max_rotation_degrees=0, max_scale_fraction=0, max_shift=0)
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line of launch/inspect_data.py: flags of launch/train.py, and --augment, --out_dir.
+
+    Returns:
+        The exit status: 0, or 2 for what the user can mend.
+    """
+    start_log()
+    out_dir, is_augmented, flags = _own_flags(argv)
+    try:
+        settings = load_settings(flags, load_task_type)
+        task = SignTask(settings)
+    except UserError as error:
+        for problem in error.problems:
+            log.error(f"error: {problem}")
+        return 2
+    for line in describe_store(task.store):
+        log.info(line)
+    for name, dataset in (("train", task.train_set), ("val", task.val_set), ("test", task.test_set)):
+        log.info(f"{name}: {0 if dataset is None else len(dataset.clips)} clips")  # type: ignore[attr-defined]
+    for notice in task.notices:
+        log.info(notice)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    draw_samples(task.store, out_dir / "samples.png")
+    log.info(f"drawn: {out_dir / 'samples.png'}")
+    if is_augmented:
+        draw_augmentation(task, out_dir / "augmentation.png")
+        log.info(f"drawn: {out_dir / 'augmentation.png'}")
+    return 0
+
+
+def _own_flags(argv: Sequence[str]) -> tuple[Path, bool, list[str]]:
+    """Where to draw, whether augmentation is shown, and the flags of training; the engine config does not matter."""
+    flags = [flag for flag in argv if flag != "--augment"]
+    out_dir = Path("runs/inspection")
+    if "--out_dir" in flags:
+        place = flags.index("--out_dir")
+        out_dir = Path([*flags, "."][place + 1])
+        del flags[place : place + 2]
+    if not any(flag.startswith("--deepspeed_config") for flag in flags):
+        flags += ["--deepspeed_config", "unused"]
+    return out_dir, "--augment" in argv, flags
+
+
+def describe_store(store: ClipStore) -> Iterator[str]:
+    """A few lines about all clips, and a table with a row a signer."""
+    lengths = np.diff(store.offsets)
+    low, middle, high = np.percentile(lengths, [5, 50, 95]).astype(int)
+    layout = store.layout
+    yield (
+        f"{store.path}: {len(store)} clips of {len(store.sign_names)} signs by {len(store.signer_names)} signers, "
+        f"{layout.name}: {layout.num_keypoints} keypoints x {layout.num_features} ({', '.join(layout.features)})"
+    )
+    yield f"frames a clip: {lengths.min()} to {lengths.max()}, half up to {middle}, 90 % within {low} to {high}"
+    per_sign = np.bincount(store.sign, minlength=len(store.sign_names))
+    fewest, most = int(per_sign.argmin()), int(per_sign.argmax())
+    yield (
+        f"clips a sign: {per_sign[fewest]} ({store.sign_names[fewest]}) to {per_sign[most]} ({store.sign_names[most]})"
+    )
+    _, copies = np.unique(store.content[store.content != 0], return_counts=True)
+    num_copies, num_blank = int((copies - 1).sum()), int((store.content == 0).sum())
+    yield f"copies, frame for frame: {num_copies}; clips in which all is missing: {num_blank}"
+    yield from _signer_table(store)
+
+
+def _signer_table(store: ClipStore) -> Iterator[str]:
+    parts = list(store.layout.parts)
+    read = np.linspace(0, len(store) - 1, min(len(store), _MOST_CLIPS_READ)).astype(int)
+    missing = {clip: missing_fractions(store.clip_frames(clip), store) for clip in read.tolist()}
+    width = max(len(name) for name in (*store.signer_names, "signer"))
+    splits = [split for number, split in enumerate(SPLITS) if split and (store.split == number).any()]
+    columns = ["clips", *splits, "frames", *(f"no {part}" for part in parts)]
+    yield f"{'signer':{width}}  " + "  ".join(f"{column:>8}" for column in columns)
+    lengths = np.diff(store.offsets)
+    for number, name in enumerate(store.signer_names):
+        own = store.signer == number
+        counts = [int(own.sum()), *(int((own & (store.split == SPLITS.index(split))).sum()) for split in splits)]
+        of_read = [missing[clip] for clip in read.tolist() if own[clip]]
+        gone = np.mean(of_read, axis=0) if of_read else np.full(len(parts), np.nan)
+        values = [*map(str, counts), f"{lengths[own].mean():.0f}", *(f"{100 * fraction:.1f} %" for fraction in gone)]
+        cells = (f"{value:>{max(8, len(column))}}" for value, column in zip(values, columns, strict=True))
+        yield f"{name:{width}}  " + "  ".join(cells)
+
+
+def missing_fractions(frames_TKC: NDArray[np.float32], store: ClipStore) -> NDArray[np.float64]:
+    """For each part the fraction of the clip's frames in which all of it is missing."""
+    is_there_TK = (frames_TKC[..., : max(1, store.layout.num_coordinates)] != 0).any(-1)
+    return np.array([1 - is_there_TK[:, list(part)].any(1).mean() for part in store.layout.parts.values()])
+
+
+def draw_samples(store: ClipStore, path: Path) -> None:
+    """Draw clips that lie evenly in the store, as they were recorded."""
+    chosen = np.linspace(0, len(store) - 1, min(NUM_SAMPLES, len(store))).astype(int).tolist()
+    names = [f"{store.sign_names[store.sign[clip]]}, {store.signer_names[store.signer[clip]]}" for clip in chosen]
+    clips = [store.clip_frames(clip) for clip in chosen]
+    skeletons_figure(clips, names, store.layout, f"{store.path.name}: from the first frame to the last").savefig(path)
+
+
+def draw_augmentation(task: SignTask, path: Path) -> None:
+    """Draw a training clip as the model gets it, then with each augmentation of the settings alone, then with all."""
+    layout = task.store.layout
+    items = torch.tensor([task.train_set[0]])  # type: ignore[index]
+    draw = Draw(task.settings.seed, 0, torch.tensor([0]))
+    (clips_BTKC,), _ = task.prepare(items, device(), None)
+    plain_BTKC = clips_BTKC[..., : layout.num_features]
+    shown = {"as it is": plain_BTKC}
+    for changed in _one_by_one(task.augmentation):
+        (name,) = (f.name for f in fields(changed) if getattr(changed, f.name) != getattr(_NOTHING, f.name))
+        shown[name] = changed(plain_BTKC, layout, draw.on(device()))
+    (all_BTKC,), _ = task.prepare(items, device(), draw)
+    shown["all, and other frames"] = all_BTKC[..., : layout.num_features]
+    clips = [apart(clip_BTKC[0].cpu().numpy(), layout) for clip_BTKC in shown.values()]
+    skeletons_figure(clips, list(shown), layout, "one clip, as training may see it").savefig(path)
+
+
+def _one_by_one(augmentation: Augmentation) -> Iterator[Augmentation]:
+    for field in fields(augmentation):
+        value: Any = getattr(augmentation, field.name)
+        if value > 0:
+            # Mirrored for certain, so that there is something to see.
+            value = 1.0 if field.name == "mirror_fraction" else value
+            yield replace(_NOTHING, **{field.name: value})

@@ -1,0 +1,50 @@
+"""Clips seen in a mirror, and left-handed signers, who are seen like others in one.
+
+Axes: B clips, T frames, K keypoints, C features.
+"""
+
+import torch
+from torch import Tensor
+
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.presence import presence
+
+_HANDS = ("left_hand", "right_hand")
+_LEFT_HANDED_FROM = 0.5
+
+
+def right_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
+    """Clips, those mirrored in which the left hand is seen in many more frames than the right: in half of all more.
+
+    A left-handed signer's right hand rests outside the image, or is not found. One of 16 recordings of the embedded
+    default data is of such a signer.
+    """
+    if layout.mirror is None or not set(_HANDS) <= set(layout.parts):
+        return clips_BTKC
+    left_B, right_B = (
+        presence(clips_BTKC[:, :, list(layout.parts[hand]), : layout.num_coordinates]).amax((2, 3)).mean(1)
+        for hand in _HANDS
+    )
+    is_left_handed_B = left_B - right_B > _LEFT_HANDED_FROM
+    if clips_BTKC.device.type == "cpu" and not bool(is_left_handed_B.any()):
+        return clips_BTKC  # elsewhere the question would have to wait for the device
+    return mirrored(clips_BTKC, layout, is_left_handed_B)
+
+
+def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
+    """The mirror image: x turned round, and each keypoint taken from its partner on the other side of the body.
+
+    Both belong together: with x alone, the right hand would stand where the model looks for the left one.
+
+    Args:
+        is_mirrored_B: bool[B], the clips to mirror; None: all.
+    """
+    if is_mirrored_B is None:
+        is_mirrored_B = torch.ones(len(clips_BTKC), dtype=torch.bool, device=clips_BTKC.device)
+    itself_K = torch.arange(layout.num_keypoints, device=clips_BTKC.device)
+    source_BK = torch.where(is_mirrored_B[:, None], torch.tensor(layout.mirror, device=clips_BTKC.device), itself_K)
+    # Features in front, as they lie in memory after `normalise`.
+    clips_CBTK = clips_BTKC.movedim(-1, 0)
+    mirrored_BTKC = clips_CBTK.gather(-1, source_BK[:, None].expand_as(clips_CBTK)).movedim(0, -1)
+    mirrored_BTKC[..., 0] *= 1 - 2 * is_mirrored_B[:, None, None].to(clips_BTKC.dtype)
+    return mirrored_BTKC
