@@ -32,7 +32,7 @@ SIGN = {
         "num_frames": 4,
         "depth_weight": 1.0,
         "motion_fraction": 0.0,
-        "features": [],
+        "features": ["place"],
     },
     **{"parts": {"all": [0, 1, 2]}, "layout": layout_for(3, 3).to_dict(), "normalisation": "body"},
     **{"sign_names": ["one", "two"], "sign_numbers": [1, 2]},

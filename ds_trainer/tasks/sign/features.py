@@ -1,4 +1,4 @@
-"""What a model sees of each keypoint beside its place: whether it is there, how it moves, where its bone points.
+"""What a model sees of each keypoint: its place, whether it is there, how it moves, where its bone points.
 
 Computed from normalised and augmented clips, so that all of it fits together. Each is 0 where it is unknown: for a
 keypoint that is missing, in this frame or in the one it is compared with.
@@ -26,17 +26,18 @@ def with_features(
     mask_fraction: float = 0.0,
     draw: Draw | None = None,
 ) -> Tensor:
-    """Clips with further features behind their own: float[B, T, K, num_features].
+    """The named features of clips, one behind the other: float[B, T, K, num_features].
 
     Args:
-        mask_fraction: in training each of the features, and the clips' own, is 0 in so many clips, so that none is
-            relied on alone; a clip that would lose all keeps them.
+        names: of `FEATURES`; `place` stands for the clips as they are, confidence included.
+        mask_fraction: in training each of the features is 0 in so many clips, so that none is relied on alone; a clip
+            that would lose all keeps them.
     """
-    if not names:
+    if list(names) == [PLACE]:
         return clips_BTKC
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
-    found = [clips_BTKC, *(FEATURES[name](points_BTKD, present_BTK1, layout) for name in names)]
+    found = [clips_BTKC if name == PLACE else _COMPUTED[name](points_BTKD, present_BTK1, layout) for name in names]
     if draw is not None and mask_fraction > 0:
         is_kept_BN = draw.uniform("features", len(found)) >= mask_fraction
         is_kept_BN |= ~is_kept_BN.any(1, keepdim=True)
@@ -49,7 +50,8 @@ def with_features(
 
 def num_features(layout: KeypointLayout, names: Sequence[str]) -> int:
     """Features of a keypoint after `with_features`."""
-    return layout.num_features + sum(1 if name == "presence" else layout.num_coordinates for name in names)
+    widths = {PLACE: layout.num_features, "presence": 1}
+    return sum(widths.get(name, layout.num_coordinates) for name in names)
 
 
 def present(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
@@ -89,9 +91,11 @@ def _frames(lag: int) -> tuple[int, ...]:
     return 0, 0, 0, 0, lag, 0
 
 
-FEATURES: dict[str, Callable[[Tensor, Tensor, KeypointLayout], Tensor]] = {
+_COMPUTED: dict[str, Callable[[Tensor, Tensor, KeypointLayout], Tensor]] = {
     "presence": present,
     "velocity": velocity,
     "acceleration": acceleration,
     "bone": bone,
 }
+PLACE = "place"
+FEATURES = (PLACE, *_COMPUTED)

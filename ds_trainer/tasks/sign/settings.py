@@ -66,7 +66,7 @@ class SignSettings(TaskSettings):
     )
 
     features: NameList = setting(
-        (), _MODEL, f"what the model sees of a keypoint beside its place: of {', '.join(FEATURES)}"
+        ("place",), _MODEL, f"what the model sees of each keypoint, of {', '.join(FEATURES)}", min_length=1
     )
 
     mirror_fraction: float = setting(
