@@ -1,0 +1,81 @@
+"""What launch/inspect_data.py tells of a store is what was written into it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ds_trainer.tasks.sign.inspection import describe_store, main, missing_fractions
+from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.skeleton_plots import apart
+from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.store_writer import write_store
+
+from .writers import grid, source
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ClipStore:
+    """Three signers of kinect_20; the second never shows the left arm; one clip is a copy, one is blank."""
+    rng = np.random.default_rng(0)
+    clips = []
+    for clip in grid(signs=2, signers=3, repetitions=2):
+        frames = rng.random((5 + clip.sign, 20, 3), dtype=np.float32) + 0.1
+        if clip.signer == "s02":
+            frames[:, [2, 4, 6, 8]] = 0
+        clips.append(replace(clip, frames=frames))
+    clips[1] = replace(clips[1], frames=clips[0].frames.copy())
+    clips[5] = replace(clips[5], frames=np.zeros_like(clips[5].frames))
+    write_store(tmp_path / "store", source(clips, num_signs=2))
+    return ClipStore.open(tmp_path / "store")
+
+
+def test_counts_lengths_copies_and_missing_parts(store: ClipStore) -> None:
+    lines = list(describe_store(store))
+    text = "\n".join(lines)
+    assert "12 clips of 2 signs by 3 signers, kinect_20: 20 keypoints x 3 (x, y, z)" in text
+    assert "frames a clip: 6 to 7" in text
+    assert "copies, frame for frame: 1; clips in which all is missing: 1" in text
+    header, *rows = (line.split() for line in lines[-4:])
+    assert header[:3] == ["signer", "clips", "frames"]
+    no_left_arm = {row[0]: row[5] for row in rows}
+    assert no_left_arm["s02"] == "100.0"
+    assert no_left_arm["s01"] == "0.0"
+    assert [row[1] for row in rows] == ["4", "4", "4"]
+
+
+def test_missing_is_the_fraction_of_frames_without_the_whole_part(store: ClipStore) -> None:
+    frames = store.clip_frames(0).copy()
+    frames[:2, list(store.layout.parts["head"])] = 0
+    frames[3, store.layout.parts["head"][0]] = 0
+    assert missing_fractions(frames, store).tolist() == pytest.approx([2 / len(frames), 0, 0, 0])
+
+
+def test_hands_are_drawn_beside_the_body_and_missing_points_nowhere() -> None:
+    layout = layout_for(75, 3)
+    clip = np.full((3, 75, 3), 0.2, dtype=np.float32)
+    clip[0, list(layout.parts["left_hand"])] = 0
+    moved = apart(clip, layout)
+    left, right, pose = (list(layout.parts[part]) for part in ("left_hand", "right_hand", "pose"))
+    assert (moved[0, left] == 0).all()
+    assert (moved[1:, left, 0] == np.float32(0.2 - 2.5)).all()
+    assert (moved[:, right, 0] == np.float32(0.2 + 2.5)).all()
+    assert (moved[:, pose] == clip[:, pose]).all()
+
+
+def test_command_draws_samples_and_each_augmentation(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ["--data", str(store.path), "--split", "random", "--val_fraction", "0.3", "--out_dir", str(out)]
+    assert main([*flags, "--augment", "--noise", "0.05"]) == 2, "the copy may stand on two sides"
+    assert "found the same recording" in capsys.readouterr().out
+    assert main([*flags, "--augment", "--noise", "0.05", "--split", "signer:s03", "--val_by", "signer"]) == 0
+    assert {path.name for path in out.iterdir()} == {"samples.png", "augmentation.png"}
+    assert all(path.stat().st_size > 20_000 for path in out.iterdir())
+
+
+def test_wrong_flag_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dataa", "x"]) == 2
+    assert "did you mean" in capsys.readouterr().out
