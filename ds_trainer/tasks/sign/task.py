@@ -20,12 +20,12 @@ from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
 from ds_trainer.task import Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
-from ds_trainer.tasks.sign.features import num_features, with_features
+from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
-from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
+from ds_trainer.tasks.sign.preprocessing import Preprocessing
 from ds_trainer.tasks.sign.sampling import Sampling
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
@@ -99,10 +99,16 @@ class SignTask(Task):
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
-        self.sampling = Sampling(
-            settings.num_frames, settings.motion_fraction, settings.max_tempo_fraction, settings.max_cut_fraction
-        )
         self.parts = self._chosen_parts()
+        self.preprocessing = Preprocessing(
+            layout=self.store.layout,
+            sampling=Sampling(
+                settings.num_frames, settings.motion_fraction, settings.max_tempo_fraction, settings.max_cut_fraction
+            ),
+            depth_weight=settings.depth_weight,
+            features=settings.features,
+            keypoints=[keypoint for part in self.parts.values() for keypoint in part],
+        )
         self._first = torch.from_numpy(self.store.offsets[:-1])
         self._num_frames = torch.from_numpy(np.diff(self.store.offsets))
         class_of_sign = np.full(len(self.store.sign_names), -1)
@@ -116,18 +122,15 @@ class SignTask(Task):
 
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
-        settings, layout = self.settings, self.store.layout
-        frame_BT = self.sampling.frames(self._first[items], self._num_frames[items], draw)
-        clips_BTKC = torch.from_numpy(self.store.frames[frame_BT.numpy()]).to(device, non_blocking=True)
-        clips_BTKC = normalise(clips_BTKC, layout, settings.depth_weight)
-        draw = None if draw is None else draw.on(device)
-        if self.sampling.motion_fraction > 0:
-            seen = [keypoint for part in self.parts.values() for keypoint in part]
-            clips_BTKC = self.sampling.by_motion(clips_BTKC, layout.num_coordinates, seen, draw)
-        if draw is not None:
-            clips_BTKC = self.augmentation(clips_BTKC, layout, draw)
-        clips_BTKC = with_features(clips_BTKC, layout, settings.features, settings.feature_mask_fraction, draw)
-        return (clips_BTKC.contiguous(),), self._class[items].to(device, non_blocking=True)
+        frame_BF = self.preprocessing.sampling.frames(self._first[items], self._num_frames[items], draw)
+        clips_BFKC = torch.from_numpy(self.store.frames[frame_BF.numpy()]).to(device, non_blocking=True)
+        clips_BTKC = self.preprocessing.of_sampled(
+            clips_BFKC,
+            None if draw is None else draw.on(device),
+            self.augmentation,
+            self.settings.feature_mask_fraction,
+        )
+        return (clips_BTKC,), self._class[items].to(device, non_blocking=True)
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
         """The body parts that the model looks at."""

@@ -1,0 +1,77 @@
+"""From keypoints as they were recorded to what a model sees: in training, in evaluation and wherever a model is used.
+
+Axes: B clips, N frames of the longest clip, F frames that are read, T frames that a model sees, K keypoints,
+C features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.features import with_features
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.normalisation import normalise
+from ds_trainer.tasks.sign.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to each clip, always, before a model sees it.
+
+    Args:
+        sampling: which frames are taken.
+        depth_weight: factor on the third coordinate.
+        features: what the model sees of each keypoint.
+        keypoints: those that the model looks at: their movement is the clock, where time is counted in it.
+    """
+
+    layout: KeypointLayout
+    sampling: Sampling
+    depth_weight: float
+    features: Sequence[str]
+    keypoints: Sequence[int]
+
+    @classmethod
+    def of(cls, description: Mapping[str, Any]) -> "Preprocessing":
+        """That of a trained model, as its checkpoint describes it."""
+        return cls(
+            layout=KeypointLayout.from_dict(description["layout"]),
+            sampling=Sampling(description["num_frames"], description["motion_fraction"]),
+            depth_weight=description["depth_weight"],
+            features=description["features"],
+            keypoints=[keypoint for part in description["parts"].values() for keypoint in part],
+        )
+
+    def __call__(self, clips_BNKC: Tensor, num_frames_B: Tensor) -> Tensor:
+        """What a model sees of recorded clips: float[B, T, K, features].
+
+        Args:
+            clips_BNKC: float[B, N, K, C], a missing keypoint with all coordinates exactly 0.
+            num_frames_B: int64[B], 1..N, how many frames of each clip are real.
+        """
+        frame_BF = self.sampling.frames(num_frames_B.new_zeros(len(num_frames_B)), num_frames_B, draw=None)
+        index_BFKC = frame_BF[:, :, None, None].expand(-1, -1, *clips_BNKC.shape[2:])
+        return self.of_sampled(clips_BNKC.gather(1, index_BFKC))
+
+    def of_sampled(
+        self,
+        clips_BFKC: Tensor,
+        draw: Draw | None = None,
+        augmentation: Augmentation | None = None,
+        feature_mask_fraction: float = 0.0,
+    ) -> Tensor:
+        """The same for the frames that `sampling` took, augmented in training: float[B, T, K, features].
+
+        Args:
+            draw: the random numbers of training; None: clips as they are.
+        """
+        clips_BTKC = normalise(clips_BFKC, self.layout, self.depth_weight)
+        if self.sampling.motion_fraction > 0:
+            clips_BTKC = self.sampling.by_motion(clips_BTKC, self.layout.num_coordinates, self.keypoints, draw)
+        if draw is not None and augmentation is not None:
+            clips_BTKC = augmentation(clips_BTKC, self.layout, draw)
+        return with_features(clips_BTKC, self.layout, self.features, feature_mask_fraction, draw).contiguous()

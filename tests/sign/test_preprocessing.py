@@ -1,0 +1,47 @@
+"""What a model sees where it is used is what it saw in evaluation, from the checkpoint's description alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ds_trainer.command_line import load_settings
+from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign.preprocessing import Preprocessing
+from ds_trainer.tasks.sign.store_writer import write_store
+from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
+from ds_trainer.tasks.sign.task import SignTask
+
+WAYS: dict[str, list[str]] = {
+    "as it is": [],
+    "by motion": ["--motion_fraction", "0.7"],
+    "features": ["--features", "place,presence,velocity,acceleration,bone", "--depth_weight", "0.3"],
+    "parts": ["--parts", "right_hand,left_hand", "--motion_fraction", "0.5", "--features", "bone"],
+}
+
+
+@pytest.fixture(params=["karsl", "holistic_75"], scope="module")
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("stores") / request.param
+    small = {"num_clips": 24, "num_signs": 3, "num_signers": 2, "min_frames": 5, "max_frames": 40}
+    write_store(path, synthetic_source(SyntheticSettings.model_validate({**small, "layout": request.param})))
+    return path
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_recorded_clips_are_seen_as_in_evaluation(store: Path, way: str) -> None:
+    flags = ["--deepspeed_config", "unused", "--data", str(store), "--num_frames", "12", *WAYS[way]]
+    settings: Any = load_settings(flags, load_task_type)
+    task = SignTask(settings)
+    items = torch.tensor(task.train_set.clips[:6])  # type: ignore[attr-defined]
+    (expected_BTKC,), _ = task.prepare(items, torch.device("cpu"), None)
+    recorded = [torch.from_numpy(task.store.clip_frames(int(item)).copy()) for item in items]
+    num_frames_B = torch.tensor([len(clip) for clip in recorded])
+    padded_BNKC = torch.full((6, 60, *recorded[0].shape[1:]), 7.0)
+    for row, clip in zip(padded_BNKC, recorded, strict=True):
+        row[: len(clip)] = clip
+    description = json.loads(json.dumps(task.description()))
+    found_BTKC = Preprocessing.of(description)(padded_BNKC, num_frames_B)
+    assert torch.equal(found_BTKC, expected_BTKC)
