@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,25 @@ from ds_trainer.objective import Objective
 from ds_trainer.problems import nearest_name
 from ds_trainer.randomness import Draw
 from ds_trainer.settings import TaskSettings
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model as it is used elsewhere: from what is recorded to answers.
+
+    Args:
+        module: in evaluation mode.
+        inputs: an example of each input, of at least two examples.
+        names: of each input.
+        dynamic_axes: for each input the axes that may have other lengths, and their names.
+        about: what its users must know, such as the names of classes: plain values.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    names: tuple[str, ...]
+    dynamic_axes: tuple[Mapping[int, str], ...]
+    about: Mapping[str, Any]
 
 
 class Task(ABC):
@@ -78,6 +98,15 @@ class Task(ABC):
     @abstractmethod
     def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
         """The model that `description` describes, with untrained weights, without reading any data."""
+
+    @classmethod
+    def deployment(cls, model: nn.Module, description: Mapping[str, Any]) -> "Deployment | None":
+        """A trained model with all that comes before it, to be exported; None: it can be exported as weights alone."""
+        return None
+
+    def recorded(self, limit: int) -> tuple[Tensor, ...] | None:
+        """Inputs of the deployment from up to `limit` examples that took no part in training."""
+        return None
 
     def prepare(self, items: Any, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Any]:
         """Collated items of a data set -> (inputs of the model, targets of the objective), on `device`.

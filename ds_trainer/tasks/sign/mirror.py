@@ -26,8 +26,9 @@ def right_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
         for hand in _HANDS
     )
     is_left_handed_B = left_B - right_B > _LEFT_HANDED_FROM
-    if clips_BTKC.device.type == "cpu" and not bool(is_left_handed_B.any()):
-        return clips_BTKC  # elsewhere the question would have to wait for the device
+    can_ask = clips_BTKC.device.type == "cpu" and not torch.compiler.is_compiling()  # else it waits, or breaks a graph
+    if can_ask and not bool(is_left_handed_B.any()):
+        return clips_BTKC
     return mirrored(clips_BTKC, layout, is_left_handed_B)
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
@@ -16,6 +17,20 @@ from ds_trainer.tasks.sign.features import with_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.sampling import Sampling
+
+
+class Recogniser(nn.Module):
+    """A trained model with its preprocessing: recorded clips -> logits of signs."""
+
+    def __init__(self, preprocessing: "Preprocessing", model: nn.Module):
+        super().__init__()
+        self.preprocessing = preprocessing
+        self.model = model
+
+    def forward(self, clips_BNKC: Tensor, num_frames_B: Tensor) -> Tensor:
+        """Logits float[B, S] of clips float[B, N, K, C] of `num_frames_B` real frames, int64[B]."""
+        logits_BS: Tensor = self.model(self.preprocessing(clips_BNKC, num_frames_B))
+        return logits_BS
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Preprocessing:
             clips_BNKC: float[B, N, K, C], a missing keypoint with all coordinates exactly 0.
             num_frames_B: int64[B], 1..N, how many frames of each clip are real.
         """
-        frame_BF = self.sampling.frames(num_frames_B.new_zeros(len(num_frames_B)), num_frames_B, draw=None)
+        frame_BF = self.sampling.frames(torch.zeros_like(num_frames_B), num_frames_B, draw=None)
         index_BFKC = frame_BF[:, :, None, None].expand(-1, -1, *clips_BNKC.shape[2:])
         return self.of_sampled(clips_BNKC.gather(1, index_BFKC))
 

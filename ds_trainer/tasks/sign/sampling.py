@@ -71,8 +71,9 @@ class Sampling:
             keypoints: whose movement counts.
         """
         clock_BF = _clock(clips_BFKC[..., :num_coordinates][:, :, list(keypoints)], self.motion_fraction)
-        time_BT = self.times(draw).to(clock_BF).expand(len(clips_BFKC), -1).contiguous()
-        after_BT = torch.searchsorted(clock_BF, time_BT, right=True).clamp(1, clock_BF.shape[1] - 1)
+        time_BT = self.times(draw).to(clock_BF).expand(clips_BFKC.shape[0], -1).contiguous()
+        # Counted, not searched: ONNX has no search in sorted numbers.
+        after_BT = (clock_BF[:, None] <= time_BT[..., None]).sum(-1).clamp(1, clock_BF.shape[1] - 1)
         begin_BT, end_BT = clock_BF.gather(1, after_BT - 1), clock_BF.gather(1, after_BT)
         share_BT = ((time_BT - begin_BT) / (end_BT - begin_BT).clamp(min=_LEAST_MOTION)).clamp(0, 1)
         return _between(clips_BFKC, after_BT, share_BT, num_coordinates)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from ds_trainer.classification import balanced_weights, classification_objective
@@ -18,14 +19,14 @@ from ds_trainer.errors import SettingsError
 from ds_trainer.problems import nearest_name
 from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
-from ds_trainer.task import Task
+from ds_trainer.task import Deployment, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
-from ds_trainer.tasks.sign.preprocessing import Preprocessing
+from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
 from ds_trainer.tasks.sign.sampling import Sampling
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
@@ -175,6 +176,26 @@ class SignTask(Task):
             dropout=description["dropout"],
         )
         return MODELS[description["model"]](spec)
+
+    @classmethod
+    def deployment(cls, model: nn.Module, description: Mapping[str, Any]) -> Deployment:
+        layout = KeypointLayout.from_dict(description["layout"])
+        generator = torch.Generator().manual_seed(0)
+        clips_BNKC = 0.1 + torch.rand(2, 40, layout.num_keypoints, layout.num_features, generator=generator)
+        return Deployment(
+            module=Recogniser(Preprocessing.of(description), model).eval(),
+            inputs=(clips_BNKC, torch.tensor([40, 23])),
+            names=("clips", "num_frames"),
+            dynamic_axes=({0: "clips", 1: "frames"}, {0: "clips"}),
+            about=description,
+        )
+
+    def recorded(self, limit: int) -> tuple[Tensor, ...]:
+        held_out = self.test_set or self.val_set
+        assert isinstance(held_out, ClipNumbers), "one of this task's"
+        chosen = held_out.clips[np.linspace(0, len(held_out) - 1, min(limit, len(held_out))).astype(int)]
+        clips = [torch.from_numpy(self.store.clip_frames(clip).copy()) for clip in chosen.tolist()]
+        return pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips])
 
     def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
         assert isinstance(dataset, ClipNumbers), "one of this task's"

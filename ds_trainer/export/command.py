@@ -1,0 +1,113 @@
+"""The command line of launch/export.py."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ds_trainer.checkpoint import load_model
+from ds_trainer.errors import CheckpointError, UserError
+from ds_trainer.export import formats
+from ds_trainer.export.source import load_source
+from ds_trainer.progress import log, start_log
+from ds_trainer.settings import combined_settings
+from ds_trainer.task import Deployment, load_task_type
+
+NUM_COMPARED = 32
+EXIT_USER_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export; return the exit status: 0, or 2 for what the user can mend."""
+    arguments = _parser().parse_args(argv)
+    start_log()
+    try:
+        _export(arguments)
+        return 0
+    except UserError as error:
+        for problem in error.problems:
+            log.error(f"error: {problem}")
+        return EXIT_USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch/export.py",
+        description="Write a trained model in a form that others can use, read it back and compare its answers.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", type=Path, help="a run directory (its best checkpoint), its folder resume, or a .pth")
+    parser.add_argument("--to", choices=list(formats.MOST_DIFFERENCE), required=True, help="the form")
+    parser.add_argument("--out", type=Path, help="the file to write (default: beside the source, named as the form)")
+    return parser
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    form: str = arguments.to
+    checkpoint = load_source(arguments.source)
+    beside = (
+        arguments.source.parent if arguments.source.is_file() or arguments.source.name == "resume" else arguments.source
+    )
+    path = arguments.out or beside / f"model.{form}"
+    model = load_model(checkpoint)
+    deployment = load_task_type(checkpoint["task"]).deployment(model, checkpoint["description"])
+    if deployment is None and form not in formats.WEIGHTS:
+        raise CheckpointError(
+            f"--to {form}: the task {checkpoint['task']} says nothing of its inputs, expected Task.deployment; "
+            f"export its weights: --to pth or --to safetensors"
+        )
+    formats.write(form, path, checkpoint, deployment)
+    log.info(
+        f"{path}: {path.stat().st_size / 2**20:.1f} MiB, from epoch {checkpoint['epoch'] + 1} of {arguments.source}"
+    )
+    if deployment is None:
+        read_back = formats.read_model(form, path, checkpoint).state_dict()
+        differing = [name for name, value in model.state_dict().items() if not torch.equal(value, read_back[name])]
+        assert not differing, differing
+        log.info("read back: the same weights to the bit")
+        return
+    _compare(form, path, checkpoint, deployment)
+
+
+def _compare(form: str, path: Path, checkpoint: Mapping[str, Any], deployment: Deployment) -> None:
+    """Tell the largest difference between the answers of the source and of what was read back.
+
+    Raises:
+        CheckpointError: it is larger than can be explained.
+    """
+    recorded = _recorded(checkpoint)
+    inputs = deployment.inputs if recorded is None else recorded
+    with torch.no_grad():
+        expected = deployment.module(*inputs)
+        if form in formats.WEIGHTS:
+            again = load_task_type(checkpoint["task"]).deployment(
+                formats.read_model(form, path, checkpoint), checkpoint["description"]
+            )
+            assert again is not None
+            found = again.module(*inputs)
+        else:
+            found = formats.read_answers(form, path, deployment.names)(*inputs)
+    difference, most = float((found - expected).abs().max()), formats.MOST_DIFFERENCE[form]
+    what = f"{len(expected)} held-out clips" if recorded is not None else f"{len(expected)} random clips (no data here)"
+    same = int((found.argmax(1) == expected.argmax(1)).sum())
+    if not difference <= most:
+        raise CheckpointError(
+            f"{path}: its answers to {what} differ from the source's by {difference:.2g}, expected {most:.2g} at most; "
+            "do not use it"
+        )
+    log.info(
+        f"read back: logits of {what} differ by {difference:.2g} at most ({most:.2g} allowed), {same} same answers"
+    )
+
+
+def _recorded(checkpoint: Mapping[str, Any]) -> tuple[Tensor, ...] | None:
+    """Held-out clips of the data that the model was trained on, if it is here."""
+    task_type = load_task_type(checkpoint["task"])
+    try:
+        settings = combined_settings(task_type.settings_type).model_validate(checkpoint["settings"])
+        return task_type(settings).recorded(NUM_COMPARED)
+    except (UserError, ValueError, KeyError):  # moved, deleted, or of another version
+        return None

@@ -1,0 +1,119 @@
+"""The forms that a trained model is written in, and how each is read back to be compared.
+
+`pth` and `safetensors` hold weights; `pt2` and `onnx` hold a whole recogniser, preprocessing included.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
+from ds_trainer.errors import SettingsError
+from ds_trainer.task import Deployment
+
+Checkpoint = Mapping[str, Any]
+Answers = Callable[..., Tensor]
+"""Inputs of a deployment -> its answers."""
+
+MOST_DIFFERENCE = {"pth": 0.0, "safetensors": 0.0, "pt2": 1e-4, "onnx": 1e-3}
+"""Of answers (logits): weights are the same bits; other programs sum in another order."""
+
+WEIGHTS = ("pth", "safetensors")
+
+
+def write(form: str, path: Path, checkpoint: Checkpoint, deployment: Deployment | None) -> None:
+    """Write `checkpoint` to `path`."""
+    if form == "pth":
+        write_checkpoint(path, {key: value for key, value in checkpoint.items() if key != "format"})
+    elif form == "safetensors":
+        _save_safetensors(path, checkpoint)
+    else:
+        assert deployment is not None
+        (_save_pt2 if form == "pt2" else _save_onnx)(path, checkpoint, deployment)
+
+
+def read_model(form: str, path: Path, checkpoint: Checkpoint) -> nn.Module:
+    """The model of a file of weights, in evaluation mode."""
+    if form == "pth":
+        return load_model(load_checkpoint(path))
+    from safetensors.torch import load_file
+
+    return load_model({**checkpoint, "state_dict": load_file(path)})
+
+
+def read_answers(form: str, path: Path, names: tuple[str, ...]) -> Answers:
+    """What answers for a whole recogniser that was read back from its file."""
+    if form == "pt2":
+        module = torch.export.load(path).module()
+        return lambda *inputs: module(*inputs)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def answer(*inputs: Tensor) -> Tensor:
+        fed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return torch.from_numpy(session.run(None, fed)[0])
+
+    return answer
+
+
+def _save_safetensors(path: Path, checkpoint: Checkpoint) -> None:
+    try:
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise _missing("safetensors", error) from error
+    # Tied weights are written under each of their names: the format knows no others.
+    weights = {name: value.clone().contiguous() for name, value in checkpoint["state_dict"].items()}
+    about = {key: checkpoint[key] for key in ("task", "description", "temperature") if key in checkpoint}
+    save_file(weights, path, metadata={key: json.dumps(value, ensure_ascii=False) for key, value in about.items()})
+
+
+def _dynamic_shapes(deployment: Deployment) -> tuple[dict[int, Any], ...]:
+    dims: dict[str, Any] = {}
+    for axes in deployment.dynamic_axes:
+        for name in axes.values():
+            dims.setdefault(name, torch.export.Dim(name, min=1))
+    return tuple({axis: dims[name] for axis, name in axes.items()} for axes in deployment.dynamic_axes)
+
+
+def _save_pt2(path: Path, checkpoint: Checkpoint, deployment: Deployment) -> None:
+    program = torch.export.export(
+        deployment.module, deployment.inputs, dynamic_shapes=_dynamic_shapes(deployment), strict=False
+    )
+    torch.export.save(program, path, extra_files={"about.json": json.dumps(_about(checkpoint, deployment))})
+
+
+def _save_onnx(path: Path, checkpoint: Checkpoint, deployment: Deployment) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch's exporter asks for it
+    except ImportError as error:
+        raise _missing("onnx", error) from error
+    program = torch.onnx.export(
+        deployment.module,
+        deployment.inputs,
+        input_names=list(deployment.names),
+        output_names=["logits"],
+        dynamic_shapes=_dynamic_shapes(deployment),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(path)
+    proto = onnx.load(path)
+    for key, value in _about(checkpoint, deployment).items():
+        proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
+    onnx.checker.check_model(proto)
+    onnx.save(proto, path)
+
+
+def _about(checkpoint: Checkpoint, deployment: Deployment) -> dict[str, Any]:
+    return {**deployment.about, "temperature": checkpoint.get("temperature", 1.0), "task": checkpoint["task"]}
+
+
+def _missing(form: str, error: ImportError) -> SettingsError:
+    return SettingsError(f"--to {form}: {error}; pip install 'ds-trainer[export]'")

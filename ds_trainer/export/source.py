@@ -1,0 +1,52 @@
+"""What is exported: a checkpoint, or the state at a resume point, whichever ZeRO stage and world size wrote it."""
+
+from pathlib import Path
+from typing import Any
+
+from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.errors import CheckpointError
+from ds_trainer.flat_model import state_names
+from ds_trainer.resume_points import newest_resume_point
+from ds_trainer.task import load_task_type
+
+AVERAGE = "weight_average"
+Checkpoint = dict[str, Any]
+
+
+def load_source(path: Path) -> Checkpoint:
+    """The checkpoint at `path`: a `.pth`, a run directory (its best), or the folder `resume` of one (its newest point).
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    if path.is_file():
+        return load_checkpoint(path)
+    if (path / "best.pth").is_file():
+        return load_checkpoint(path / "best.pth")
+    if path.name == "resume" and path.is_dir():
+        return _at_resume_point(path)
+    raise CheckpointError(
+        f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, or its folder resume"
+    )
+
+
+def _at_resume_point(resume_dir: Path) -> Checkpoint:
+    """As `best.pth` would be, had the run written it at its newest resume point.
+
+    What the model is stands in the run's best checkpoint. Averaged weights are taken where the run keeps them.
+    """
+    about = load_checkpoint(resume_dir.parent / "best.pth")
+    point, state = newest_resume_point(resume_dir)
+    engine = state["engine"]
+    trained = engine["moments"].get(AVERAGE) or engine["weights"]
+    values = {**engine["others"][0], **trained}
+    model = load_task_type(about["task"]).model_from(about["description"])
+    names = state_names(model)
+    missing = sorted(set(names.values()) - values.keys())
+    if missing:
+        raise CheckpointError(f"{point}: has no {missing[0]}, expected the state of the model of best.pth beside it")
+    weights = {
+        name: values[own].float() if values[own].is_floating_point() else values[own] for name, own in names.items()
+    }
+    done = {"epoch": state["run"]["epochs_done"] - 1, "step": state["run"]["steps_done"], "metrics": {}}
+    return {**{key: value for key, value in about.items() if key != "temperature"}, **done, "state_dict": weights}
