@@ -29,13 +29,18 @@ class SettingsOwner(Protocol):
     def recipe_for(cls, flags: Mapping[str, str]) -> Path | None: ...
 
 
-def load_settings(argv: Sequence[str], load_owner: Callable[[str], type[SettingsOwner]]) -> RunSettings:
+def load_settings(
+    argv: Sequence[str],
+    load_owner: Callable[[str], type[SettingsOwner]],
+    earlier: Mapping[str, Any] | None = None,
+) -> RunSettings:
     """The settings that the flags `argv` and a recipe give together.
 
     The recipe is the one that `--config` names, or else the one that the task has for these flags.
 
     Args:
         load_owner: name of a task -> the task; may raise `SettingsError`.
+        earlier: the settings of a run, such as a checkpoint has them, in place of a recipe.
 
     Raises:
         SettingsError: with every unknown name, wrong type and impossible value.
@@ -48,13 +53,13 @@ def load_settings(argv: Sequence[str], load_owner: Callable[[str], type[Settings
     first_look.add_argument("--task", nargs="?")
     first_look.add_argument("--config", nargs="?")
     known, _ = first_look.parse_known_args(argv)
-    recipe = {} if known.config is None else load_recipe(Path(known.config))
+    recipe = dict(earlier or {}) if known.config is None else load_recipe(Path(known.config))
     task_name = known.task or recipe.get("task") or RunSettings.model_fields["task"].default
     owner = load_owner(str(task_name))
     model = combined_settings(owner.settings_type)
     flags, problems = _read_flags(argv, model)
     recipe_path = known.config
-    if recipe_path is None and (default_recipe := owner.recipe_for(flags)) is not None:
+    if recipe_path is None and earlier is None and (default_recipe := owner.recipe_for(flags)) is not None:
         recipe, recipe_path = load_recipe(default_recipe), str(default_recipe)
         flags["config"] = recipe_path
     if "config" in recipe:

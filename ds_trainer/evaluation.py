@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from ds_trainer import distributed
@@ -55,26 +56,41 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
     model = load_model(checkpoint).to(distributed.device())
     micro_batch = engine_config["train_micro_batch_size_per_gpu"]
     split, dataset = ("test", task.test_set) if task.test_set is not None else ("validation", task.val_set)
-    batches = in_order(task, dataset, micro_batch)
-    calibration = None
-    if task.class_names is None:
-        metrics = validate(model, task.objective, batches)
-    else:
+    temperature = None
+    if task.class_names is not None:
         temperature = fit_temperature(model, in_order(task, task.val_set, micro_batch))
-        metrics = validate(model, with_confidence(task.objective, temperature), batches)
-        metrics, calibration = calibration_of(metrics, temperature)
-    results = Results({"loss": metrics.loss, **metrics.named}, by_group(task, dataset, metrics), calibration)
+    metrics, results = score(model, task, dataset, micro_batch, temperature)
     if distributed.is_master():
-        if calibration is not None:
-            write_checkpoint(run.dir / "best.pth", {**checkpoint, "temperature": calibration.temperature})
+        if temperature is not None:
+            write_checkpoint(run.dir / "best.pth", {**checkpoint, "temperature": temperature})
         run.record_test(split, {**results.whole, **results.details()})
         stand_at("drawing")
         _draw(run, task, metrics, results, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
-        _tell(run, results, f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1})")
+        tell(results, f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1})")
+        log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
     return results
 
 
-def _tell(run: Run, results: Results, scored: str) -> None:
+def score(
+    model: nn.Module, task: Task, dataset: Dataset[Any], micro_batch: int, temperature: float | None
+) -> tuple[Metrics, Results]:
+    """What `model` reaches on one of the task's data sets. Collective.
+
+    Args:
+        temperature: what its logits are divided by where confidence matters; None: the task has no classes.
+    """
+    calibration, batches = None, in_order(task, dataset, micro_batch)
+    if temperature is None:
+        metrics = validate(model, task.objective, batches)
+    else:
+        measured = validate(model, with_confidence(task.objective, temperature), batches)
+        metrics, calibration = calibration_of(measured, temperature)
+    whole = {"loss": metrics.loss, **metrics.named}
+    return metrics, Results(whole, by_group(task, dataset, metrics), calibration)
+
+
+def tell(results: Results, scored: str) -> None:
+    """Show the results in the log."""
     shown = "".join(f"  {name} {value:.3f}" for name, value in results.whole.items())
     log.info(f"{scored}:{shown}")
     calibration = results.calibration
@@ -83,7 +99,6 @@ def _tell(run: Run, results: Results, scored: str) -> None:
             f"calibration error {calibration.error_before:.3f}, {calibration.error_after:.3f} with the temperature "
             f"{calibration.temperature:.2f} that validation gives"
         )
-    log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
 
 
 def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, dict[str, float]]:

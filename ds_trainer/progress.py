@@ -27,6 +27,12 @@ def start_log(is_verbose: bool = False) -> None:
     log.setLevel(logging.DEBUG if is_verbose else logging.INFO if is_master() else logging.WARNING)
 
 
+def complain(problems: Iterable[str]) -> None:
+    """Tell problems on standard error, where standard output is read by a program."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+
+
 def with_bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:
     """Pass `items` on, showing a bar if this is the master rank in a terminal."""
     is_shown = is_master() and sys.stderr.isatty()

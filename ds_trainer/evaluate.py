@@ -1,0 +1,88 @@
+"""The command line of launch/evaluate.py: a trained model on data, the same numbers on any number of ranks."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ds_trainer import distributed
+from ds_trainer.checkpoint import load_model
+from ds_trainer.command_line import load_settings
+from ds_trainer.errors import CheckpointError, SettingsError, UserError
+from ds_trainer.evaluation import Results, score, tell
+from ds_trainer.export.source import load_source
+from ds_trainer.progress import log, start_log
+from ds_trainer.task import Task, load_task_type
+
+EXIT_USER_ERROR = 2
+_TIMEOUT_S = 600.0
+_MICRO_BATCH = "train_micro_batch_size_per_gpu"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate; return the exit status: 0, or 2 for what the user can mend. Collective."""
+    start_log()
+    try:
+        distributed.export_rank_variables()
+        own, flags = _parser().parse_known_args(sys.argv[1:] if argv is None else argv)
+        start_log()
+        distributed.join(_TIMEOUT_S)
+        results = _evaluate(own, flags)
+        if own.json is not None and distributed.is_master():
+            content = {"results": results.whole, **results.details()}
+            own.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        return 0
+    except UserError as error:
+        if distributed.is_master():
+            for problem in error.problems:
+                log.error(f"error: {problem}")
+        return EXIT_USER_ERROR
+    finally:
+        distributed.leave()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch/evaluate.py",
+        description="Score a trained model. Data, split and all other settings are those that it was trained with, "
+        "unless flags of launch/train.py, such as --data and --split, say otherwise.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", type=Path, help="a run directory (its best checkpoint), or a .pth")
+    parser.add_argument("--on", choices=["test", "val", "train"], default="test", help="what to score (default: test)")
+    parser.add_argument("--json", type=Path, help="also write the results, by group too, to this file")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
+    return parser
+
+
+def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
+    checkpoint = distributed.agreed(lambda: load_source(own.checkpoint))
+    flags = [*flags, "--task", checkpoint["task"]]
+    task = load_task_type(checkpoint["task"])(load_settings(flags, load_task_type, checkpoint["settings"]))
+    _refuse_other_data(task, checkpoint["description"])
+    datasets = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
+    dataset = datasets[own.on]
+    if dataset is None:
+        raise SettingsError(f"--on {own.on}: nothing is held out by --split; choose val, or another --split")
+    model = load_model(checkpoint).to(distributed.device())
+    temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
+    _, results = score(model, task, dataset, checkpoint["engine_config"][_MICRO_BATCH], temperature)
+    if distributed.is_master():
+        tell(results, f"{own.on} split of {own.checkpoint} (epoch {checkpoint['epoch'] + 1})")
+        for group, named in results.by_group.items():
+            log.info(f"  {group}:" + "".join(f"  {name} {value:.3f}" for name, value in named.items()))
+    return results
+
+
+def _refuse_other_data(task: Task, trained: dict[str, Any]) -> None:
+    """Raise unless the task's data means the same to the model as what it was trained on."""
+    found = json.loads(json.dumps(task.description()))
+    differing = [name for name, value in json.loads(json.dumps(trained)).items() if found.get(name) != value]
+    if differing:
+        name = differing[0]
+        raise CheckpointError(
+            f"{name}: found {str(found.get(name))[:200]} in the data and settings, expected {str(trained[name])[:200]} "
+            "as the model was trained with; evaluate it on data of the same signs and keypoints"
+        )

@@ -1,0 +1,182 @@
+"""Which signs a trained model sees in clips that nobody has labelled.
+
+Axes: B clips, N frames of the longest clip, T frames of one, K keypoints, C features, S signs.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.errors import CheckpointError, DataError, UserError
+from ds_trainer.progress import complain, log, start_log
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
+from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays
+from ds_trainer.tasks.sign.readers.pose_file import read_pose
+
+CLIPS_AT_ONCE = 32
+EXIT_USER_ERROR = 2
+_SUFFIXES = (".npz", ".npy", ".pose")
+
+Frames = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A sign that a clip may show, and how sure the model is, 0 to 1."""
+
+    sign: str
+    number: int
+    confidence: float
+
+
+def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
+    """The clips of a file, or of all files below a folder, each with its name; what cannot be read in a clip's place.
+
+    An `.npz` holds one array [frames, keypoints, features] a clip, or packed clips (`frames`, `offsets`).
+    """
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES)
+        if not found:
+            yield str(path), DataError(f"{path}: found no file of {', '.join(_SUFFIXES)}, expected at least one")
+        for file in found:
+            yield from clips_in(file)
+        return
+    try:
+        yield from _clips_of_file(path)
+    except DataError as error:
+        yield str(path), error
+
+
+def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:
+    if path.suffix == ".pose":
+        yield str(path), read_pose(path)[0]
+    elif path.suffix == ".npy":
+        yield str(path), load_array(path)
+    elif path.suffix == ".npz":
+        arrays = load_arrays(path)
+        if {"frames", "offsets"} <= arrays.keys():
+            bounds = arrays["offsets"].astype(np.int64)
+            names = arrays.get("ids", np.arange(len(bounds) - 1))
+            for name, first, last in zip(names, bounds[:-1], bounds[1:], strict=True):
+                yield f"{path}:{name}", arrays["frames"][first:last]
+        else:
+            for name, frames in arrays.items():
+                yield f"{path}:{name}" if len(arrays) > 1 else str(path), frames
+    else:
+        raise DataError(f"{path}: found {path.suffix or 'no suffix'}, expected one of {', '.join(_SUFFIXES)}")
+
+
+def problem_of(name: str, frames: NDArray[Any], layout: KeypointLayout) -> str | None:
+    """Why a model of this layout cannot look at a clip; None: it can."""
+    expected = f"expected [frames, {layout.num_keypoints}, {layout.num_features}] as in training ({layout.name})"
+    if frames.ndim != 3 or frames.shape[1:] != (layout.num_keypoints, layout.num_features) or not len(frames):
+        return f"{name}: found shape {list(frames.shape)}, {expected}"
+    if frames.dtype.kind not in "fiu" or not np.isfinite(frames).all():
+        found = f"{frames.dtype} that is no number, NaN or infinite"
+        return f"{name}: found {found}, expected finite numbers; write 0 for a missing keypoint"
+    return None
+
+
+def load_recogniser(checkpoint: Mapping[str, Any]) -> nn.Module:
+    """The trained model of a checkpoint of the sign task with its preprocessing.
+
+    Raises:
+        CheckpointError: it is of another task, or damaged.
+    """
+    if checkpoint["task"] != "sign":
+        raise CheckpointError(f"task: found {checkpoint['task']}, expected sign: other tasks have no clips")
+    return Recogniser(Preprocessing.of(checkpoint["description"]), load_model(checkpoint)).eval()
+
+
+@torch.no_grad()
+def answers_of(
+    recogniser: nn.Module, clips: Sequence[Frames], checkpoint: Mapping[str, Any], top: int
+) -> list[list[Answer]]:
+    """The `top` likeliest signs of each clip, float[T, K, C] each, the likeliest first."""
+    frames = [torch.from_numpy(np.ascontiguousarray(clip, dtype=np.float32)) for clip in clips]
+    lengths = torch.tensor([len(clip) for clip in frames])
+    logits_BS = recogniser(pad_sequence(frames, batch_first=True), lengths)
+    confidence_BS = (logits_BS / checkpoint.get("temperature", 1.0)).softmax(1)
+    values, signs = confidence_BS.topk(min(top, confidence_BS.shape[1]))
+    names, numbers = checkpoint["description"]["sign_names"], checkpoint["description"]["sign_numbers"]
+    return [
+        [Answer(names[sign], numbers[sign], value) for sign, value in zip(of_clip, confidences, strict=True)]
+        for of_clip, confidences in zip(signs.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of launch/predict.py.
+
+    Returns:
+        The exit status: 0, or 2 if something could not be read; what could is answered all the same.
+    """
+    arguments = _parser().parse_args(argv)
+    start_log()
+    try:
+        path = arguments.checkpoint / "best.pth" if arguments.checkpoint.is_dir() else arguments.checkpoint
+        checkpoint = load_checkpoint(path)
+        recogniser = load_recogniser(checkpoint)
+        layout = KeypointLayout.from_dict(checkpoint["description"]["layout"])
+    except UserError as error:
+        return _refuse(error.problems)
+    problems: list[str] = []
+    clips = (clip for path in arguments.clips for clip in clips_in(path))
+    usable = _usable(clips, layout, problems)
+    while batch := list(islice(usable, CLIPS_AT_ONCE)):
+        answers = answers_of(recogniser, [frames for _, frames in batch], checkpoint, arguments.top)
+        for (name, _), of_clip in zip(batch, answers, strict=True):
+            log.info(_line(name, of_clip, arguments.json))
+    return _refuse(problems) if problems else 0
+
+
+def _usable(
+    clips: Iterable[tuple[str, Frames | DataError]], layout: KeypointLayout, problems: list[str]
+) -> Iterator[tuple[str, Frames]]:
+    """Those clips that the model can look at; what is wrong with others is added to `problems`."""
+    for name, clip in clips:
+        if isinstance(clip, DataError):
+            problems += clip.problems
+            continue
+        problem = problem_of(name, clip, layout)
+        if problem is None:
+            yield name, clip
+        else:
+            problems.append(problem)
+
+
+def _line(name: str, answers: Sequence[Answer], is_json: bool) -> str:
+    if is_json:
+        plain = [{**vars(answer), "confidence": round(answer.confidence, 6)} for answer in answers]
+        return json.dumps({"clip": name, "answers": plain}, ensure_ascii=False)
+    return f"{name}  " + "  ".join(f"{answer.sign} {answer.confidence:.3f}" for answer in answers)
+
+
+def _refuse(problems: Sequence[str]) -> int:
+    complain(problems)
+    return EXIT_USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch/predict.py",
+        description="Tell which signs clips show: a line a clip, the likeliest sign first, with its confidence.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
+    parser.add_argument("clips", type=Path, nargs="+", help="files (.npz, .npy, .pose) or folders of them")
+    parser.add_argument("--top", type=int, default=5, help="signs a clip (default: 5)")
+    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    return parser
