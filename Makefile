@@ -52,7 +52,7 @@ $(READY): constraints.txt setup.cfg
 	pip install -q -c constraints.txt torch
 	# DeepSpeed's build asks the installed torch what to build; in isolation it would fetch another one.
 	pip install -q -c constraints.txt --no-build-isolation deepspeed
-	pip install -q -c constraints.txt --no-build-isolation -e '.[demo,dev]'
+	pip install -q -c constraints.txt --no-build-isolation -e '.[demo,dev,export]'
 	@touch $@
 
 clean:

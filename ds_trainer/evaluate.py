@@ -13,6 +13,7 @@ from ds_trainer.command_line import load_settings
 from ds_trainer.errors import CheckpointError, SettingsError, UserError
 from ds_trainer.evaluation import Results, score, tell
 from ds_trainer.export.source import load_source
+from ds_trainer.files import write_json
 from ds_trainer.progress import log, start_log
 from ds_trainer.task import Task, load_task_type
 
@@ -30,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         start_log()
         distributed.join(_TIMEOUT_S)
         results = _evaluate(own, flags)
-        if own.json is not None and distributed.is_master():
+        if own.json is not None:
             content = {"results": results.whole, **results.details()}
-            own.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            distributed.agreed(lambda: write_json(own.json, content))
         return 0
     except UserError as error:
         if distributed.is_master():

@@ -22,7 +22,7 @@ from ds_trainer.errors import CheckpointError, DataError, UserError
 from ds_trainer.progress import complain, log, start_log
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
-from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays
+from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
 from ds_trainer.tasks.sign.readers.pose_file import read_pose
 
 CLIPS_AT_ONCE = 32
@@ -67,15 +67,22 @@ def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:
     elif path.suffix == ".npz":
         arrays = load_arrays(path)
         if {"frames", "offsets"} <= arrays.keys():
-            bounds = arrays["offsets"].astype(np.int64)
-            names = arrays.get("ids", np.arange(len(bounds) - 1))
-            for name, first, last in zip(names, bounds[:-1], bounds[1:], strict=True):
-                yield f"{path}:{name}", arrays["frames"][first:last]
-        else:
-            for name, frames in arrays.items():
-                yield f"{path}:{name}" if len(arrays) > 1 else str(path), frames
+            arrays = _unpacked(path, arrays)
+        for name, frames in arrays.items():
+            yield f"{path}:{name}" if len(arrays) > 1 else str(path), frames
     else:
         raise DataError(f"{path}: found {path.suffix or 'no suffix'}, expected one of {', '.join(_SUFFIXES)}")
+
+
+def _unpacked(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The clips of a packed file by their names."""
+    with reading(path):
+        bounds = arrays["offsets"].astype(np.int64)
+        names = arrays.get("ids", np.arange(len(bounds) - 1)).tolist()
+        return {
+            str(name): arrays["frames"][first:last]
+            for name, first, last in zip(names, bounds[:-1], bounds[1:], strict=True)
+        }
 
 
 def problem_of(name: str, frames: NDArray[Any], layout: KeypointLayout) -> str | None:
@@ -105,7 +112,7 @@ def answers_of(
     recogniser: nn.Module, clips: Sequence[Frames], checkpoint: Mapping[str, Any], top: int
 ) -> list[list[Answer]]:
     """The `top` likeliest signs of each clip, float[T, K, C] each, the likeliest first."""
-    frames = [torch.from_numpy(np.ascontiguousarray(clip, dtype=np.float32)) for clip in clips]
+    frames = [torch.from_numpy(np.array(clip, dtype=np.float32)) for clip in clips]
     lengths = torch.tensor([len(clip) for clip in frames])
     logits_BS = recogniser(pad_sequence(frames, batch_first=True), lengths)
     confidence_BS = (logits_BS / checkpoint.get("temperature", 1.0)).softmax(1)
@@ -177,6 +184,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
     parser.add_argument("clips", type=Path, nargs="+", help="files (.npz, .npy, .pose) or folders of them")
-    parser.add_argument("--top", type=int, default=5, help="signs a clip (default: 5)")
+    parser.add_argument("--top", type=int, choices=range(1, 101), default=5, metavar="N", help="signs a clip, 1 to 100")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     return parser

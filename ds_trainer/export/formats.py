@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
 from ds_trainer.errors import SettingsError
+from ds_trainer.files import write_atomically
 from ds_trainer.task import Deployment
 
 Checkpoint = Mapping[str, Any]
@@ -63,13 +64,14 @@ def read_answers(form: str, path: Path, names: tuple[str, ...]) -> Answers:
 
 def _save_safetensors(path: Path, checkpoint: Checkpoint) -> None:
     try:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
     except ImportError as error:
         raise _missing("safetensors", error) from error
     # Tied weights are written under each of their names: the format knows no others.
     weights = {name: value.clone().contiguous() for name, value in checkpoint["state_dict"].items()}
     about = {key: checkpoint[key] for key in ("task", "description", "temperature") if key in checkpoint}
-    save_file(weights, path, metadata={key: json.dumps(value, ensure_ascii=False) for key, value in about.items()})
+    content = save(weights, metadata={key: json.dumps(value, ensure_ascii=False) for key, value in about.items()})
+    write_atomically(path, lambda file: file.write(content))
 
 
 def _dynamic_shapes(deployment: Deployment) -> tuple[dict[int, Any], ...]:
@@ -84,13 +86,15 @@ def _save_pt2(path: Path, checkpoint: Checkpoint, deployment: Deployment) -> Non
     program = torch.export.export(
         deployment.module, deployment.inputs, dynamic_shapes=_dynamic_shapes(deployment), strict=False
     )
-    torch.export.save(program, path, extra_files={"about.json": json.dumps(_about(checkpoint, deployment))})
+    about = {"about.json": json.dumps(_about(checkpoint, deployment))}
+    write_atomically(path, lambda file: torch.export.save(program, file, extra_files=about))
 
 
 def _save_onnx(path: Path, checkpoint: Checkpoint, deployment: Deployment) -> None:
     try:
-        import onnx
+        import onnxruntime  # noqa: F401  # reads it back
         import onnxscript  # noqa: F401  # torch's exporter asks for it
+        from onnx import checker
     except ImportError as error:
         raise _missing("onnx", error) from error
     program = torch.onnx.export(
@@ -103,12 +107,11 @@ def _save_onnx(path: Path, checkpoint: Checkpoint, deployment: Deployment) -> No
         verbose=False,
     )
     assert program is not None
-    program.save(path)
-    proto = onnx.load(path)
+    proto = program.model_proto
     for key, value in _about(checkpoint, deployment).items():
         proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
-    onnx.checker.check_model(proto)
-    onnx.save(proto, path)
+    checker.check_model(proto)
+    write_atomically(path, lambda file: file.write(proto.SerializeToString()))
 
 
 def _about(checkpoint: Checkpoint, deployment: Deployment) -> dict[str, Any]:

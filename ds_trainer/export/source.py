@@ -6,7 +6,7 @@ from typing import Any
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.errors import CheckpointError
 from ds_trainer.flat_model import state_names
-from ds_trainer.resume_points import newest_resume_point
+from ds_trainer.resume_points import newest_resume_point, read_resume_point
 from ds_trainer.task import load_task_type
 
 AVERAGE = "weight_average"
@@ -14,7 +14,7 @@ Checkpoint = dict[str, Any]
 
 
 def load_source(path: Path) -> Checkpoint:
-    """The checkpoint at `path`: a `.pth`, a run directory (its best), or the folder `resume` of one (its newest point).
+    """The checkpoint at `path`: a `.pth`, a run directory (its best), the folder `resume` of one, or a point in it.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -24,19 +24,21 @@ def load_source(path: Path) -> Checkpoint:
     if (path / "best.pth").is_file():
         return load_checkpoint(path / "best.pth")
     if path.name == "resume" and path.is_dir():
-        return _at_resume_point(path)
+        return _at_resume_point(path.parent, *newest_resume_point(path))
+    if path.parent.name == "resume" and path.is_dir():
+        return _at_resume_point(path.parent.parent, path, read_resume_point(path))
     raise CheckpointError(
-        f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, or its folder resume"
+        f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, its folder resume (the newest "
+        "resume point), or one resume point in it"
     )
 
 
-def _at_resume_point(resume_dir: Path) -> Checkpoint:
-    """As `best.pth` would be, had the run written it at its newest resume point.
+def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any]) -> Checkpoint:
+    """As `best.pth` would be, had the run written it at a resume point.
 
     What the model is stands in the run's best checkpoint. Averaged weights are taken where the run keeps them.
     """
-    about = load_checkpoint(resume_dir.parent / "best.pth")
-    point, state = newest_resume_point(resume_dir)
+    about = load_checkpoint(run_dir / "best.pth")
     engine = state["engine"]
     trained = engine["moments"].get(AVERAGE) or engine["weights"]
     values = {**engine["others"][0], **trained}

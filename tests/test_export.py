@@ -1,0 +1,232 @@
+"""From a run to what others use: every form answers like the model that was trained, from any resume point."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from launching import ROOT, clean_environment, free_port, succeed
+
+from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.export.formats import MOST_DIFFERENCE, WEIGHTS
+from ds_trainer.export.source import load_source
+from ds_trainer.predict import answers_of, load_recogniser
+from ds_trainer.tasks.sign.store import ClipStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+
+MODEL = [
+    "--num_frames", "8", "--num_epochs", "2", "--motion_fraction", "0.5", "--features", "place,presence,velocity,bone",
+    "--weight_average_decay", "0.5",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stores = tmp_path_factory.mktemp("stores")
+    shape = ["--num_clips", "60", "--num_signs", "4", "--num_signers", "3", "--min_frames", "8", "--max_frames", "14"]
+    layout = ["--layout", "holistic_75"]
+    succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, *layout, "--stores_dir", stores])
+    (path,) = stores.glob("*/")
+    return path
+
+
+def held_out(store: Path) -> str:
+    return ClipStore.open(store).signer_names[1]
+
+
+def train(store: Path, runs: Path, ranks: int, config: str, *flags: str) -> Path:
+    split = ["--split", f"signer:{held_out(store)}", "--val_by", "clip"]
+    shared = ["--deepspeed_config", config, "--data", store, "--runs_dir", runs, *MODEL, *split, *flags]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        str(ranks),
+        "--master_port",
+        str(free_port()),
+    ]
+    succeed([*(launcher if ranks > 1 else [sys.executable]), "launch/train.py", *shared], timeout_s=200)
+    (run_dir,) = runs.iterdir()
+    return run_dir
+
+
+def config_of(tmp_path: Path, stage: int, precision: str) -> str:
+    config = json.loads((ROOT / "ds_configs" / "fp32.json").read_text())
+    config["zero_optimization"]["stage"] = stage
+    config["train_micro_batch_size_per_gpu"] = 4
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True}
+    path = tmp_path / f"stage_{stage}.json"
+    path.write_text(json.dumps(config))
+    return str(path)
+
+
+def export(source: Path, form: str, out: Path) -> str:
+    return succeed([sys.executable, "launch/export.py", source, "--to", form, "--out", out], timeout_s=200)
+
+
+@pytest.fixture(scope="module")
+def run_dir(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    config = config_of(folder, 1, "bf16")
+    return train(store, folder / "runs", 1, config, "--model", "conv_transformer", "--model_size", "t_2_1")
+
+
+@pytest.mark.parametrize("form", MOST_DIFFERENCE)
+def test_every_form_answers_like_the_model_that_was_trained(
+    run_dir: Path, store: Path, tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / f"model.{form}"
+    output = export(run_dir, form, path)
+    assert "held-out clips differ by" in output
+    checkpoint = load_checkpoint(run_dir / "best.pth")
+    recogniser = load_recogniser(checkpoint)
+    opened = ClipStore.open(store)
+    clips = [opened.clip_frames(clip) for clip in (3, 17, 31)]
+    longest = max(map(len, clips)) + 5  # other numbers of clips and frames than it was made with
+    padded_BNKC = np.zeros((3, longest, *clips[0].shape[1:]), np.float32)
+    for row, clip in zip(padded_BNKC, clips, strict=True):
+        row[: len(clip)] = clip
+    lengths_B = np.array([len(clip) for clip in clips])
+    with torch.no_grad():
+        expected = recogniser(torch.from_numpy(padded_BNKC), torch.from_numpy(lengths_B)).numpy()
+    if form == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        (found,) = session.run(None, {"clips": padded_BNKC, "num_frames": lengths_B})
+        about = session.get_modelmeta().custom_metadata_map
+        assert json.loads(about["sign_names"]) == checkpoint["description"]["sign_names"]
+        assert json.loads(about["layout"])["name"] == "holistic_75"
+        assert json.loads(about["temperature"]) == pytest.approx(checkpoint["temperature"])
+    elif form == "pt2":
+        found = (
+            torch.export.load(path)
+            .module()(torch.from_numpy(padded_BNKC), torch.from_numpy(lengths_B))
+            .detach()
+            .numpy()
+        )
+    else:
+        if form == "pth":
+            weights = torch.load(path, weights_only=True)["state_dict"]
+        else:
+            from safetensors.torch import load_file
+
+            weights = load_file(path)
+        model = load_model({**checkpoint, "state_dict": weights})
+        recogniser.model.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            found = recogniser(torch.from_numpy(padded_BNKC), torch.from_numpy(lengths_B)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=MOST_DIFFERENCE[form])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "stage", "precision"),
+    [(1, 0, "fp32"), (2, 0, "bf16"), (2, 1, "bf16"), (3, 1, "fp32"), (2, 2, "bf16"), (2, 3, "bf16")],
+)
+def test_resume_point_of_any_stage_and_world_size_gives_the_best_checkpoint(
+    store: Path, tmp_path: Path, ranks: int, stage: int, precision: str
+) -> None:
+    """The last epoch was the best: then both hold the same averaged weights, to the bit."""
+    run_dir = train(
+        store,
+        tmp_path / "runs",
+        ranks,
+        config_of(tmp_path, stage, precision),
+        "--model",
+        "bilstm",
+        "--model_size",
+        "t_1_1",
+    )
+    best, last = load_source(run_dir), load_source(run_dir / "resume")
+    assert best["epoch"] == last["epoch"] == 1, "or the test says nothing"
+    assert best["state_dict"].keys() == last["state_dict"].keys()
+    for name, value in best["state_dict"].items():
+        assert torch.equal(value, last["state_dict"][name]), name
+    (point,) = (run_dir / "resume").glob("epoch_*")
+    assert load_source(point)["state_dict"].keys() == last["state_dict"].keys()
+    output = export(run_dir / "resume", "safetensors", tmp_path / "weights.safetensors")
+    assert "differ by 0 at most" in output
+
+
+def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, store: Path, tmp_path: Path) -> None:
+    status = json.loads((run_dir / "status.json").read_text())
+    for ranks in (1, 2):
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node",
+            "2",
+            "--master_port",
+            str(free_port()),
+        ]
+        command = [*(launcher if ranks == 2 else [sys.executable]), "launch/evaluate.py", run_dir]
+        succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert found["results"] == status["results"]
+        assert found["by_group"] == status["by_group"]
+        assert found["calibration_error"] == status["calibration_error"]
+
+
+def test_evaluate_refuses_other_signs(run_dir: Path) -> None:
+    command = [sys.executable, "launch/evaluate.py", run_dir, "--selected_signs_to", "2"]
+    refused = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=100)
+    assert refused.returncode == 2
+    assert "error: sign_names: found" in refused.stdout
+    assert "Traceback" not in refused.stderr
+
+
+def test_predict_reads_files_and_tells_of_bad_ones(run_dir: Path, store: Path, tmp_path: Path) -> None:
+    opened = ClipStore.open(store)
+    clips_dir = tmp_path / "clips"
+    clips_dir.mkdir()
+    np.savez(clips_dir / "a.npz", video=opened.clip_frames(0))
+    np.save(clips_dir / "b.npy", opened.clip_frames(1)[:, :50])
+    (clips_dir / "c.npz").write_bytes(b"no archive")
+    frames = opened.clip_frames(4)
+    np.savez(clips_dir / "e.npz", frames=frames, offsets=np.array([0, 3, len(frames)]), ids=np.array(["only one"]))
+    np.savez(clips_dir / "d.npz", one=opened.clip_frames(2), two=opened.clip_frames(3))
+    command = [sys.executable, "launch/predict.py", run_dir, clips_dir, "--top", "2", "--json"]
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(line["clip"]).name for line in lines] == ["a.npz", "d.npz:one", "d.npz:two"]
+    assert "b.npy: found shape" in done.stderr
+    assert "expected [frames, 75, " in done.stderr
+    assert "c.npz: cannot be read" in done.stderr
+    assert "e.npz: cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+    checkpoint = load_checkpoint(run_dir / "best.pth")
+    expected = answers_of(load_recogniser(checkpoint), [opened.clip_frames(clip) for clip in (0, 2, 3)], checkpoint, 2)
+    for line, answers in zip(lines, expected, strict=True):
+        assert [answer["sign"] for answer in line["answers"]] == [answer.sign for answer in answers]
+        confidences = [answer["confidence"] for answer in line["answers"]]
+        assert confidences == pytest.approx([answer.confidence for answer in answers], abs=1e-4)
+        assert confidences == sorted(confidences, reverse=True)
+
+
+def test_task_without_inputs_to_export_gives_its_weights(tmp_path: Path) -> None:
+    flags = [
+        "--deepspeed_config",
+        "ds_configs/fp32.json",
+        "--task",
+        "toy",
+        "--num_epochs",
+        "1",
+        "--runs_dir",
+        tmp_path / "runs",
+    ]
+    succeed([sys.executable, "launch/train.py", *flags], timeout_s=100)
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    for form in WEIGHTS:
+        assert "the same weights to the bit" in export(run_dir, form, tmp_path / f"model.{form}")
+    command = [sys.executable, "launch/export.py", run_dir, "--to", "onnx"]
+    refused = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=100)
+    assert refused.returncode == 2
+    assert "expected Task.deployment" in refused.stdout
