@@ -12,7 +12,7 @@ from ds_trainer.checkpoint import load_model
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import CheckpointError, SettingsError, UserError
 from ds_trainer.evaluation import Results, score, tell
-from ds_trainer.export.source import load_source
+from ds_trainer.export.source import load_source, task_type_of
 from ds_trainer.files import write_json
 from ds_trainer.progress import log, start_log
 from ds_trainer.task import Task, load_task_type
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("checkpoint", type=Path, help="a run directory (its best checkpoint), or a .pth")
+    parser.add_argument("--task", help="the task of the checkpoint, if it is one of your own: module:Class")
     parser.add_argument("--on", choices=["test", "val", "train"], default="test", help="what to score (default: test)")
     parser.add_argument("--json", type=Path, help="also write the results, by group too, to this file")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
@@ -59,9 +60,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
-    checkpoint = distributed.agreed(lambda: load_source(own.checkpoint))
+    checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
+    task_type = task_type_of(checkpoint, own.task)
     flags = [*flags, "--task", checkpoint["task"]]
-    task = load_task_type(checkpoint["task"])(load_settings(flags, load_task_type, checkpoint["settings"]))
+    task = task_type(load_settings(flags, load_task_type, checkpoint["settings"]))
     _refuse_other_data(task, checkpoint["description"])
     datasets = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
     dataset = datasets[own.on]

@@ -18,7 +18,6 @@ from ds_trainer.errors import UserError
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.progress import clock, log
 
-TRAIN = Path(__file__).parents[2] / "launch" / "train.py"
 _LINES_SHOWN = 15
 
 
@@ -102,7 +101,17 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 def _start(fold: Fold, flags: Sequence[str], sweep_dir: Path, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
     run_dir = fold.dir_in(sweep_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    command: list[Any] = [sys.executable, TRAIN, *flags, *fold.flags, "--runs_dir", run_dir, "--resume", "auto"]
+    command: list[Any] = [
+        sys.executable,
+        "-m",
+        "ds_trainer",
+        *flags,
+        *fold.flags,
+        "--runs_dir",
+        run_dir,
+        "--resume",
+        "auto",
+    ]
     with (run_dir / "log.txt").open("ab") as log_file:
         environment = {**os.environ, **place}
         return subprocess.Popen(command, stdout=log_file, stderr=subprocess.STDOUT, env=environment)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ds_trainer.checkpoint import load_model
 from ds_trainer.errors import CheckpointError, UserError
 from ds_trainer.export import formats
-from ds_trainer.export.source import load_source
+from ds_trainer.export.source import load_source, task_type_of
 from ds_trainer.progress import log, start_log
 from ds_trainer.settings import combined_settings
 from ds_trainer.task import Deployment, load_task_type
@@ -41,19 +41,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", type=Path, help="a run directory (its best checkpoint), its folder resume, or a .pth")
     parser.add_argument("--to", choices=list(formats.MOST_DIFFERENCE), required=True, help="the form")
+    parser.add_argument("--task", help="the task of the checkpoint, if it is one of your own: module:Class")
     parser.add_argument("--out", type=Path, help="the file to write (default: beside the source, named as the form)")
     return parser
 
 
 def _export(arguments: argparse.Namespace) -> None:
     form: str = arguments.to
-    checkpoint = load_source(arguments.source)
+    checkpoint = load_source(arguments.source, arguments.task)
+    task_type = task_type_of(checkpoint, arguments.task)
     beside = (
         arguments.source.parent if arguments.source.is_file() or arguments.source.name == "resume" else arguments.source
     )
     path = arguments.out or beside / f"model.{form}"
     model = load_model(checkpoint)
-    deployment = load_task_type(checkpoint["task"]).deployment(model, checkpoint["description"])
+    deployment = task_type.deployment(model, checkpoint["description"])
     if deployment is None and form not in formats.WEIGHTS:
         raise CheckpointError(
             f"--to {form}: the task {checkpoint['task']} says nothing of its inputs, expected Task.deployment; "

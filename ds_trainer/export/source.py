@@ -6,15 +6,19 @@ from typing import Any
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.errors import CheckpointError
 from ds_trainer.flat_model import state_names
+from ds_trainer.problems import legible, shown
 from ds_trainer.resume_points import newest_resume_point, read_resume_point
-from ds_trainer.task import load_task_type
+from ds_trainer.task import Task, load_task_type
 
 AVERAGE = "weight_average"
 Checkpoint = dict[str, Any]
 
 
-def load_source(path: Path) -> Checkpoint:
+def load_source(path: Path, task: str | None = None) -> Checkpoint:
     """The checkpoint at `path`: a `.pth`, a run directory (its best), the folder `resume` of one, or a point in it.
+
+    Args:
+        task: that of the checkpoint, if it is one of your own.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
@@ -24,16 +28,31 @@ def load_source(path: Path) -> Checkpoint:
     if (path / "best.pth").is_file():
         return load_checkpoint(path / "best.pth")
     if path.name == "resume" and path.is_dir():
-        return _at_resume_point(path.parent, *newest_resume_point(path))
+        return _at_resume_point(path.parent, *newest_resume_point(path), task)
     if path.parent.name == "resume" and path.is_dir():
-        return _at_resume_point(path.parent.parent, path, read_resume_point(path))
+        return _at_resume_point(path.parent.parent, path, read_resume_point(path), task)
     raise CheckpointError(
         f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, its folder resume (the newest "
         "resume point), or one resume point in it"
     )
 
 
-def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any]) -> Checkpoint:
+def task_type_of(checkpoint: Checkpoint, named: str | None) -> type[Task]:
+    """The task of a checkpoint. One of your own is imported only if the command line names it too.
+
+    Raises:
+        CheckpointError: it is another, or was not named: a file could else have any module imported, which runs it.
+    """
+    name = checkpoint["task"]
+    if named != name and (named is not None or ":" in name):
+        raise CheckpointError(
+            f"task: found {shown(name)} in the checkpoint, expected {named or 'a task of ds_trainer'}; if you know it, "
+            f"name it: --task {legible(name)}"
+        )
+    return load_task_type(name)
+
+
+def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any], task: str | None) -> Checkpoint:
     """As `best.pth` would be, had the run written it at a resume point.
 
     What the model is stands in the run's best checkpoint. Averaged weights are taken where the run keeps them.
@@ -42,7 +61,7 @@ def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any]) -> Check
     engine = state["engine"]
     trained = engine["moments"].get(AVERAGE) or engine["weights"]
     values = {**engine["others"][0], **trained}
-    model = load_task_type(about["task"]).model_from(about["description"])
+    model = task_type_of(about, task).model_from(about["description"])
     names = state_names(model)
     missing = sorted(set(names.values()) - values.keys())
     if missing:

@@ -1,5 +1,6 @@
 """What is in a store, before anything is trained on it: counts, lengths, what is missing, copies, drawn samples."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -28,14 +29,14 @@ _MOST_CLIPS_READ = 2000
 _NOTHING = Augmentation(mirror_fraction=0, max_rotation_degrees=0, max_scale_fraction=0, max_shift=0)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line of launch/inspect_data.py: flags of launch/train.py, and --augment, --out_dir.
 
     Returns:
         The exit status: 0, or 2 for what the user can mend.
     """
     start_log()
-    out_dir, is_augmented, flags = _own_flags(argv)
+    out_dir, is_augmented, flags = _own_flags(sys.argv[1:] if argv is None else argv)
     try:
         settings = load_settings(flags, load_task_type)
         task = SignTask(settings)
