@@ -24,8 +24,8 @@ from torch.nn.parameter import is_lazy
 
 from ds_trainer.errors import CheckpointError
 from ds_trainer.files import write_atomically
-from ds_trainer.problems import legible, reason_of, shortened, shown
-from ds_trainer.task import load_task_type
+from ds_trainer.problems import exact, legible, reason_of, shortened, shown
+from ds_trainer.task import Task, load_task_type
 from ds_trainer.text_file import check_regular
 
 FORMAT = "ds_trainer checkpoint 1"
@@ -110,6 +110,30 @@ def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # whatever a task does with a description that is not its own
         raise CheckpointError(f"description: no model of the task {shown(name)} ({reason_of(error)})") from error
     return model.eval()
+
+
+def task_type_of(checkpoint: Mapping[str, Any], own_task: str | None, path: Path) -> type[Task]:
+    """The task of a checkpoint. One of your own is imported only if the command line names it, too.
+
+    Args:
+        own_task: what --task says.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it is another, or was not named: a file could else have any module imported, which runs it.
+        SettingsError: there is no such task.
+    """
+    name = checkpoint["task"]
+    if own_task is None and ":" in name:
+        raise CheckpointError(
+            f"{path}: task: found {shown(name)}, which is not one of ds_trainer; nothing is imported because a file "
+            f"names it: add --task {exact(name)}, if you know it"
+        )
+    if own_task is not None and own_task != name:
+        raise CheckpointError(
+            f"{path}: task: found {shown(name)}, expected {shown(own_task)} as --task says; correct it"
+        )
+    return load_task_type(name)
 
 
 def _check_fit(weights: Mapping[Any, Any], expected: Mapping[str, Any]) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer import distributed
-from ds_trainer.checkpoint import load_model
+from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import CheckpointError, SettingsError, UserError
 from ds_trainer.evaluation import Results, score, tell
-from ds_trainer.export.source import load_source, task_type_of
+from ds_trainer.export.source import load_source
 from ds_trainer.files import write_json
 from ds_trainer.progress import log, start_log
 from ds_trainer.task import Task, load_task_type
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
     checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
-    task_type = task_type_of(checkpoint, own.task)
+    task_type = task_type_of(checkpoint, own.task, own.checkpoint)
     flags = [*flags, "--task", checkpoint["task"]]
     task = task_type(load_settings(flags, load_task_type, checkpoint["settings"]))
     _refuse_other_data(task, checkpoint["description"])

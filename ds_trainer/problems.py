@@ -113,3 +113,8 @@ def _nested_model(annotation: Any) -> type[BaseModel] | None:
         found = (_nested_model(part) for part in typing.get_args(annotation))
         return next((model for model in found if model is not None), None)
     return None
+
+
+def exact(text: str) -> str:
+    """A text from a file as a message shows it: whole, unless it could spoil the line."""
+    return text if is_plain(text) else shown(text)

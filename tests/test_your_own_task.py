@@ -47,4 +47,4 @@ def test_task_of_the_page_trains_evaluates_and_exports(tmp_path: Path) -> None:
         cwd=tmp_path, env=clean_environment({"PYTHONPATH": str(ROOT)}), capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert refused.returncode == 2
-    assert "name it: --task digits:Digits" in refused.stdout
+    assert "add --task digits:Digits" in refused.stdout

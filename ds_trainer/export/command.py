@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ds_trainer.checkpoint import load_model
+from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.errors import CheckpointError, UserError
 from ds_trainer.export import formats
-from ds_trainer.export.source import load_source, task_type_of
+from ds_trainer.export.source import load_source
 from ds_trainer.progress import log, start_log
 from ds_trainer.settings import combined_settings
 from ds_trainer.task import Deployment, load_task_type
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 def _export(arguments: argparse.Namespace) -> None:
     form: str = arguments.to
     checkpoint = load_source(arguments.source, arguments.task)
-    task_type = task_type_of(checkpoint, arguments.task)
+    task_type = task_type_of(checkpoint, arguments.task, arguments.source)
     beside = (
         arguments.source.parent if arguments.source.is_file() or arguments.source.name == "resume" else arguments.source
     )

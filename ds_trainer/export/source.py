@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.checkpoint import load_checkpoint, task_type_of
 from ds_trainer.errors import CheckpointError
 from ds_trainer.flat_model import state_names
-from ds_trainer.problems import legible, shown
 from ds_trainer.resume_points import newest_resume_point, read_resume_point
-from ds_trainer.task import Task, load_task_type
 
 AVERAGE = "weight_average"
 Checkpoint = dict[str, Any]
@@ -37,21 +35,6 @@ def load_source(path: Path, task: str | None = None) -> Checkpoint:
     )
 
 
-def task_type_of(checkpoint: Checkpoint, named: str | None) -> type[Task]:
-    """The task of a checkpoint. One of your own is imported only if the command line names it too.
-
-    Raises:
-        CheckpointError: it is another, or was not named: a file could else have any module imported, which runs it.
-    """
-    name = checkpoint["task"]
-    if named != name and (named is not None or ":" in name):
-        raise CheckpointError(
-            f"task: found {shown(name)} in the checkpoint, expected {named or 'a task of ds_trainer'}; if you know it, "
-            f"name it: --task {legible(name)}"
-        )
-    return load_task_type(name)
-
-
 def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any], task: str | None) -> Checkpoint:
     """As `best.pth` would be, had the run written it at a resume point.
 
@@ -61,7 +44,7 @@ def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any], task: st
     engine = state["engine"]
     trained = engine["moments"].get(AVERAGE) or engine["weights"]
     values = {**engine["others"][0], **trained}
-    model = task_type_of(about, task).model_from(about["description"])
+    model = task_type_of(about, task, run_dir).model_from(about["description"])
     names = state_names(model)
     missing = sorted(set(names.values()) - values.keys())
     if missing:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from ds_trainer.replay.files import SavedMicroStep, exact
+from ds_trainer.problems import exact
+from ds_trainer.replay.files import SavedMicroStep
 from ds_trainer.replay.looks import Look
 from ds_trainer.replay.run import Finding
 from ds_trainer.replay.trace import Call, first_fault

@@ -16,7 +16,7 @@ from ds_trainer.dry_run import precision as precision_in_words
 from ds_trainer.environment import versions
 from ds_trainer.errors import DataError, SettingsError, UserError
 from ds_trainer.evaluation import size_of
-from ds_trainer.problems import shown
+from ds_trainer.problems import exact, shown
 from ds_trainer.progress import log, start_log
 from ds_trainer.replay.case import Case, ClipLooks
 from ds_trainer.replay.files import (
@@ -24,7 +24,6 @@ from ds_trainer.replay.files import (
     SavedMicroStep,
     SavedModel,
     SavedStep,
-    exact,
     load_environment,
     load_saved_model,
     load_saved_step,

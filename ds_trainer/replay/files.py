@@ -12,12 +12,12 @@ from typing import Annotated, Any, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
 
-from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.checkpoint import load_checkpoint, load_model, task_type_of
 from ds_trainer.errors import CheckpointError
-from ds_trainer.problems import problems_of, shortened, shown
+from ds_trainer.problems import problems_of, shortened
 from ds_trainer.settings import RunSettings, combined_settings
-from ds_trainer.task import Task, load_task_type
-from ds_trainer.text_file import is_plain, read_text
+from ds_trainer.task import Task
+from ds_trainer.text_file import read_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -114,11 +114,6 @@ def _nearby(folder: Path) -> str:
     return "expected a folder such as RUN/bad_batches/step_00000123"
 
 
-def exact(text: str) -> str:
-    """A text from a file as a message shows it: whole, unless it could spoil the line."""
-    return text if is_plain(text) else shown(text)
-
-
 class SavedEnvironment(BaseModel):
     """What environment.json of a run says that matters here."""
 
@@ -205,22 +200,9 @@ def load_saved_model(folder: Path, own_task: str | None = None) -> SavedModel:
     if problems:
         raise CheckpointError(problems)
     _validated(EnginePrecision, checkpoint["engine_config"], f"{path}: engine_config")
-    task_type = load_task_type(_known_task(checkpoint["task"], own_task, path))
+    task_type = task_type_of(checkpoint, own_task, path)
     settings = _validated(combined_settings(task_type.settings_type), checkpoint["settings"], f"{path}: settings")
     return SavedModel(task_type, settings, checkpoint["engine_config"], checkpoint)
-
-
-def _known_task(name: str, own_task: str | None, path: Path) -> str:
-    if own_task is None and ":" in name:
-        raise CheckpointError(
-            f"{path}: task: found {shown(name)}, which is not one of ds_trainer; nothing is imported because a file "
-            f"names it: add --task {exact(name)}, if you know it"
-        )
-    if own_task is not None and own_task != name:
-        raise CheckpointError(
-            f"{path}: task: found {shown(name)}, expected {shown(own_task)} as --task says; correct it"
-        )
-    return name
 
 
 def _validated(model: type[Model], values: Mapping[str, Any], source: str) -> Model:

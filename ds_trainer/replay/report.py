@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from ds_trainer.problems import exact
 from ds_trainer.replay.case import Case
-from ds_trainer.replay.files import exact
 from ds_trainer.replay.gradients import Gradients
 from ds_trainer.replay.looks import Look
 from ds_trainer.replay.run import Finding
