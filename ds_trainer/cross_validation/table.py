@@ -56,7 +56,7 @@ def table_lines(scores: Scores, metric: str) -> list[str]:
     width = max(len(name) for name in (*summary.mean_of_signer, "held out", "mean"))
     seeds = "".join(f"  {f'seed {seed}':>7}" for seed in scores)
     lines = [
-        f"{metric} on signers that took no part in training or in any choice",
+        f"{metric} on the signers held out, who took no part in the training or in its choice of epoch",
         "",
         f"{'held out':{width}}{seeds}     mean",
     ]
