@@ -36,8 +36,8 @@ def assert_complete(run_dir: Path, num_signs: int) -> None:
     assert kinds.count("test") == 1
     expected = {"run.yaml", "engine.json", "environment.json", "best.pth", "resume", "diagnostics"}
     assert expected <= {path.name for path in run_dir.iterdir()}
-    plots = {"curves.png", "confusion_matrix.png", "class_scores.png", "confusions.png", "classification_report.csv"}
-    assert plots == {path.name for path in (run_dir / "diagnostics").iterdir()}
+    plots = {"curves.png", "confusion_matrix.png", "class_scores.png", "confusions.png", "calibration.png"}
+    assert plots | {"classification_report.csv"} == {path.name for path in (run_dir / "diagnostics").iterdir()}
     checkpoint = load_checkpoint(run_dir / "best.pth")
     description = checkpoint["description"]
     num_keypoints = sum(len(part) for part in description["layout"]["parts"].values())

@@ -25,11 +25,8 @@ def right_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
         presence(clips_BTKC[:, :, list(layout.parts[hand]), : layout.num_coordinates]).amax((2, 3)).mean(1)
         for hand in _HANDS
     )
-    is_left_handed_B = left_B - right_B > _LEFT_HANDED_FROM
-    can_ask = clips_BTKC.device.type == "cpu" and not torch.compiler.is_compiling()  # else it waits, or breaks a graph
-    if can_ask and not bool(is_left_handed_B.any()):
-        return clips_BTKC
-    return mirrored(clips_BTKC, layout, is_left_handed_B)
+    # For all, though few need it: to ask whether any does would wait for the device.
+    return mirrored(clips_BTKC, layout, left_B - right_B > _LEFT_HANDED_FROM)
 
 
 def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
