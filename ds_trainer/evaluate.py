@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if own.json is not None:
             content = {"results": results.whole, **results.details()}
             distributed.agreed(lambda: write_json(own.json, content))
+        # Together: a rank that is still at it when the master, and with it the store, is gone may abort (seen once).
+        distributed.barrier()
         return 0
     except UserError as error:
         if distributed.is_master():
