@@ -37,6 +37,28 @@ def test_a_fold_is_an_ordinary_split(tmp_path: Path) -> None:
     assert fold.dir_in(tmp_path) == tmp_path / "seed_3" / "s1_s2"
 
 
+def test_groups_of_many_names_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = [f"participant_{number:03}" for number in range(20)]
+    folds = [*folds_of(names, 2, 1, 0), *folds_of(names, 3, 1, 0)]
+    assert len({fold.dir_in(tmp_path) for fold in folds}) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_sweep_that_is_ended_ends_its_training_at_a_resume_point(store: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(store, tmp_path, "--num_epochs", "500"), cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("seed_0/*/*/metrics.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 75
+    (status_path,) = tmp_path.glob("seed_0/*/*/status.json")
+    assert json.loads(status_path.read_text())["status"] == "stopped"
+
+
 @pytest.mark.parametrize(("signers", "num_groups"), [(["s1"], None), (SIGNERS, 1), (SIGNERS, 6)])
 def test_impossible_folds_are_refused(signers: list[str], num_groups: int | None) -> None:
     with pytest.raises(SettingsError, match="expected"):

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _OF_EACH_FOLD = ("split", "seed", "resume", "runs_dir", "dry_run")
 def main(argv: Sequence[str] | None = None) -> int:
     """Cross-validate; return the exit status: 0, 2 for what the user can mend, 75 if it was stopped."""
     start_log()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the trainings are to be ended, too
     try:
         own, flags = _parser().parse_known_args(argv)
         _cross_validate(own, flags)
@@ -67,6 +69,7 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     plan = {
         "settings": {name: value for name, value in identity(settings).items() if name not in _OF_EACH_FOLD},
         "num_epochs": settings.num_epochs,
+        "folds": own.folds or len(signers),
         "engine_config": load_engine_config(settings.deepspeed_config),
         "data_fingerprint": store.fingerprint,
     }

@@ -1,5 +1,6 @@
 """Which signers are held out together, and the runs that this makes."""
 
+import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from ds_trainer.errors import SettingsError
 from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX
+
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class Fold:
 
     def dir_in(self, sweep_dir: Path) -> Path:
         """Where its run is kept."""
-        return sweep_dir / f"seed_{self.seed}" / "_".join(self.signers)[:100]
+        name = "_".join(self.signers)
+        if len(name) > _LONGEST_NAME:  # cut off alone, two groups could have the same
+            name = f"{name[:_LONGEST_NAME]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+        return sweep_dir / f"seed_{self.seed}" / name
 
     def __str__(self) -> str:
         return f"{', '.join(self.signers)} held out, seed {self.seed}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import Queue
+from threading import Event, Lock
 from typing import Any
 
 import torch
@@ -60,12 +61,17 @@ def run_folds(
         places.put(place)
     began = time.monotonic()
     processes: list[subprocess.Popen[bytes]] = []
+    is_over, starting = Event(), Lock()
 
     def run(fold: Fold) -> Fold:
         place = places.get()
-        process = _start(fold, flags, sweep_dir, place)
-        processes.append(process)
+        with starting:
+            if is_over.is_set():  # a worker is free again before the sweep knows why
+                raise FoldStopped(str(fold))
+            processes.append(process := _start(fold, flags, sweep_dir, place))
         status = process.wait()
+        if status != 0:
+            is_over.set()
         places.put(place)
         _check(fold, status, sweep_dir)
         return fold
@@ -76,6 +82,8 @@ def run_folds(
                 left_s = (time.monotonic() - began) / num_done * (len(remaining) - num_done)
                 log.info(f"fold {num_before + num_done}/{len(folds)}: {ended.result()}  {clock(left_s)} left")
         except BaseException:
+            with starting:
+                is_over.set()
             pool.shutdown(wait=False, cancel_futures=True)
             _end(processes)
             raise
