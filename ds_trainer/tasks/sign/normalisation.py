@@ -31,7 +31,7 @@ def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 
         depth_weight: factor on the third coordinate, before sizes are taken. Estimated from one camera it is mostly
             noise, and noise in it would spread to all coordinates through the size.
     """
-    clips_BTKC = planar(right_handed(clips_BTKC, layout))
+    clips_BTKC = right_handed(planar(clips_BTKC), layout)
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     if layout.num_coordinates == 3 and depth_weight != 1:
         points_BTKD[..., 2] *= depth_weight
