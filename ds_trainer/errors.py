@@ -6,6 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+EXIT_USER_ERROR = 2
+"""The status of a command that ends with an error that the user can mend."""
+
 _ROOM = 2**20
 
 

@@ -10,14 +10,13 @@ from typing import Any
 from ds_trainer import distributed
 from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command_line import load_settings
-from ds_trainer.errors import CheckpointError, SettingsError, UserError
+from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, SettingsError, UserError
 from ds_trainer.evaluation import Results, score, tell
 from ds_trainer.export.source import load_source
 from ds_trainer.files import write_json
-from ds_trainer.progress import log, start_log
+from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.task import Task, load_task_type
 
-EXIT_USER_ERROR = 2
 _TIMEOUT_S = 600.0
 _MICRO_BATCH = "train_micro_batch_size_per_gpu"
 
@@ -32,15 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         distributed.join(_TIMEOUT_S)
         results = _evaluate(own, flags)
         if own.json is not None:
-            content = {"results": results.whole, **results.details()}
-            distributed.agreed(lambda: write_json(own.json, content))
+            distributed.agreed(lambda: write_json(own.json, results.plain()))
         # Together: a rank that is still at it when the master, and with it the store, is gone may abort (seen once).
         distributed.barrier()
         return 0
     except UserError as error:
         if distributed.is_master():
-            for problem in error.problems:
-                log.error(f"error: {problem}")
+            tell_problems(error.problems)
         return EXIT_USER_ERROR
     finally:
         distributed.leave()

@@ -46,6 +46,10 @@ class Results:
             }
         return found
 
+    def plain(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {"results": self.whole, **self.details()}
+
 
 def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
     """Score the best checkpoint, as a user of the file would, on the test split; draw the diagnostics. Collective.
@@ -113,11 +117,8 @@ def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, d
 
 
 def _draw(run: Run, task: Task, metrics: Metrics, results: Results, scored: str, engine_config: EngineConfig) -> None:
-    from ds_trainer.diagnostics import (
-        draw_calibration,
-        draw_curves,
-        visualize_metrics,
-    )  # half a second that only the master needs
+    # Half a second that only the master needs.
+    from ds_trainer.diagnostics import draw_calibration, draw_curves, visualize_metrics
 
     out_dir, records = run.dir / "diagnostics", run.records.load()
     clipping = engine_config["gradient_clipping"] or None

@@ -23,12 +23,12 @@ from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
 from ds_trainer.engine import build_engine
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
-from ds_trainer.errors import DataError, MeetingError, UserError, WriteError
+from ds_trainer.errors import EXIT_USER_ERROR, DataError, MeetingError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best, in_order, size_of
 from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
 from ds_trainer.loop import train
 from ds_trainer.plateau import build_plateau, warm_up
-from ds_trainer.progress import log, start_log
+from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.resume import engine_config_on, refuse_lagging_master, run_to_continue
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
@@ -43,7 +43,6 @@ from ds_trainer.weight_average import average_weights
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
-EXIT_USER_ERROR = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, the same again may succeed
 EngineConfig = dict[str, Any]
 
@@ -78,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         failure = error
         if distributed.is_master() or isinstance(error, MeetingError):
-            for problem in dict.fromkeys([*changed_arguments(), *error.problems]):
-                log.error(f"error: {problem}")
+            tell_problems(dict.fromkeys([*changed_arguments(), *error.problems]))
         return EXIT_USER_ERROR
     except StopRequested:
         return EXIT_STOPPED
@@ -183,13 +181,7 @@ def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineCon
         with contextlib.suppress(WriteError):  # the disk may be what failed
             run.write_status("failed", reason=f"{type(error).__name__}: {error}"[:500])
         raise
-    run.write_status(
-        "finished",
-        best_epoch=run.best_epoch,
-        best_val_loss=run.best_loss,
-        results=results.whole,
-        **results.details(),
-    )
+    run.write_status("finished", best_epoch=run.best_epoch, best_val_loss=run.best_loss, **results.plain())
     return run.best_checkpoint
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ds_trainer.checkpoint import load_checkpoint, load_model
-from ds_trainer.errors import CheckpointError, DataError, UserError
+from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
 from ds_trainer.progress import complain, log, start_log
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
@@ -26,7 +26,6 @@ from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, read
 from ds_trainer.tasks.sign.readers.pose_file import read_pose
 
 CLIPS_AT_ONCE = 32
-EXIT_USER_ERROR = 2
 _SUFFIXES = (".npz", ".npy", ".pose")
 
 Frames = NDArray[np.float32]

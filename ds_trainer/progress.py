@@ -27,8 +27,14 @@ def start_log(is_verbose: bool = False) -> None:
     log.setLevel(logging.DEBUG if is_verbose else logging.INFO if is_master() else logging.WARNING)
 
 
+def tell_problems(problems: Iterable[str]) -> None:
+    """Tell in the log what the user can mend, a line each."""
+    for problem in problems:
+        log.error(f"error: {problem}")
+
+
 def complain(problems: Iterable[str]) -> None:
-    """Tell problems on standard error, where standard output is read by a program."""
+    """The same on standard error, where standard output is read by a program."""
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
 

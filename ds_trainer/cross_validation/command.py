@@ -15,10 +15,10 @@ from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
 from ds_trainer.cross_validation.table import Scores, draw_table, table_lines, write_table
 from ds_trainer.engine_config import load_engine_config
-from ds_trainer.errors import SettingsError, UserError
+from ds_trainer.errors import EXIT_USER_ERROR, SettingsError, UserError
 from ds_trainer.files import write_json
-from ds_trainer.job import EXIT_STOPPED, EXIT_USER_ERROR
-from ds_trainer.progress import log, start_log, with_bar
+from ds_trainer.job import EXIT_STOPPED
+from ds_trainer.progress import log, start_log, tell_problems, with_bar
 from ds_trainer.settings import identity
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.prepare import resolve_store
@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _cross_validate(own, flags)
         return 0
     except UserError as error:
-        for problem in error.problems:
-            log.error(f"error: {problem}")
+        tell_problems(error.problems)
         return EXIT_USER_ERROR
     except (FoldStopped, KeyboardInterrupt):
         log.info("stopped; the same command goes on where it was")

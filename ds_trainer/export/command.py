@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 
 from ds_trainer.checkpoint import load_model, task_type_of
-from ds_trainer.errors import CheckpointError, UserError
+from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, UserError
 from ds_trainer.export import formats
 from ds_trainer.export.source import load_source
-from ds_trainer.progress import log, start_log
+from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.settings import combined_settings
 from ds_trainer.task import Deployment, load_task_type
 
 NUM_COMPARED = 32
-EXIT_USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _export(arguments)
         return 0
     except UserError as error:
-        for problem in error.problems:
-            log.error(f"error: {problem}")
+        tell_problems(error.problems)
         return EXIT_USER_ERROR
 
 

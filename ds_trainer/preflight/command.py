@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds_trainer.errors import UserError
+from ds_trainer.errors import EXIT_USER_ERROR, UserError
 from ds_trainer.hostfile import read_hostfile
 from ds_trainer.preflight.asking import Answer, Question, ask_hosts
 from ds_trainer.preflight.judging import Problem, problems_of
-from ds_trainer.progress import log, start_log
+from ds_trainer.progress import log, start_log, tell_problems
 
 _COLUMNS = ("host", "slots", "devices", "python", "torch", "deepspeed", "address", "interface", "clock", "free", "runs")
 
@@ -21,9 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         slots_of = read_hostfile(arguments.hostfile)
     except UserError as error:
-        for problem in error.problems:
-            log.error(f"error: {problem}")
-        return 2
+        tell_problems(error.problems)
+        return EXIT_USER_ERROR
     files = [arguments.deepspeed_config, *([arguments.config] if arguments.config else [])]
     question = Question(files, arguments.runs_dir, arguments.data, shlex.split(arguments.ssh_args))
     answers = ask_hosts(slots_of, question)

@@ -14,10 +14,10 @@ from ds_trainer.batches import BatchLoader
 from ds_trainer.distributed import device
 from ds_trainer.dry_run import precision as precision_in_words
 from ds_trainer.environment import versions
-from ds_trainer.errors import DataError, SettingsError, UserError
+from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, UserError
 from ds_trainer.evaluation import size_of
 from ds_trainer.problems import exact, shown
-from ds_trainer.progress import log, start_log
+from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.replay.case import Case, ClipLooks
 from ds_trainer.replay.files import (
     SavedEnvironment,
@@ -224,7 +224,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in replay(arguments.folder, arguments.micro_step, arguments.task):
             log.info(line)
     except UserError as error:
-        for problem in error.problems:
-            log.error(f"error: {problem}")
-        return 2
+        tell_problems(error.problems)
+        return EXIT_USER_ERROR
     return 0

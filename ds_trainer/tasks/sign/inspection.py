@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
-from ds_trainer.errors import UserError
-from ds_trainer.progress import log, start_log
+from ds_trainer.errors import EXIT_USER_ERROR, UserError
+from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.augmentation import Augmentation
@@ -41,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_settings(flags, load_task_type)
         task = SignTask(settings)
     except UserError as error:
-        for problem in error.problems:
-            log.error(f"error: {problem}")
-        return 2
+        tell_problems(error.problems)
+        return EXIT_USER_ERROR
     for line in describe_store(task.store):
         log.info(line)
     for name, dataset in (("train", task.train_set), ("val", task.val_set), ("test", task.test_set)):

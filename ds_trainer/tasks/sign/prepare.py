@@ -12,9 +12,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from ds_trainer.errors import DataError, SettingsError, UserError
+from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, UserError
 from ds_trainer.problems import legible, nearest_name, shown
-from ds_trainer.progress import log, start_log, with_bar
+from ds_trainer.progress import log, start_log, tell_problems, with_bar
 from ds_trainer.tasks.sign import synthetic
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels
@@ -214,8 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.source is None:  # what was made up can be made again: it is not worth reading back
             store.check_frames()
     except UserError as error:
-        for problem in error.problems:
-            log.error(f"error: {problem}")
-        return 2
+        tell_problems(error.problems)
+        return EXIT_USER_ERROR
     log.info(f"{store_dir}: {len(store)} clips, {len(store.sign_names)} signs, {len(store.signer_names)} signers")
     return 0
