@@ -3,6 +3,7 @@
 Axes: D model width, H heads, N the axis that is attended over, A all axes before it.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +31,11 @@ class Attention(nn.Module):
         query, key, value = qkv_AN3Hd.movedim((-3, -2), (0, -3)).contiguous()
         out: Tensor = self.to_out(attend(query, key, value, bias_N).transpose(-2, -3).flatten(-2))
         return out
+
+
+def hiding(is_hidden_BN: Tensor, dtype: torch.dtype) -> Tensor:
+    """What added to the scores of attended tokens hides some of them: [B, N]."""
+    return torch.zeros_like(is_hidden_BN, dtype=dtype).masked_fill(is_hidden_BN, float("-inf"))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:

@@ -93,8 +93,11 @@ def padding(num_frames_B: Tensor | None, num_frames: int) -> Tensor | None:
     return torch.arange(num_frames, device=num_frames_B.device) >= num_frames_B[:, None]
 
 
-def blanked(clips_BTKC: Tensor, is_padding_BT: Tensor | None) -> Tensor:
-    """Clips whose padding is 0, whatever stood there: an attention weight of 0 does not silence infinity or NaN."""
-    if is_padding_BT is None:
-        return clips_BTKC
-    return clips_BTKC.masked_fill(is_padding_BT[..., None, None], 0.0)
+def blanked(values: Tensor, is_padding_BN: Tensor | None) -> Tensor:
+    """Clips or tokens, [B, N, ...], whose padding is 0, whatever stood there.
+
+    An attention weight of 0 does not silence infinity or NaN.
+    """
+    if is_padding_BN is None:
+        return values
+    return values.masked_fill(is_padding_BN.view(*is_padding_BN.shape, *(1,) * (values.ndim - 2)), 0.0)

@@ -7,11 +7,10 @@ Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D 
 N tokens, each of a few frames.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ds_trainer.tasks.sign.models.attention import Attention
+from ds_trainer.tasks.sign.models.attention import Attention, hiding
 from ds_trainer.tasks.sign.models.base import ModelSpec, PartEmbedding, SignModel, blanked, padding
 from ds_trainer.tasks.sign.models.dropout import Dropout
 from ds_trainer.tasks.sign.models.size import ModelSize
@@ -33,9 +32,9 @@ class ChannelAttention(nn.Module):
         super().__init__()
         self.over_channels = nn.Conv1d(1, 1, kernel_size=5, padding=2, bias=False)
 
-    def forward(self, tokens_BNE: Tensor, is_real_BN1: Tensor | None) -> Tensor:
+    def forward(self, tokens_BNE: Tensor, is_padding_BN: Tensor | None) -> Tensor:
         """float[B, N, E]."""
-        scale_B1E = self.over_channels(_mean(tokens_BNE, is_real_BN1)[:, None]).sigmoid()
+        scale_B1E = self.over_channels(_mean(tokens_BNE, is_padding_BN)[:, None]).sigmoid()
         scaled_BNE: Tensor = tokens_BNE * scale_B1E
         return scaled_BNE
 
@@ -53,11 +52,11 @@ class ConvBlock(nn.Module):
         self.contract = nn.Linear(expanded, size.width)
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens_BND: Tensor, is_real_BN1: Tensor | None) -> Tensor:
+    def forward(self, tokens_BND: Tensor, is_padding_BN: Tensor | None) -> Tensor:
         """float[B, N, D]."""
-        wide_BNE = _silenced(self.expand(tokens_BND), is_real_BN1)
+        wide_BNE = blanked(self.expand(tokens_BND), is_padding_BN)
         filtered_BNE = self.norm(self.over_time(wide_BNE.transpose(1, 2)).transpose(1, 2))
-        changed_BND: Tensor = self.dropout(self.contract(self.channels(filtered_BNE, is_real_BN1)))
+        changed_BND: Tensor = self.dropout(self.contract(self.channels(filtered_BNE, is_padding_BN)))
         return tokens_BND + changed_BND
 
 
@@ -106,13 +105,16 @@ class ConvTransformer(SignModel):
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
         is_padding_BT = padding(num_frames_B, clips_BTKC.shape[1])
         frames_BTD = self.embedding(blanked(clips_BTKC, is_padding_BT)).sum(1)
-        tokens_BND = self._tokens(_silenced(frames_BTD, None if is_padding_BT is None else ~is_padding_BT[..., None]))
-        is_real_BN1, bias = _real_tokens(is_padding_BT, tokens_BND)
+        tokens_BND = self._tokens(blanked(frames_BTD, is_padding_BT))
+        is_padding_BN, bias = None, None
+        if is_padding_BT is not None:
+            is_padding_BN = is_padding_BT[:, ::_FRAMES_PER_TOKEN]  # a token is real if its first frame is
+            bias = hiding(is_padding_BN, tokens_BND.dtype)[:, None, None]  # over heads and attending tokens
         for convolutions, transformer in zip(self.convolutions, self.transformers, strict=True):
             for convolution in convolutions:  # type: ignore[attr-defined]  # a list of modules
-                tokens_BND = convolution(tokens_BND, is_real_BN1)
+                tokens_BND = convolution(tokens_BND, is_padding_BN)
             tokens_BND = transformer(tokens_BND, bias)
-        logits_BS: Tensor = self.to_logits(self.dropout(_mean(self.to_pooled(tokens_BND), is_real_BN1)))
+        logits_BS: Tensor = self.to_logits(self.dropout(_mean(self.to_pooled(tokens_BND), is_padding_BN)))
         return logits_BS
 
     def _tokens(self, frames_BTD: Tensor) -> Tensor:
@@ -125,21 +127,8 @@ class ConvTransformer(SignModel):
         return tokens_BND
 
 
-def _real_tokens(is_padding_BT: Tensor | None, tokens_BND: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Which tokens hold a real frame, bool[B, N, 1], and what hides the others from attention; None: all do."""
-    if is_padding_BT is None:
-        return None, None
-    is_real_BN = ~is_padding_BT[:, ::_FRAMES_PER_TOKEN]
-    bias_BN = torch.zeros_like(is_real_BN, dtype=tokens_BND.dtype).masked_fill(~is_real_BN, float("-inf"))
-    return is_real_BN[..., None], bias_BN[:, None, None]  # over heads and attending tokens
-
-
-def _silenced(tokens_BND: Tensor, is_real_BN1: Tensor | None) -> Tensor:
-    return tokens_BND if is_real_BN1 is None else tokens_BND.masked_fill(~is_real_BN1, 0.0)
-
-
-def _mean(tokens_BND: Tensor, is_real_BN1: Tensor | None) -> Tensor:
+def _mean(tokens_BND: Tensor, is_padding_BN: Tensor | None) -> Tensor:
     """Over the real tokens: float[B, D]."""
-    if is_real_BN1 is None:
+    if is_padding_BN is None:
         return tokens_BND.mean(1)
-    return _silenced(tokens_BND, is_real_BN1).sum(1) / is_real_BN1.sum(1).clamp(min=1)
+    return blanked(tokens_BND, is_padding_BN).sum(1) / (~is_padding_BN).sum(1, keepdim=True).clamp(min=1)

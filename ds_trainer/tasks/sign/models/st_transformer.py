@@ -8,7 +8,7 @@ Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D 
 import torch
 from torch import Tensor, nn
 
-from ds_trainer.tasks.sign.models.attention import Attention
+from ds_trainer.tasks.sign.models.attention import Attention, hiding
 from ds_trainer.tasks.sign.models.base import AttentionPooling, ModelSpec, PartEmbedding, SignModel, blanked, padding
 from ds_trainer.tasks.sign.models.dropout import Dropout
 from ds_trainer.tasks.sign.models.size import ModelSize
@@ -57,8 +57,8 @@ class SpatioTemporalTransformer(SignModel):
         tokens_BPTD = self.embedding(blanked(clips_BTKC, is_padding_BT)) + self.frame_TD[:num_frames]
         bias = None
         if is_padding_BT is not None:
-            bias = torch.zeros_like(is_padding_BT, dtype=tokens_BPTD.dtype).masked_fill(is_padding_BT, float("-inf"))
-            bias = bias[:, None, None, None]  # over parts, heads and attending frames
+            # Over parts, heads and attending frames.
+            bias = hiding(is_padding_BT, tokens_BPTD.dtype)[:, None, None, None]
         for block in self.blocks:
             tokens_BPTD = block(tokens_BPTD, bias)
         tokens_BND = self.norm(tokens_BPTD).flatten(1, 2)
