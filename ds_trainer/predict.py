@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 
-from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.checkpoint import load_model
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
+from ds_trainer.export.source import load_source
 from ds_trainer.progress import complain, log, start_log
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
+from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
 from ds_trainer.tasks.sign.readers.pose_file import read_pose
 
@@ -111,9 +111,7 @@ def answers_of(
     recogniser: nn.Module, clips: Sequence[Frames], checkpoint: Mapping[str, Any], top: int
 ) -> list[list[Answer]]:
     """The `top` likeliest signs of each clip, float[T, K, C] each, the likeliest first."""
-    frames = [torch.from_numpy(np.array(clip, dtype=np.float32)) for clip in clips]
-    lengths = torch.tensor([len(clip) for clip in frames])
-    logits_BS = recogniser(pad_sequence(frames, batch_first=True), lengths)
+    logits_BS = recogniser(*padded(clips))
     confidence_BS = (logits_BS / checkpoint.get("temperature", 1.0)).softmax(1)
     values, signs = confidence_BS.topk(min(top, confidence_BS.shape[1]))
     names, numbers = checkpoint["description"]["sign_names"], checkpoint["description"]["sign_numbers"]
@@ -132,8 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     start_log()
     try:
-        path = arguments.checkpoint / "best.pth" if arguments.checkpoint.is_dir() else arguments.checkpoint
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_source(arguments.checkpoint)
         recogniser = load_recogniser(checkpoint)
         layout = KeypointLayout.from_dict(checkpoint["description"]["layout"])
     except UserError as error:

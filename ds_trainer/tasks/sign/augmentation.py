@@ -15,7 +15,7 @@ from torch import Tensor
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import mirrored
-from ds_trainer.tasks.sign.presence import presence
+from ds_trainer.tasks.sign.presence import bones, presence
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,13 @@ def with_limbs(clips_BTKC: Tensor, layout: KeypointLayout, growth_BK: Tensor) ->
         growth_BK: factor on the bone between each keypoint and its parent; that of its partner in the mirror, if it
             comes later, is taken from it: nobody's arms differ by much.
     """
-    parents = list(layout.parents)
     first_of_pair = torch.tensor(
         [min(keypoint, partner) for keypoint, partner in enumerate(layout.mirror or range(layout.num_keypoints))]
     )
     growth_BK = growth_BK[:, first_of_pair.to(growth_BK.device)]
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
-    bones_BTKD = (points_BTKD - points_BTKD[:, :, parents]) * (present_BTK1 * present_BTK1[:, :, parents])
-    added_BTKD = bones_BTKD * (growth_BK - 1)[:, None, :, None]
+    added_BTKD = bones(points_BTKD, present_BTK1, layout) * (growth_BK - 1)[:, None, :, None]
     changed_BTKC = clips_BTKC.clone()
     lengthened = added_BTKD.movedim(2, -1) @ _hangs_on(layout).T.to(added_BTKD)
     changed_BTKC[..., : layout.num_coordinates] += lengthened.movedim(-1, 2) * present_BTK1

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.presence import presence
+from ds_trainer.tasks.sign.presence import bones, changes, presence
 
 _LEAST_LENGTH = 1e-3
 
@@ -75,15 +75,13 @@ def bone(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> T
     """The direction from the keypoint that it hangs on, of length 1: the same for long and for short arms."""
     if not layout.parents:
         return torch.zeros_like(points_BTKD)
-    parents = list(layout.parents)
-    bones_BTKD = (points_BTKD - points_BTKD[:, :, parents]) * (present_BTK1 * present_BTK1[:, :, parents])
+    bones_BTKD = bones(points_BTKD, present_BTK1, layout)
     directions_BTKD: Tensor = bones_BTKD / bones_BTKD.norm(dim=-1, keepdim=True).clamp(min=_LEAST_LENGTH)
     return directions_BTKD
 
 
 def _change(points_BTKD: Tensor, present_BTK1: Tensor, lag: int) -> Tensor:
-    is_known_BTK1 = present_BTK1[:, lag:] * present_BTK1[:, :-lag]
-    return functional.pad((points_BTKD[:, lag:] - points_BTKD[:, :-lag]) * is_known_BTK1, _frames(lag))
+    return functional.pad(changes(points_BTKD, present_BTK1, lag)[0], _frames(lag))
 
 
 def _frames(lag: int) -> tuple[int, ...]:

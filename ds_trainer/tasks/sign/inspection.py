@@ -86,8 +86,7 @@ def describe_store(store: ClipStore) -> Iterator[str]:
     yield (
         f"clips a sign: {per_sign[fewest]} ({store.sign_names[fewest]}) to {per_sign[most]} ({store.sign_names[most]})"
     )
-    _, copies = np.unique(store.content[store.content != 0], return_counts=True)
-    num_copies, num_blank = int((copies - 1).sum()), int((store.content == 0).sum())
+    num_copies, num_blank = store.num_copies(np.arange(len(store))), int((store.content == 0).sum())
     yield f"copies, frame for frame: {num_copies}; clips in which all is missing: {num_blank}"
     yield from _signer_table(store)
 

@@ -73,9 +73,7 @@ def _face_camera(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLay
     """Turn each clip, in place, about the vertical axis, until the line of its scale lies along x on average."""
     if layout.scale is None or layout.num_coordinates < 3:
         return
-    one, other = layout.scale
-    both_BT1 = present_BTK1[:, :, one] * present_BTK1[:, :, other]
-    across_B3 = ((centred_BTKD[:, :, other] - centred_BTKD[:, :, one]) * both_BT1).sum(1)
+    across_B3 = _across(centred_BTKD, present_BTK1, layout.scale)[0].sum(1)
     length_B = across_B3[:, ::2].norm(dim=-1)
     is_known_B = length_B > _LEAST_SIZE
     cosine_B, sine_B = (across_B3[:, axis] / length_B.clamp(min=_LEAST_SIZE) for axis in (0, 2))
@@ -105,11 +103,17 @@ def _body_size(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayou
     shown_B111 = _mean_size(centred_BTKD)
     if layout.scale is None:
         return shown_B111
-    one, other = layout.scale
-    both_BT1 = present_BTK1[:, :, one] * present_BTK1[:, :, other]
-    distance_BT1 = (centred_BTKD[:, :, one] - centred_BTKD[:, :, other]).norm(dim=-1, keepdim=True)
-    size_B11 = (distance_BT1 * both_BT1).sum(1, keepdim=True) / both_BT1.sum(1, keepdim=True).clamp(min=1)
+    across_BTD, both_BT1 = _across(centred_BTKD, present_BTK1, layout.scale)
+    total_B11 = across_BTD.norm(dim=-1, keepdim=True).sum(1, keepdim=True)
+    size_B11 = total_B11 / both_BT1.sum(1, keepdim=True).clamp(min=1)
     return torch.where(size_B11[..., None] > _LEAST_SIZE, size_B11[..., None], shown_B111)
+
+
+def _across(points_BTKD: Tensor, present_BTK1: Tensor, scale: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """From one end of the scale to the other, 0 where one is missing [B, T, D]; whether both are there [B, T, 1]."""
+    one, other = scale
+    both_BT1 = present_BTK1[:, :, one] * present_BTK1[:, :, other]
+    return (points_BTKD[:, :, other] - points_BTKD[:, :, one]) * both_BT1, both_BT1
 
 
 def _mean_present(points_BTKD: Tensor, present_BTK1: Tensor) -> Tensor:

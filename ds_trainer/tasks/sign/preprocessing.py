@@ -4,12 +4,15 @@ Axes: B clips, N frames of the longest clip, F frames that are read, T frames th
 C features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
@@ -17,6 +20,12 @@ from ds_trainer.tasks.sign.features import with_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.sampling import Sampling
+
+
+def padded(clips: Iterable[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+    """Clips [frames, K, C] of any lengths as one float32[B, N, K, C], and their lengths int64[B]."""
+    frames = [torch.from_numpy(np.array(clip, dtype=np.float32)) for clip in clips]
+    return pad_sequence(frames, batch_first=True), torch.tensor([len(clip) for clip in frames])
 
 
 class Recogniser(nn.Module):

@@ -1,11 +1,29 @@
-"""Which keypoints are there: one whose coordinates are all exactly 0 is missing.
+"""Which keypoints are there, and what can be said of two that both are: one with all coordinates exactly 0 is missing.
 
 Axes: B clips, T frames, K keypoints, D coordinates.
 """
 
 from torch import Tensor
 
+from ds_trainer.tasks.sign.layout import KeypointLayout
+
 
 def presence(points_BTKD: Tensor) -> Tensor:
     """float[B, T, K, 1]: 1 for keypoints that are there, 0 for missing ones."""
     return (points_BTKD.abs().amax(-1, keepdim=True) > 0).to(points_BTKD.dtype)
+
+
+def bones(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
+    """Each keypoint as seen from the one that it hangs on; 0 where one of them is missing: float[B, T, K, D]."""
+    parents = list(layout.parents)
+    return (points_BTKD - points_BTKD[:, :, parents]) * (present_BTK1 * present_BTK1[:, :, parents])
+
+
+def changes(points_BTKD: Tensor, present_BTK1: Tensor, lag: int) -> tuple[Tensor, Tensor]:
+    """Each keypoint as seen from where it was `lag` frames before, and whether it is there in both frames.
+
+    Returns:
+        float[B, T - lag, K, D], 0 where it is missing in one of them, and float[B, T - lag, K, 1].
+    """
+    both_BTK1 = present_BTK1[:, lag:] * present_BTK1[:, :-lag]
+    return (points_BTKD[:, lag:] - points_BTKD[:, :-lag]) * both_BTK1, both_BTK1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.presence import presence
+from ds_trainer.tasks.sign.presence import changes, presence
 
 _LAST = 1 - 1e-9
 """The end of a clip, less than a frame of any before it."""
@@ -101,10 +101,8 @@ def _cut(time_BT: Tensor, most: float, draw: Draw) -> Tensor:
 
 def _clock(points_BFKD: Tensor, motion_fraction: float) -> Tensor:
     """When each frame is, from 0 to 1, if time passes with movement: float32[B, F], rising."""
-    present_BFK1 = presence(points_BFKD)
-    both_BFK1 = present_BFK1[:, 1:] * present_BFK1[:, :-1]
-    way_BFK1 = ((points_BFKD[:, 1:] - points_BFKD[:, :-1]) * both_BFK1).norm(dim=-1, keepdim=True)
-    way_BF = way_BFK1.sum((2, 3)) / both_BFK1.sum((2, 3)).clamp(min=1)
+    moved_BFKD, both_BFK1 = changes(points_BFKD, presence(points_BFKD), lag=1)
+    way_BF = moved_BFKD.norm(dim=-1).sum(2) / both_BFK1.sum((2, 3)).clamp(min=1)
     mean_B1 = way_BF.mean(1, keepdim=True)
     way_BF = torch.where(mean_B1 > _LEAST_MOTION, way_BF / mean_B1.clamp(min=_LEAST_MOTION), 1.0)
     passed_BF = (motion_fraction * way_BF + (1 - motion_fraction)).cumsum(1)

@@ -194,8 +194,7 @@ def _split_notices(store: ClipStore, split: str, train: Clips, test: Clips) -> l
 
 
 def _copy_notices(store: ClipStore, train: Clips) -> list[str]:
-    contents, counts = np.unique(store.content[train], return_counts=True)
-    num_copies = int((counts - 1)[contents != 0].sum())
+    num_copies = store.num_copies(train)
     return [f"{num_copies} training clips are copies of others, frame for frame"] if num_copies else []
 
 

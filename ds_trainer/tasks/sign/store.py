@@ -119,6 +119,12 @@ class ClipStore:
         """Pickle the path alone: a process that loads clips maps the same file instead of getting a copy of it."""
         return ClipStore.open, (self.path,)
 
+    def num_copies(self, clips: NDArray[np.int64]) -> int:
+        """How many of these clips are copies of others of them, frame for frame."""
+        content = self.content[clips]
+        content = content[content != 0]
+        return len(content) - len(np.unique(content))
+
     def clip_frames(self, clip: int) -> NDArray[np.float32]:
         """The frames [T, K, C] of a clip, read-only."""
         return self.frames[self.offsets[clip] : self.offsets[clip + 1]]

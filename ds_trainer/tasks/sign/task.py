@@ -4,14 +4,13 @@ Axes: B clips, T frames, K keypoints, C features.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from ds_trainer.classification import balanced_weights, classification_objective
@@ -26,8 +25,7 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
-from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
-from ds_trainer.tasks.sign.sampling import Sampling
+from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
@@ -101,15 +99,9 @@ class SignTask(Task):
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
         self.parts = self._chosen_parts()
-        self.preprocessing = Preprocessing(
-            layout=self.store.layout,
-            sampling=Sampling(
-                settings.num_frames, settings.motion_fraction, settings.max_tempo_fraction, settings.max_cut_fraction
-            ),
-            depth_weight=settings.depth_weight,
-            features=settings.features,
-            keypoints=[keypoint for part in self.parts.values() for keypoint in part],
-        )
+        used = Preprocessing.of(self.description())
+        in_training = {name: getattr(settings, name) for name in ("max_tempo_fraction", "max_cut_fraction")}
+        self.preprocessing = replace(used, sampling=replace(used.sampling, **in_training))
         self._first = torch.from_numpy(self.store.offsets[:-1])
         self._num_frames = torch.from_numpy(np.diff(self.store.offsets))
         class_of_sign = np.full(len(self.store.sign_names), -1)
@@ -194,8 +186,7 @@ class SignTask(Task):
         held_out = self.test_set or self.val_set
         assert isinstance(held_out, ClipNumbers), "one of this task's"
         chosen = held_out.clips[np.linspace(0, len(held_out) - 1, min(limit, len(held_out))).astype(int)]
-        clips = [torch.from_numpy(self.store.clip_frames(clip).copy()) for clip in chosen.tolist()]
-        return pad_sequence(clips, batch_first=True), torch.tensor([len(clip) for clip in clips])
+        return padded(map(self.store.clip_frames, chosen.tolist()))
 
     def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
         assert isinstance(dataset, ClipNumbers), "one of this task's"
