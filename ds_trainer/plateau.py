@@ -26,6 +26,8 @@ def warm_up(engine: "DeepSpeedEngine", num_steps: int) -> None:
     Until it is there, the plateau changes nothing: its rate is overwritten at the next step. The steps are those that
     the engine counts, so that a continued run goes on where it was.
     """
+    if num_steps == 0:
+        return
     for group in engine.basic_optimizer.param_groups:
         group["full_lr"] = group["lr"]
 
@@ -34,5 +36,4 @@ def warm_up(engine: "DeepSpeedEngine", num_steps: int) -> None:
             for group in optimizer.param_groups:  # ZeRO steps one group at a time, and shows no other meanwhile
                 group["lr"] = group["full_lr"] * (engine.global_steps + 1) / num_steps
 
-    if num_steps > 0:
-        engine.basic_optimizer.register_step_pre_hook(rise)
+    engine.basic_optimizer.register_step_pre_hook(rise)

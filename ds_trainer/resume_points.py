@@ -22,6 +22,9 @@ from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import sha256, sync_dir, write_atomically, write_json
 
 FORMAT = "ds_trainer resume point 1"
+AVERAGE = "weight_average"
+"""The name of averaged weights, where a run keeps them, among the moments of its optimizer."""
+
 State = dict[str, Any]
 log = logging.getLogger("ds_trainer")
 

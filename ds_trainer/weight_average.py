@@ -12,12 +12,10 @@ import torch
 from torch.optim import Optimizer
 
 from ds_trainer.masters import masters_of, owners
+from ds_trainer.resume_points import AVERAGE
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
-
-AVERAGE = "weight_average"
-"""Its name among the moments of a resume point."""
 
 
 def average_weights(engine: "DeepSpeedEngine", decay: float) -> None:

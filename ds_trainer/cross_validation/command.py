@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from ds_trainer.command_line import load_settings
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
@@ -24,7 +22,7 @@ from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.store import ClipStore
 
-_OF_EACH_FOLD = ("split", "seed", "resume", "runs_dir", "dry_run")
+_OF_EACH_FOLD = ("split", "seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,7 +75,7 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     log.info(f"{len(folds)} trainings in {sweep_dir}")
     run_folds(folds, flags, sweep_dir, own.jobs, lambda fold: scores_in(fold, sweep_dir, own.metric) is not None)
     scores = _scores(folds, sweep_dir, own.metric)
-    about = {"command": ["launch/cross_validate.py", *flags], **to_jsonable_python(plan)}
+    about = {"command": ["launch/cross_validate.py", *flags], **plan}
     write_table(sweep_dir, scores, own.metric, about)
     draw_table(sweep_dir / "table.png", scores, own.metric)
     for line in table_lines(scores, own.metric):
@@ -105,9 +103,9 @@ def _claim(sweep_dir: Path, plan: dict[str, Any]) -> None:
     """Note in a new folder what it is for; refuse one that is for something else."""
     path = sweep_dir / "plan.json"
     if path.exists():
-        before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(to_jsonable_python(plan)))
-        differing = [name for name in now if before.get(name) != now[name]]
-        settings = [name for name in now["settings"] if before["settings"].get(name) != now["settings"][name]]
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name in plan if before.get(name) != plan[name]]
+        settings = [name for name, value in plan["settings"].items() if before["settings"].get(name) != value]
         if differing:
             raise SettingsError(
                 f"{path}: holds a sweep of other settings: {', '.join(settings or differing)} differ; choose another "
@@ -115,7 +113,7 @@ def _claim(sweep_dir: Path, plan: dict[str, Any]) -> None:
             )
         return
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    write_json(path, to_jsonable_python(plan))
+    write_json(path, plan)
 
 
 def _scores(folds: Sequence[Fold], sweep_dir: Path, metric: str) -> Scores:
@@ -128,5 +126,4 @@ def _scores(folds: Sequence[Fold], sweep_dir: Path, metric: str) -> Scores:
 
 
 def _hash(plan: dict[str, Any]) -> str:
-    text = json.dumps(to_jsonable_python(plan), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(json.dumps(plan, sort_keys=True).encode(), digest_size=4).hexdigest()

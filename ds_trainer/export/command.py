@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ds_trainer.checkpoint import load_model, task_type_of
+from ds_trainer.command_line import load_settings
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, UserError
 from ds_trainer.export import formats
 from ds_trainer.export.source import load_source
 from ds_trainer.progress import log, start_log, tell_problems
-from ds_trainer.settings import combined_settings
-from ds_trainer.task import Deployment, load_task_type
+from ds_trainer.task import Deployment, Task, load_task_type
 
 NUM_COMPARED = 32
 
@@ -69,23 +69,24 @@ def _export(arguments: argparse.Namespace) -> None:
         assert not differing, differing
         log.info("read back: the same weights to the bit")
         return
-    _compare(form, path, checkpoint, deployment)
+    _compare(form, path, checkpoint, task_type, deployment)
 
 
-def _compare(form: str, path: Path, checkpoint: Mapping[str, Any], deployment: Deployment) -> None:
+def _compare(
+    form: str, path: Path, checkpoint: Mapping[str, Any], task_type: type[Task], deployment: Deployment
+) -> None:
     """Tell the largest difference between the answers of the source and of what was read back.
 
     Raises:
         CheckpointError: it is larger than can be explained.
     """
-    recorded = _recorded(checkpoint)
+    recorded = _recorded(checkpoint, task_type)
     inputs = deployment.inputs if recorded is None else recorded
     with torch.no_grad():
         expected = deployment.module(*inputs)
         if form in formats.WEIGHTS:
-            again = load_task_type(checkpoint["task"]).deployment(
-                formats.read_model(form, path, checkpoint), checkpoint["description"]
-            )
+            read_back = formats.read_model(form, path, checkpoint)
+            again = task_type.deployment(read_back, checkpoint["description"])
             assert again is not None
             found = again.module(*inputs)
         else:
@@ -103,11 +104,10 @@ def _compare(form: str, path: Path, checkpoint: Mapping[str, Any], deployment: D
     )
 
 
-def _recorded(checkpoint: Mapping[str, Any]) -> tuple[Tensor, ...] | None:
+def _recorded(checkpoint: Mapping[str, Any], task_type: type[Task]) -> tuple[Tensor, ...] | None:
     """Held-out clips of the data that the model was trained on, if it is here."""
-    task_type = load_task_type(checkpoint["task"])
     try:
-        settings = combined_settings(task_type.settings_type).model_validate(checkpoint["settings"])
+        settings = load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"])
         return task_type(settings).recorded(NUM_COMPARED)
     except (UserError, ValueError, KeyError):  # moved, deleted, or of another version
         return None

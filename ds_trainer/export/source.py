@@ -6,9 +6,8 @@ from typing import Any
 from ds_trainer.checkpoint import load_checkpoint, task_type_of
 from ds_trainer.errors import CheckpointError
 from ds_trainer.flat_model import state_names
-from ds_trainer.resume_points import newest_resume_point, read_resume_point
+from ds_trainer.resume_points import AVERAGE, newest_resume_point, read_resume_point
 
-AVERAGE = "weight_average"
 Checkpoint = dict[str, Any]
 
 

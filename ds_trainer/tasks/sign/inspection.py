@@ -1,6 +1,6 @@
 """What is in a store, before anything is trained on it: counts, lengths, what is missing, copies, drawn samples."""
 
-import sys
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 for what the user can mend.
     """
     start_log()
-    out_dir, is_augmented, flags = _own_flags(sys.argv[1:] if argv is None else argv)
+    own, flags = _parser().parse_known_args(argv)
+    out_dir: Path = own.out_dir
     try:
-        settings = load_settings(flags, load_task_type)
+        settings = load_settings([*flags, "--deepspeed_config", own.deepspeed_config], load_task_type)
         task = SignTask(settings)
     except UserError as error:
         tell_problems(error.problems)
@@ -52,23 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     out_dir.mkdir(parents=True, exist_ok=True)
     draw_samples(task.store, out_dir / "samples.png")
     log.info(f"drawn: {out_dir / 'samples.png'}")
-    if is_augmented:
+    if own.augment:
         draw_augmentation(task, out_dir / "augmentation.png")
         log.info(f"drawn: {out_dir / 'augmentation.png'}")
     return 0
 
 
-def _own_flags(argv: Sequence[str]) -> tuple[Path, bool, list[str]]:
-    """Where to draw, whether augmentation is shown, and the flags of training; the engine config does not matter."""
-    flags = [flag for flag in argv if flag != "--augment"]
-    out_dir = Path("runs/inspection")
-    if "--out_dir" in flags:
-        place = flags.index("--out_dir")
-        out_dir = Path([*flags, "."][place + 1])
-        del flags[place : place + 2]
-    if not any(flag.startswith("--deepspeed_config") for flag in flags):
-        flags += ["--deepspeed_config", "unused"]
-    return out_dir, "--augment" in argv, flags
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch/inspect_data.py",
+        description="Tell what clips there are, and draw some. Flags of launch/train.py say which, as --data does.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--augment", action="store_true", help="draw a clip before and after each augmentation, too")
+    parser.add_argument("--out_dir", type=Path, default=Path("runs/inspection"), help="where to draw")
+    parser.add_argument("--deepspeed_config", default="unused", help=argparse.SUPPRESS)
+    return parser
 
 
 def describe_store(store: ClipStore) -> Iterator[str]:
