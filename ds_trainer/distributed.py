@@ -1,7 +1,7 @@
 """The ranks of a job: who this process is, and the few collectives that training needs.
 
-The only module that communicates. Everything else is written as if there were one rank, and asks here for sums, for the
-master's choice, or for a barrier. Works without DeepSpeed, so that evaluation needs none.
+The only module that communicates. Everything else is written as if there were one rank, and asks here for sums or
+for the master's choice. Works without DeepSpeed, so that evaluation needs none.
 """
 
 import datetime
@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
+from ds_trainer import gloo
 from ds_trainer.errors import MeetingError
-from ds_trainer.preflight.probe import interface_for_others, own_name_address
 from ds_trainer.rank_variables import export_rank_variables as export_rank_variables
 from ds_trainer.rank_variables import ranks_on_this_node
 
@@ -72,7 +72,8 @@ def join(
     elif "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_on_this_node()))
-    _choose_interface()
+    if ranks_on_this_node() < world_size():
+        gloo.choose_interface()
     store = _meeting_store(meeting_timeout_s)
     on_meeting(store)
     store.set_timeout(timeout)
@@ -85,19 +86,6 @@ def join(
         timeout=timeout,
         device_id=device() if is_gpu else None,
     )
-
-
-def _choose_interface() -> None:
-    """Have gloo listen where other hosts reach this one.
-
-    It takes the address of the host's own name, which is 127.0.1.1 as Debian sets it up (seen with torch 2.13.0).
-    """
-    if "GLOO_SOCKET_IFNAME" in os.environ or ranks_on_this_node() == world_size():
-        return
-    own = own_name_address()
-    interface = interface_for_others(os.environ["MASTER_ADDR"]) if own is None or own.startswith("127.") else None
-    if interface is not None:
-        os.environ["GLOO_SOCKET_IFNAME"] = interface
 
 
 def _wait_for_master(address: str, port: int, timeout_s: float) -> None:
@@ -152,6 +140,7 @@ def _meeting_store(timeout_s: float) -> Store:
 def leave() -> None:
     """Leave the process group, if this process is in one."""
     if dist.is_initialized():
+        gloo.wait_for_threads()
         dist.destroy_process_group()
 
 
@@ -229,9 +218,3 @@ def gathered(value: T) -> list[T]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
-
-
-def barrier() -> None:
-    """Wait until every rank is here. Collective."""
-    if dist.is_initialized():
-        dist.barrier()

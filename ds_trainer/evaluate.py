@@ -32,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = _evaluate(own, flags)
         if own.json is not None:
             distributed.agreed(lambda: write_json(own.json, results.plain()))
-        # Together: a rank that is still at it when the master, and with it the store, is gone may abort (seen once).
-        distributed.barrier()
         return 0
     except UserError as error:
         if distributed.is_master():

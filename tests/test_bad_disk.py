@@ -5,13 +5,12 @@ soak.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,23 @@ TRAIN = [
 ]  # fmt: skip
 
 
-def train_meanwhile(runs_dir: Path, meanwhile: Callable[[Path], None]) -> tuple[int, str]:
-    """Train; call `meanwhile` with the run directory once the second epoch goes on. Status and output."""
+@contextmanager
+def standing_still(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Stop the process, and let it go on afterwards."""
+    process.send_signal(signal.SIGSTOP)
+    yield
+    process.send_signal(signal.SIGCONT)
+
+
+def train_meanwhile(
+    runs_dir: Path, meanwhile: Callable[[Path], None], when_told: Callable[[], None] = lambda: None
+) -> tuple[int, str]:
+    """Train, and get in its way. Status and output.
+
+    Args:
+        meanwhile: called with the run directory once the second epoch goes on; training stands still for it.
+        when_told: called once the record of the epochs could not be written; training stands still for it too.
+    """
     process = subprocess.Popen(
         [*TRAIN, "--runs_dir", str(runs_dir)],
         cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -38,12 +52,19 @@ def train_meanwhile(runs_dir: Path, meanwhile: Callable[[Path], None]) -> tuple[
             assert process.poll() is None, "ended early"
             time.sleep(0.005)
         (run_dir,) = runs_dir.iterdir()
-        process.send_signal(signal.SIGSTOP)
-        meanwhile(run_dir)
-        process.send_signal(signal.SIGCONT)
-        output, _ = process.communicate(timeout=120)
+        with standing_still(process):
+            meanwhile(run_dir)
+        lines = []
+        for line in process.stdout or ():
+            if "metrics.jsonl: cannot be written" in line and not any("metrics.jsonl:" in told for told in lines):
+                with standing_still(process):
+                    when_told()
+            lines.append(line)
+        process.wait(timeout=120)
     finally:
         process.kill()
+        process.communicate()
+    output = "".join(lines)
     assert "Traceback" not in output, output
     return process.returncode, output
 
@@ -73,11 +94,16 @@ def test_place_of_resume_points_is_lost(tmp_path: Path) -> None:
 def test_run_directory_is_gone_for_a_while(tmp_path: Path) -> None:
     """As a network disk is that comes back: everything is written in the end."""
 
-    def hide(run_dir: Path) -> None:
-        run_dir.rename(tmp_path / "hidden")
-        threading.Timer(1.5, os.rename, (tmp_path / "hidden", run_dir)).start()
+    hidden, places = tmp_path / "hidden", []
 
-    status, output = train_meanwhile(tmp_path / "runs", hide)
+    def hide(run_dir: Path) -> None:
+        places.append(run_dir)
+        run_dir.rename(hidden)
+
+    def come_back() -> None:
+        hidden.rename(places[0])
+
+    status, output = train_meanwhile(tmp_path / "runs", hide, when_told=come_back)
     assert status == 0, output
     assert "metrics.jsonl: cannot be written" in output
     (run_dir,) = (tmp_path / "runs").iterdir()

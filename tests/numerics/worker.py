@@ -95,7 +95,7 @@ def new_run(out: Path, name: str) -> Run:
     run_dir = out / f"{name}-world_{distributed.world_size()}"
     if distributed.is_master():
         run_dir.mkdir(parents=True)
-    distributed.barrier()
+    torch.distributed.barrier()
     return Run(run_dir, {"task": "toy", "description": {}}, Cadence(record_every_steps=1))
 
 
@@ -111,7 +111,7 @@ def resumed(out: Path, name: str, **how: Any) -> dict[str, Any]:
     first = new_run(out, name)
     interrupted = Case(**how)
     interrupted.train(first, 2)
-    distributed.barrier()
+    torch.distributed.barrier()
     case, second = Case(**how), Run(first.dir, first.provenance, first.cadence)
     load_resume_point(case.job.engine, second, case.job.plateau)
     assert second.epochs_done == 2
@@ -130,7 +130,7 @@ def resumed_in_mid_epoch(out: Path, name: str, **how: Any) -> dict[str, Any]:
     except StopRequested:
         assert 5 <= stopped.steps_done <= 6, "the vote is known one step later"
         assert stopped.sums.num_steps == stopped.steps_done - 4
-    distributed.barrier()
+    torch.distributed.barrier()
     case, continued = Case(**how), Run(stopped.dir, stopped.provenance, stopped.cadence)
     load_resume_point(case.job.engine, continued, case.job.plateau)
     assert (continued.epochs_done, continued.steps_done) == (1, stopped.steps_done)
