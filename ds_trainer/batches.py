@@ -146,6 +146,11 @@ class _SeededItems(Dataset[Any]):
         return [self._dataset[index] for index in micro_step.indices]
 
 
+def name_of(dataset: Dataset[Any], index: int) -> str:
+    """What a person calls an example: what the data set's own `name_of` says, if it has one, or its number."""
+    return str(getattr(dataset, "name_of", str)(index))
+
+
 class BatchLoader:
     """Prepared batches of one split on this rank's device.
 
@@ -177,8 +182,8 @@ class BatchLoader:
         return self.sampler.num_examples
 
     def name_of(self, index: int) -> str:
-        """What a person calls an example: what the data set's own `name_of` says, if it has one, or its number."""
-        return str(getattr(self.dataset, "name_of", str)(index))
+        """What a person calls an example of the split."""
+        return name_of(self.dataset, index)
 
     def __len__(self) -> int:
         return -(-self.num_examples // self.sampler.passed_at_once)

@@ -64,6 +64,24 @@ def curves_figure(records: Sequence[Record], title: str, gradient_clipping: floa
         records: the lines of metrics.jsonl.
         gradient_clipping: the norm to which gradients were clipped, if they were.
     """
+    panels = _panels(records, gradient_clipping)
+    num_rows = len(panels) // 2
+    figure = new_figure(title, 12 if num_rows == 2 else 16, 3.6 * num_rows)
+    for draw, axes in zip(panels, figure.subplots(num_rows, len(panels) // num_rows, squeeze=False).flat, strict=True):
+        draw(axes)
+    return figure
+
+
+def curve_figures(records: Sequence[Record], gradient_clipping: float | None = None) -> list[Figure]:
+    """The panels of `curves_figure`, a figure each, to be set where a page has room for them."""
+    figures = []
+    for draw in _panels(records, gradient_clipping):
+        figures.append(new_figure("", 5.2, 3.3))
+        draw(figures[-1].subplots())
+    return figures
+
+
+def _panels(records: Sequence[Record], gradient_clipping: float | None) -> list[Callable[[Axes], None]]:
     history = History(records)
     panels: list[Callable[[Axes], None]] = [
         lambda axes: _draw_loss(axes, history),
@@ -72,14 +90,7 @@ def curves_figure(records: Sequence[Record], title: str, gradient_clipping: floa
     ]
     if any(_has_values(history.of_epochs(name)[1]) for name in _ACCURACIES):
         panels.insert(1, lambda axes: _draw_accuracy(axes, history))
-    num_rows = len(panels) // 2
-    figure = new_figure(title, 12 if num_rows == 2 else 16, 3.6 * num_rows)
-    for draw, axes in zip(panels, figure.subplots(num_rows, len(panels) // num_rows, squeeze=False).flat, strict=True):
-        draw(axes)
-        if axes.lines:
-            axes.set(xlim=(0, history.num_epochs * 1.02), xlabel="epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
-    return figure
+    return panels
 
 
 def _draw_loss(axes: Axes, history: History) -> None:
@@ -93,7 +104,7 @@ def _draw_loss(axes: Axes, history: History) -> None:
         lowest = float(np.nanmin(losses))
         label = f"best: {lowest:.4g}, epoch {best}"
         axes.plot(best, lowest, "*", markersize=13, color=VERMILLION, markeredgecolor="white", label=label)
-    _finish(axes)
+    _finish(axes, history)
 
 
 def _draw_accuracy(axes: Axes, history: History) -> None:
@@ -106,7 +117,7 @@ def _draw_accuracy(axes: Axes, history: History) -> None:
     if best is not None:
         axes.axvline(best, color=GREY, linewidth=0.9, linestyle=":")
     axes.set_ylim(0, 1.02)
-    _finish(axes)
+    _finish(axes, history)
 
 
 def _draw_learning_rate(axes: Axes, history: History) -> None:
@@ -116,7 +127,7 @@ def _draw_learning_rate(axes: Axes, history: History) -> None:
     label = f"from {known[0]:.3g} to {known[-1]:.3g}" if len(known) else ""
     axes.plot(*rates, color=BLUE, linewidth=1.8, markersize=3, drawstyle="steps-mid", marker="o", label=label)
     _scale_log(axes)
-    _finish(axes)
+    _finish(axes, history)
 
 
 def _draw_gradient_norm(axes: Axes, history: History, clipping: float | None) -> None:
@@ -130,7 +141,7 @@ def _draw_gradient_norm(axes: Axes, history: History, clipping: float | None) ->
             label += f": {(norms > clipping).sum() / np.isfinite(norms).sum():.0%} of steps"
         axes.axhline(clipping, color=VERMILLION, linewidth=1.1, linestyle="--", label=label)
     _scale_log(axes)
-    _finish(axes)
+    _finish(axes, history)
 
 
 def _draw_steps(axes: Axes, series: Series) -> None:
@@ -156,12 +167,15 @@ def _scale_log(axes: Axes) -> None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _finish(axes: Axes) -> None:
+def _finish(axes: Axes, history: History) -> None:
     if not any(_has_values(np.asarray(line.get_ydata(), dtype=float)) for line in axes.lines):
         for line in list(axes.lines):
             line.remove()
         draw_note(axes, "not recorded")
-    elif axes.get_legend_handles_labels()[1]:
+        return
+    axes.set(xlim=(0, history.num_epochs * 1.02), xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
+    if axes.get_legend_handles_labels()[1]:
         place_legend(axes)
 
 

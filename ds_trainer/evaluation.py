@@ -1,6 +1,6 @@
 """What a run has reached: its best checkpoint, scored and drawn."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,9 +69,12 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
             write_checkpoint(run.dir / "best.pth", {**checkpoint, "temperature": temperature})
         run.record_test(split, {**results.whole, **results.details()})
         stand_at("drawing")
-        _draw(run, task, metrics, results, f"{split} split, epoch {checkpoint['epoch'] + 1}", engine_config)
+        scored = f"{split} split, epoch {checkpoint['epoch'] + 1}"
+        _draw(run, task, metrics, results, scored, engine_config)
+        _report(run, task, dataset, metrics, results, scored)
         tell(results, f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1})")
         log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
+        log.info(f"report {run.dir / 'report.html'}")
     return results
 
 
@@ -128,6 +131,21 @@ def _draw(run: Run, task: Task, metrics: Metrics, results: Results, scored: str,
         visualize_metrics(out_dir, records, metrics.measures_NM, task.class_names, task.label(), scored, clipping)
     if results.calibration is not None:
         draw_calibration(out_dir, results.calibration, f"{task.label()}, {scored}")
+
+
+def _report(run: Run, task: Task, dataset: Dataset[Any], metrics: Metrics, results: Results, scored: str) -> None:
+    from ds_trainer.report.answers import Answers
+    from ds_trainer.report.page import NUM_DRAWN, Scored, write_page
+
+    told = Scored(scored, results.whole, results.by_group)
+    if results.calibration is not None and task.class_names is not None:
+        answers = Answers.of(task, dataset, metrics, results.calibration)
+        answers.write(run.dir / "diagnostics" / "answers.csv", task.class_names)
+        drawn = task.skeletons(dataset, answers.worst(NUM_DRAWN).tolist()) or ()
+        told = replace(
+            told, class_names=task.class_names, answers=answers, calibration=results.calibration, drawn=drawn
+        )
+    write_page(run.dir, run.records.load(), task.label(), told)
 
 
 def in_order(task: Task, dataset: Dataset[Any], micro_batch: int) -> BatchLoader:

@@ -234,7 +234,8 @@ def begin_run(
     }
     cadence = Cadence(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Cadence)})
     run = Run(run_dir, provenance, cadence, wants_stop, job.utilisation)
-    environment = describe_environment(task.fingerprint())
+    described = describe_job(task, job.train_sampler, engine_config, job.num_parameters)
+    environment = {"job": described, **describe_environment(task.fingerprint())}
     if is_continued:
         load_resume_point(job.engine, run, job.plateau)
         log.info(f"continuing {run.dir} after epoch {run.epochs_done}, step {run.steps_done}")

@@ -28,6 +28,8 @@ def new_figure(title: str, width_in: float, height_in: float) -> Figure:
     """An empty figure that keeps its parts apart by itself."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12, wspace=0.04, hspace=0.06, compress=True)
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
+    if not title:
+        return figure
     # 8 characters an inch is the width of this font; matplotlib's own wrapping does not know of the layout.
     title = _LEFT_TO_RIGHT + textwrap.fill(title, int(width_in * 8))
     figure.suptitle(title, x=0.01, ha="left", fontsize=LARGE_PT, fontweight="bold", color=INK, parse_math=False)

@@ -6,7 +6,8 @@ runs/2026-11-22_14-03-09-signs_502-st_transformer-s_4_6/
   metrics.jsonl                              one line an epoch, and one every N steps
   best.pth                                   the checkpoint with the lowest validation loss
   resume/                                    resume points
-  diagnostics/                               plots and the classification report
+  diagnostics/                               plots, the classification report, the answer to each example
+  report.html                                all of it on one page
   profile/                                   with --profile: a trace and its summary
 """
 

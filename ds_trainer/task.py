@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
@@ -41,6 +43,21 @@ class Deployment:
     names: tuple[str, ...]
     dynamic_axes: tuple[Mapping[int, str], ...]
     about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """An example as it moves, to be drawn.
+
+    Args:
+        points_TKD: float32[T, K, 2], of each frame, x to the right and y downwards; NaN where a point is missing.
+        parts_K: for each point the number of the part that it belongs to.
+        bones: pairs of points with a line between them.
+    """
+
+    points_TKD: NDArray[np.float32]
+    parts_K: Sequence[int]
+    bones: Sequence[tuple[int, int]]
 
 
 class Task(ABC):
@@ -121,6 +138,10 @@ class Task(ABC):
 
     def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
         """The group of each example of one of the data sets by which results are told too, such as its signer."""
+        return None
+
+    def skeletons(self, dataset: Dataset[Any], places: Sequence[int]) -> Sequence[Skeleton] | None:
+        """Some examples of one of the data sets as they move; None: they cannot be drawn."""
         return None
 
     def fingerprint(self) -> str:

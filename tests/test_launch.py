@@ -34,10 +34,12 @@ def assert_complete(run_dir: Path, num_signs: int) -> None:
     kinds = [json.loads(line)["kind"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert kinds.count("epoch") == 1
     assert kinds.count("test") == 1
-    expected = {"run.yaml", "engine.json", "environment.json", "best.pth", "resume", "diagnostics"}
+    expected = {"run.yaml", "engine.json", "environment.json", "best.pth", "resume", "diagnostics", "report.html"}
     assert expected <= {path.name for path in run_dir.iterdir()}
     plots = {"curves.png", "confusion_matrix.png", "class_scores.png", "confusions.png", "calibration.png"}
-    assert plots | {"classification_report.csv"} == {path.name for path in (run_dir / "diagnostics").iterdir()}
+    assert plots | {"classification_report.csv", "answers.csv"} == {
+        path.name for path in (run_dir / "diagnostics").iterdir()
+    }
     checkpoint = load_checkpoint(run_dir / "best.pth")
     description = checkpoint["description"]
     num_keypoints = sum(len(part) for part in description["layout"]["parts"].values())

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sign_data.writers import grid, source
@@ -211,3 +212,14 @@ def test_examples_have_the_names_of_their_clips(build: BuildTask) -> None:
     names = {task.train_set.name_of(place) for place in range(len(task.train_set))}
     assert len(names) == len(task.train_set)
     assert names <= set(task.store.clip_ids)
+
+
+def test_skeletons_are_the_clips_as_recorded(build: BuildTask) -> None:
+    task = build()
+    first, second = task.skeletons(task.val_set, [0, 1])
+    frames_TKC = task.store.clip_frames(int(task.val_set.clips[1]))
+    is_there_TK = (frames_TKC[..., : task.store.layout.num_coordinates] != 0).any(-1)
+    assert np.array_equal(np.isfinite(second.points_TKD).all(-1), is_there_TK)
+    assert task.store.layout.is_metric, "y points upwards, as a depth camera measures it; pictures count downwards"
+    assert np.array_equal(second.points_TKD[is_there_TK], frames_TKC[is_there_TK][:, :2] * (1, -1))
+    assert len(first.parts_K) == task.store.layout.num_keypoints

@@ -18,7 +18,7 @@ from ds_trainer.errors import SettingsError
 from ds_trainer.problems import nearest_name
 from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
-from ds_trainer.task import Deployment, Task
+from ds_trainer.task import Deployment, Skeleton, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
@@ -27,6 +27,7 @@ from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.settings import SignSettings
+from ds_trainer.tasks.sign.skeleton_plots import moving_skeleton
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.watch.whereabouts import stand_at
@@ -191,6 +192,11 @@ class SignTask(Task):
     def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
         assert isinstance(dataset, ClipNumbers), "one of this task's"
         return [self.store.signer_names[signer] for signer in self.store.signer[dataset.clips]]
+
+    def skeletons(self, dataset: Dataset[Any], places: Sequence[int]) -> list[Skeleton]:
+        assert isinstance(dataset, ClipNumbers), "one of this task's"
+        clips = dataset.clips[list(places)].tolist()
+        return [moving_skeleton(self.store.clip_frames(clip), self.store.layout) for clip in clips]
 
     def fingerprint(self) -> str:
         return self.store.fingerprint

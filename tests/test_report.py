@@ -1,0 +1,222 @@
+"""The page of a run: its content, and how it works in a real browser, large and small, without a network."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from test_diagnostics import measures_of, records_of
+
+from ds_trainer.calibration import Calibration
+from ds_trainer.report.answers import Answers
+from ds_trainer.report.page import NUM_DRAWN, Scored, write_page
+from ds_trainer.task import Skeleton
+
+CHROMIUM = shutil.which("chromium")
+ARABIC = "شكرا"
+EVIL = "</script><script>document.title = 'broken'</script>&<b>"
+
+
+def make_run_dir(path: Path) -> Path:
+    path.mkdir()
+    environment = {
+        "job": ["signs_26-x: 1,315 parameters; clips: 10 train", "1 rank on cpu"],
+        "command": "python launch/train.py --local_rank=0 --labels 'my labels.csv'",
+        "working_dir": "/home/somebody", "commit": "abc", "world_size": 1, "versions": {"torch": "2.13"},
+        "devices": {"type": "cpu"}, "host": "laptop", "data_fingerprint": "0123",
+    }  # fmt: skip
+    (path / "environment.json").write_text(json.dumps(environment))
+    (path / "engine.json").write_text(json.dumps({"gradient_clipping": 1.0}))
+    (path / "run.yaml").write_text(yaml.safe_dump({"seed": 7, "runs_dir": "runs"}))
+    return path
+
+
+def scored_of(num_classes: int, num_each: int = 4) -> Scored:
+    """Every third class has an Arabic name; class 5 has a name that would break a page that trusts it."""
+    measures = measures_of(num_classes, num_each, noise=0.2)
+    is_right = measures[:, 0] == measures[:, 2]
+    confidence = torch.linspace(0.2, 0.9, len(measures), dtype=torch.float64)
+    calibration = Calibration(1.5, 0.2, 0.1, confidence, is_right)
+    answers = Answers(
+        names=[f"clip {number}" for number in range(len(measures))],
+        groups=[f"signer {number % 3}" for number in range(len(measures))],
+        measures_NM=measures,
+        confidence_N=confidence.numpy(),
+    )
+    names = [f"{ARABIC} {number}" if number % 3 == 0 else f"sign {number}" for number in range(num_classes)]
+    names[5] = EVIL
+    whole = {"loss": 0.5, "top1": float(is_right.double().mean())}
+    by_group = {f"signer {number}": {**whole, "num_examples": 9 - number} for number in range(2)}
+    return Scored(
+        "test split, epoch 3", whole, by_group, names, answers, calibration,
+        [skeleton(seed) for seed in range(len(answers.worst(NUM_DRAWN)))],
+    )  # fmt: skip
+
+
+def skeleton(seed: int) -> Skeleton:
+    points = np.random.default_rng(seed).normal(size=(30, 5, 2)).astype(np.float32)
+    points[3:6, 2] = np.nan
+    return Skeleton(points, [0, 0, 1, 1, 2], [(0, 1), (1, 2)])
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    text = path.read_text(encoding="utf-8")
+    start = text.index('id="data">') + len('id="data">')
+    return json.loads(text[start : text.index("</script>", start)])
+
+
+def test_page_of_a_classifier(tmp_path: Path) -> None:
+    scored = scored_of(26)
+    path = write_page(make_run_dir(tmp_path / "run"), records_of(4), "signs_26-x", scored)
+    text, data = path.read_text(encoding="utf-8"), data_of(path)
+    assert EVIL not in text
+    assert data["classes"][5] == EVIL
+    assert "--local_rank" not in text
+    assert "&#39;my labels.csv&#39;" in text
+    assert "1,315 parameters" in text
+    assert text.count("<svg") == 5
+    assert "http://" not in text.replace("http://www.w3.org/", "").replace("http://purl.org/", "").replace(
+        "http://creativecommons.org/", ""
+    )
+    measures = scored.answers.measures_NM
+    assert data["answers"]["true"] == measures[:, 0].int().tolist()
+    assert data["answers"]["predicted"] == measures[:, 2].int().tolist()
+    confidences = [data["answers"]["confidence"][place] for place in data["worst"]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert all(data["answers"]["true"][place] != data["answers"]["predicted"][place] for place in data["worst"])
+
+
+def test_skeletons_are_drawn_on_a_grid_with_holes(tmp_path: Path) -> None:
+    path = write_page(make_run_dir(tmp_path / "run"), records_of(2), "x", scored_of(26))
+    drawn = data_of(path)["drawn"][0]
+    frames = np.array(drawn["frames"]).reshape(30, 5, 2)
+    expected = skeleton(0).points_TKD
+    assert (frames[3:6, 2] == -1).all()
+    is_there = np.isfinite(expected)
+    assert frames[is_there].min() == 0 or frames[is_there].max() == 1000
+    assert np.corrcoef(frames[is_there], expected[is_there])[0, 1] > 0.9, "x and y keep their order and direction"
+
+
+def test_page_of_a_task_without_classes(tmp_path: Path) -> None:
+    scored = Scored("validation split, epoch 1", {"loss": 0.25}, {})
+    path = write_page(make_run_dir(tmp_path / "run"), records_of(1), "regression", scored)
+    text = path.read_text(encoding="utf-8")
+    assert "0.250" in text
+    assert "<h2>Confusion" not in text
+    assert data_of(path) == {}
+
+
+def test_answers_as_a_table(tmp_path: Path) -> None:
+    scored = scored_of(26)
+    scored.answers.write(tmp_path / "answers.csv", list(scored.class_names))
+    rows = list(csv.DictReader((tmp_path / "answers.csv").read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == 26 * 4
+    assert [row["is_right"] for row in rows] == [str(int(value)) for value in scored.calibration.is_right_N]
+    assert rows[20]["true"] == EVIL
+    assert rows[0] == {
+        "name": "clip 0", "group": "signer 0", "true": f"{ARABIC} 0", "predicted": rows[0]["predicted"],
+        "confidence": "0.200000", "is_right": rows[0]["is_right"],
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    if CHROMIUM is None:
+        pytest.skip("needs chromium, which .ci/run installs")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [],
+        )  # fmt: skip
+        yield chromium
+        chromium.close()
+
+
+SCREENS = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+    "phone": {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "has_touch": True, "is_mobile": True},
+}
+
+
+@pytest.fixture(params=[(26, "desktop"), (26, "phone"), (502, "phone")], ids=str)
+def opened(request: pytest.FixtureRequest, browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """The page, opened; at the end nothing was fetched, nothing failed, and nothing lies beside the screen."""
+    num_classes, screen = request.param
+    path = write_page(make_run_dir(tmp_path / "run"), records_of(5), "signs-x", scored_of(num_classes))
+    context = browser.new_context(offline=True, reduced_motion="reduce", **SCREENS[screen])
+    page = context.new_page()
+    failures: list[str] = []
+    fetched: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda message: failures.append(message.text))
+    page.on("request", lambda made: fetched.append(made.url))
+    page.goto(path.as_uri())
+    yield page
+    assert failures == []
+    assert fetched == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_page_in_a_browser(opened: Any) -> None:
+    assert opened.title().startswith("signs-x")
+    num_classes = opened.locator("#class option").count()
+    num_rows = opened.locator("#classes tbody tr").count()
+    assert num_classes == num_rows
+
+    # Confusions: the list of a class that is chosen says what the answers say.
+    opened.select_option("#class", "3")
+    assert "sign 4: " in opened.locator("#about").inner_text(), "class 3 lies on top of class 4"
+    box = opened.locator("#matrix").bounding_box()
+    answers = opened.evaluate("data.answers")
+    true, predicted = next(
+        pair for pair in zip(answers["true"], answers["predicted"], strict=True) if pair[0] != pair[1]
+    )
+    step = box["width"] / num_classes
+    opened.locator("#matrix").click(position={"x": (predicted + 0.5) * step, "y": (true + 0.5) * step})
+    if num_classes == 26:
+        assert opened.locator("#class").input_value() == str(true)
+    assert " taken for " in opened.locator("#cell").inner_text()
+
+    # Tables: sorted by number one way and the other, and by part of a name.
+    examples = opened.locator("#classes thead button", has_text="recall")
+    examples.click()
+    recalls = [float(text) for text in opened.locator("#classes tbody td:nth-child(4)").all_inner_texts()]
+    assert recalls == sorted(recalls)
+    examples.click()
+    recalls = [float(text) for text in opened.locator("#classes tbody td:nth-child(4)").all_inner_texts()]
+    assert recalls == sorted(recalls, reverse=True)
+    opened.fill("#filter", ARABIC)
+    visible = opened.locator("#classes tbody tr:visible td:first-child").all_inner_texts()
+    assert len(visible) == len([number for number in range(num_classes) if number % 3 == 0])
+    assert all(ARABIC in name for name in visible)
+    direction = opened.evaluate("getComputedStyle(document.querySelector('#classes bdi')).unicodeBidi")
+    assert direction == "isolate"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_skeletons_move_when_they_are_asked_to(opened: Any) -> None:
+    def picture() -> str:
+        return opened.evaluate("document.querySelector('#cards canvas').toDataURL()")
+
+    assert opened.locator("#cards figure").count() == NUM_DRAWN
+    still = picture()
+    opened.wait_for_timeout(200)
+    assert picture() == still, "whoever asked for less motion gets none unasked"
+    opened.click("#play")
+    opened.wait_for_function("still => document.querySelector('#cards canvas').toDataURL() !== still", arg=still)
+    opened.click("#play")
+    opened.wait_for_timeout(100)
+    paused = picture()
+    opened.wait_for_timeout(200)
+    assert picture() == paused
