@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import yaml
 
@@ -18,9 +17,9 @@ from ds_trainer.calibration import Calibration
 from ds_trainer.calibration_plots import calibration_figure
 from ds_trainer.classification import class_scores, confusion_matrix, most_frequent_confusions, targets_and_predictions
 from ds_trainer.curve_plots import curve_figures
-from ds_trainer.files import write_atomically
 from ds_trainer.report.answers import Answers
 from ds_trainer.report.figures import svg_of
+from ds_trainer.report.html import write_html
 from ds_trainer.task import Skeleton
 
 NUM_DRAWN = 12
@@ -63,11 +62,10 @@ def write_page(run_dir: Path, records: Sequence[Mapping[str, Any]], title: str, 
     environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
     settings = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
     curves = curve_figures(records, engine.get("gradient_clipping") or None)
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("ds_trainer.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    text = templates.get_template("report.html").render(
+    path = run_dir / "report.html"
+    write_html(
+        path,
+        "report.html",
         title=title,
         run_name=run_dir.name,
         scored=scored,
@@ -81,8 +79,6 @@ def write_page(run_dir: Path, records: Sequence[Mapping[str, Any]], title: str, 
         settings=settings,
         engine=json.dumps(engine, indent=1),
     )
-    path = run_dir / "report.html"
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
     return path
 
 
