@@ -26,6 +26,7 @@ from deepspeed import DeepSpeedEngine  # noqa: E402
 
 from ds_trainer.flat_model import FlatModel, decays  # noqa: E402
 from ds_trainer.flat_model import state_names as names_of_state  # noqa: E402
+from ds_trainer.monitors import without_monitors  # noqa: E402
 from ds_trainer.skipping import skip_non_finite, skips_on_device  # noqa: E402
 
 # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would
@@ -64,7 +65,9 @@ def build_engine(model: nn.Module, config: Mapping[str, Any], is_verbose: bool =
         model = FlatModel(model, config["zero_optimization"]["reduce_bucket_size"], arithmetic)
     elif arithmetic is not None:
         model = ComputesInFloat32(model)
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=_parameter_groups(model), config=dict(config))
+    engine, *_ = deepspeed.initialize(
+        model=model, model_parameters=_parameter_groups(model), config=without_monitors(config)
+    )
     _forget_first_step(engine)
     if skips_on_device(config["optimizer"], config["zero_optimization"]):
         skip_non_finite(engine)

@@ -12,6 +12,7 @@ from deepspeed.runtime.config import DeepSpeedConfig
 from pydantic import ValidationError
 
 from ds_trainer.engine_keys import AdamParams
+from ds_trainer.monitors import MONITORS, monitor_problems
 from ds_trainer.problems import reason_of
 from ds_trainer.skipping import skips_on_device
 
@@ -146,6 +147,7 @@ RULES = (
     (optimizer_problems, {"optimizer", "zero_optimization", "zero_allow_untested_optimizer"}),
     (step_problems, {"managed_gradient_accumulation", "compile"}),
     (zero_problems, {"zero_optimization"}),
+    (monitor_problems, set(MONITORS)),
 )
 """Each rule with the top-level keys that it reads: a rule is silent while one of them has the wrong type."""
 

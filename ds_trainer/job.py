@@ -27,6 +27,7 @@ from ds_trainer.errors import EXIT_USER_ERROR, DataError, MeetingError, UserErro
 from ds_trainer.evaluation import evaluate_best, in_order, size_of
 from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
 from ds_trainer.loop import train
+from ds_trainer.monitors import start_monitors
 from ds_trainer.plateau import build_plateau, warm_up
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.resume import engine_config_on, refuse_lagging_master, run_to_continue
@@ -234,6 +235,7 @@ def begin_run(
     }
     cadence = Cadence(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Cadence)})
     run = Run(run_dir, provenance, cadence, wants_stop, job.utilisation)
+    run.records.pass_on = start_monitors(engine_config, run_dir)
     described = describe_job(task, job.train_sampler, engine_config, job.num_parameters)
     environment = {"job": described, **describe_environment(task.fingerprint())}
     if is_continued:

@@ -29,14 +29,21 @@ def _write_all(file: FileIO, content: bytes) -> None:
 
 
 class Records:
-    """Appends to a file of JSON lines. What cannot be written is kept, and written before the next line."""
+    """Appends to a file of JSON lines. What cannot be written is kept, and written before the next line.
 
-    def __init__(self, path: Path):
+    Args:
+        path: of the file.
+        pass_on: called with each record that is appended.
+    """
+
+    def __init__(self, path: Path, pass_on: Callable[[Record], None] = lambda record: None):
         self.path = path
+        self.pass_on = pass_on
         self.unwritten: list[Record] = []
 
     def append(self, **record: Any) -> None:
         """Write a record, and those before it that could not be written; NaN and infinity, unknown to JSON, as null."""
+        self.pass_on(record)
         was_well = not self.unwritten
         is_finite = {name: not isinstance(value, float) or math.isfinite(value) for name, value in record.items()}
         self.unwritten.append({name: value if is_finite[name] else None for name, value in record.items()})
