@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+VIDEO := .venv-video
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-multinode soak bench setup check format clean
+.PHONY: train test test-multinode soak bench setup setup-video check format clean
 
 train: setup
 	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
@@ -34,6 +35,9 @@ bench: setup
 setup: $(READY)
 	@python launch/prepare.py --data default
 
+# An environment of its own for footage: MediaPipe needs numpy below 2, and brings its models.
+setup-video: $(VIDEO)/.ready
+
 check: setup
 	ruff format --check .
 	ruff check .
@@ -55,5 +59,13 @@ $(READY): constraints.txt setup.cfg
 	pip install -q -c constraints.txt --no-build-isolation -e '.[demo,dev,export]'
 	@touch $@
 
+$(VIDEO)/.ready: constraints-video.txt setup.cfg
+	$(PYTHON) -m venv $(VIDEO)
+	$(VIDEO)/bin/pip install -q -c constraints-video.txt setuptools wheel
+	$(VIDEO)/bin/pip install -q -c constraints-video.txt torch
+	$(VIDEO)/bin/pip install -q -c constraints-video.txt --no-build-isolation deepspeed
+	$(VIDEO)/bin/pip install -q -c constraints-video.txt --no-build-isolation -e '.[video]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VIDEO) build *.egg-info

@@ -19,7 +19,9 @@ from torch import nn
 from ds_trainer.checkpoint import load_model
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
 from ds_trainer.export.source import load_source
-from ds_trainer.progress import complain, log, start_log
+from ds_trainer.progress import complain, log, start_log, with_bar
+from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, is_footage
+from ds_trainer.tasks.sign.extraction.holistic import Holistic
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
@@ -27,6 +29,7 @@ from ds_trainer.tasks.sign.readers.pose_file import read_pose
 
 CLIPS_AT_ONCE = 32
 _SUFFIXES = (".npz", ".npy", ".pose")
+_EXPECTED = ", ".join((*_SUFFIXES, *VIDEO_SUFFIXES))
 
 Frames = NDArray[np.float32]
 
@@ -43,12 +46,13 @@ class Answer:
 def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
     """The clips of a file, or of all files below a folder, each with its name; what cannot be read in a clip's place.
 
-    An `.npz` holds one array [frames, keypoints, features] a clip, or packed clips (`frames`, `offsets`).
+    A folder with images right in it is one clip, a frame an image. An `.npz` holds one array [frames, keypoints,
+    features] a clip, or packed clips (`frames`, `offsets`).
     """
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES)
+    if path.is_dir() and not is_footage(path):
+        found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES or is_footage(file))
         if not found:
-            yield str(path), DataError(f"{path}: found no file of {', '.join(_SUFFIXES)}, expected at least one")
+            yield str(path), DataError(f"{path}: found no file of {_EXPECTED}, expected at least one")
         for file in found:
             yield from clips_in(file)
         return
@@ -59,7 +63,9 @@ def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
 
 
 def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:
-    if path.suffix == ".pose":
+    if is_footage(path):
+        yield str(path), _keypoints_of(path)
+    elif path.suffix == ".pose":
         yield str(path), read_pose(path)[0]
     elif path.suffix == ".npy":
         yield str(path), load_array(path)
@@ -70,7 +76,18 @@ def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:
         for name, frames in arrays.items():
             yield f"{path}:{name}" if len(arrays) > 1 else str(path), frames
     else:
-        raise DataError(f"{path}: found {path.suffix or 'no suffix'}, expected one of {', '.join(_SUFFIXES)}")
+        raise DataError(f"{path}: found {path.suffix or 'no suffix'}, expected one of {_EXPECTED}")
+
+
+def _keypoints_of(path: Path) -> Frames:
+    """The keypoints of a video, or of a folder with an image a frame."""
+    footage = Footage(path)
+    try:
+        keypoints = Holistic().keypoints_of(with_bar(footage, footage.num_frames, path.name))
+    except DataError as error:
+        raise DataError([f"{path}: {problem}" for problem in error.problems]) from error
+    complain(footage.problems)
+    return keypoints
 
 
 def _unpacked(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -179,7 +196,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
-    parser.add_argument("clips", type=Path, nargs="+", help="files (.npz, .npy, .pose) or folders of them")
+    parser.add_argument(
+        "clips", type=Path, nargs="+", help="files (.npz, .npy, .pose, or with MediaPipe video) or folders of them"
+    )
     parser.add_argument("--top", type=int, choices=range(1, 101), default=5, metavar="N", help="signs a clip, 1 to 100")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     return parser

@@ -130,7 +130,7 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
     names |= {"source": source.name, "frames_hash": frames_hash, "store_version": STORE_VERSION}
     names["fingerprint"] = fingerprint_of(names, arrays)
     with open(partial_dir / INDEX_FILE, "wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # names that it has no argument of
         _flush(file)
     with open(partial_dir / NAMES_FILE, "wb") as file:
         file.write(json.dumps(names, ensure_ascii=False, indent=1).encode())

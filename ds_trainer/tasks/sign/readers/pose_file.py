@@ -38,12 +38,25 @@ def read_pose(path: Path) -> tuple[NDArray[np.float32], float]:
         raise DataError(f"{path}: found an image of {width} x {height}, expected its size in pixels; extract it again")
     # Confidences that were interpolated in time reach a little beyond 0 and 1.
     visibility_TK = np.clip(confidence[:, 0, points], 0.0, 1.0)
+    coordinates_TKC = data[:, 0, points, :3].astype(np.float64)
+    return in_image_units(coordinates_TKC, visibility_TK, width, height), float(pose.body.fps)
+
+
+def in_image_units(
+    coordinates_TKC: NDArray[np.float64], visibility_TK: NDArray[np.floating], width: int, height: int
+) -> NDArray[np.float32]:
+    """Frames [T, K, 4] in fractions of the larger image side, 0 where a keypoint is missing.
+
+    Args:
+        coordinates_TKC: x and y in pixels, z as a fraction of the width from any origin; the shoulders first.
+        visibility_TK: 0 where a keypoint is missing.
+    """
     is_present_TK = ~(visibility_TK <= 0)  # NaN counts as present, so that it is seen and reported
     with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite or NaN is reported with its clip
-        coordinates_TKC = data[:, 0, points, :3].astype(np.float64)
-        coordinates_TKC[..., 2] = (coordinates_TKC[..., 2] - _shoulder_depth(coordinates_TKC, is_present_TK)) * width
+        depth_TK = (coordinates_TKC[..., 2] - _shoulder_depth(coordinates_TKC, is_present_TK)) * width
+        coordinates_TKC = np.concatenate([coordinates_TKC[..., :2], depth_TK[..., None]], axis=-1)
         frames_TKC = np.concatenate([coordinates_TKC / max(width, height), visibility_TK[..., None]], axis=-1)
-        return np.where(is_present_TK[..., None], frames_TKC, 0.0).astype(np.float32), float(pose.body.fps)
+        return np.where(is_present_TK[..., None], frames_TKC, 0.0).astype(np.float32)
 
 
 def _shoulder_depth(coordinates_TKC: NDArray[np.float64], is_present_TK: NDArray[np.bool_]) -> float:

@@ -1,0 +1,88 @@
+"""The command line of launch/extract_keypoints.py: footage in, keypoints out, on all cores."""
+
+import argparse
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ds_trainer.errors import EXIT_USER_ERROR, DataError, UserError
+from ds_trainer.files import write_atomically
+from ds_trainer.progress import log, start_log, tell_problems, with_bar
+from ds_trainer.tasks.sign.extraction.footage import Footage
+from ds_trainer.tasks.sign.extraction.holistic import Holistic
+from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
+
+_holistic: Holistic | None = None
+"""Of this process: built at its first clip."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Extract; return the exit status: 0, or 2 if a clip has no keypoints, which the log names."""
+    start_log()
+    parser = argparse.ArgumentParser(
+        prog="launch/extract_keypoints.py",
+        description="Turn videos, or folders with an image a frame, into keypoints that --data and launch/predict.py "
+        "read. What lies in --out already is not made again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "footage", type=Path, help="a video, a folder of footage, or KArSL's {signer}/{split}/{sign}/{video}"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder for the .npz files")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)")
+    own = parser.parse_args(argv)
+    try:
+        pieces = pieces_of(own.footage, own.out)
+    except UserError as error:
+        tell_problems(error.problems)
+        return EXIT_USER_ERROR
+    missing = [piece for piece in pieces if not piece.out.exists()]
+    if len(missing) < len(pieces):
+        log.info(f"{len(pieces) - len(missing)} of {len(pieces)} files are there already")
+    failed = _extract_all(missing, own.jobs)
+    log.info(f"{len(missing) - failed} of {len(missing)} files written to {own.out}")
+    return EXIT_USER_ERROR if failed else 0
+
+
+def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
+    """Extract the pieces side by side; return how many could not be written, or were written without a clip."""
+    failed = 0
+    # Started anew: MediaPipe's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max(1, min(num_jobs, len(pieces))), mp_context=context) as pool:
+        running = [pool.submit(extract, piece) for piece in pieces]
+        for done in with_bar(as_completed(running), len(pieces), "files"):
+            warnings, problems = done.result()
+            for warning in warnings:
+                log.warning(f"note: {warning}")
+            tell_problems(problems)
+            failed += bool(problems)
+    return failed
+
+
+def extract(piece: Piece) -> tuple[list[str], list[str]]:
+    """Write the keypoints of a piece; return what is left out of a clip, and which clips are left out."""
+    global _holistic
+    warnings: list[str] = []
+    problems: list[str] = []
+    arrays: dict[str, Any] = {}
+    for name, path in piece.clips.items():
+        try:
+            _holistic = _holistic or Holistic()
+            footage = Footage(path)
+            arrays[name] = _holistic.keypoints_of(footage)
+        except DataError as error:
+            problems += [f"{path}: {problem}" if str(path) not in problem else problem for problem in error.problems]
+            continue
+        warnings += footage.problems
+        if not arrays[name].any():
+            warnings.append(f"{path}: nobody was found in any of {len(arrays[name])} frames")
+    if arrays:
+        piece.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(piece.out, lambda file: np.savez_compressed(file, **arrays))
+    return warnings, problems

@@ -1,0 +1,62 @@
+"""What there is to extract, in pieces that are done whole or not at all, so that a run that was ended goes on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.extraction.footage import is_footage
+
+_SIGN = "[0-9][0-9][0-9][0-9]"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The clips that one file of keypoints is made of.
+
+    Args:
+        clips: name in the file -> a video, or a folder of images.
+        out: the `.npz` to be written.
+    """
+
+    clips: dict[str, Path]
+    out: Path
+
+
+def pieces_of(footage: Path, out_dir: Path) -> list[Piece]:
+    """The pieces of a video, of KArSL's folders, or of any folder of footage.
+
+    KArSL's `{signer}/{split}/{sign}/{video}` becomes `{signer}-{split}/{sign}.npz`, which `--data` reads; otherwise
+    each clip becomes a file of its own, in folders as before.
+
+    Raises:
+        DataError: there is no footage.
+    """
+    if is_footage(footage):
+        return [Piece({footage.stem: footage}, out_dir / f"{footage.stem}.npz")]
+    signs = [sign for split in SPLITS if split for sign in sorted(footage.glob(f"*/{split}/{_SIGN}"))]
+    pieces = []
+    for sign in signs:
+        clips = {clip.stem: clip for clip in sorted(sign.iterdir()) if is_footage(clip)}
+        if clips:
+            split = sign.parent
+            pieces.append(Piece(clips, out_dir / f"{split.parent.name}-{split.name}" / f"{sign.name}.npz"))
+    if not signs:
+        pieces = [
+            Piece({clip.stem: clip}, (out_dir / clip.relative_to(footage)).with_suffix(".npz"))
+            for clip in _footage_below(footage)
+        ]
+    if not pieces:
+        raise DataError(f"{footage}: found no video and no folder of images, expected at least one")
+    return pieces
+
+
+def _footage_below(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if is_footage(path):
+            yield path
+        elif path.is_dir():
+            yield from _footage_below(path)
