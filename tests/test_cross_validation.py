@@ -44,6 +44,27 @@ def test_groups_of_many_names_have_folders_of_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp_path: Path) -> None:
+    """Two trainings of one fold at a time would write the same files."""
+    flags = command(store, tmp_path, "--num_epochs", "80")
+    process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("seed_0/*/*/metrics.jsonl")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (run_dir,) = (path.parent for path in tmp_path.glob("seed_0/*/*/metrics.jsonl"))
+    process.kill()
+    process.wait()
+    assert json.loads((run_dir / "status.json").read_text())["status"] == "running", "the test comes too late"
+    output = succeed(flags, timeout_s=250)
+    assert "waiting for that" in output
+    assert "fold 3/3" in output
+    assert [path.name for path in run_dir.parent.glob("*/")] == [run_dir.name], "it was trained once"
+    assert len(list(tmp_path.glob("seed_0/*/*/status.json"))) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_sweep_that_is_ended_ends_its_training_at_a_resume_point(store: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(

@@ -1,5 +1,6 @@
 """Runs the folds, one after the other or side by side, each a training of the ordinary kind in a process of its own."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import Queue
 from threading import Event, Lock
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -52,10 +53,8 @@ def run_folds(
         FoldError: a training failed; others that ran beside it were ended.
         FoldStopped: a training was stopped on request.
     """
-    remaining = [fold for fold in folds if not is_done(fold)]
+    remaining = _remaining(folds, is_done)
     num_before = len(folds) - len(remaining)
-    if num_before:
-        log.info(f"{num_before} of {len(folds)} folds are done already")
     places: Queue[dict[str, str]] = Queue()
     for place in _places(num_jobs):
         places.put(place)
@@ -65,10 +64,14 @@ def run_folds(
 
     def run(fold: Fold) -> Fold:
         place = places.get()
-        with starting:
-            if is_over.is_set():  # a worker is free again before the sweep knows why
-                raise FoldStopped(str(fold))
-            processes.append(process := _start(fold, flags, sweep_dir, place))
+        with _claimed_log(fold, sweep_dir, is_over) as log_file:
+            if is_done(fold):
+                places.put(place)
+                return fold
+            with starting:
+                if is_over.is_set():  # a worker is free again before the sweep knows why
+                    raise FoldStopped(str(fold))
+                processes.append(process := _start(fold, flags, sweep_dir, place, log_file))
         status = process.wait()
         if status != 0:
             is_over.set()
@@ -89,6 +92,13 @@ def run_folds(
             raise
 
 
+def _remaining(folds: Sequence[Fold], is_done: Callable[[Fold], bool]) -> list[Fold]:
+    remaining = [fold for fold in folds if not is_done(fold)]
+    if len(remaining) < len(folds):
+        log.info(f"{len(folds) - len(remaining)} of {len(folds)} folds are done already")
+    return remaining
+
+
 def _places(num_jobs: int) -> Iterator[dict[str, str]]:
     """The environment of each job: its share of the cores, its GPU."""
     num_threads = max(1, len(os.sched_getaffinity(0)) // num_jobs)
@@ -106,23 +116,34 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.terminate()  # it writes a resume point
 
 
-def _start(fold: Fold, flags: Sequence[str], sweep_dir: Path, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _claimed_log(fold: Fold, sweep_dir: Path, is_over: Event) -> IO[bytes]:
+    """The log of a fold, locked for as long as it is open in any process: its training holds it, too.
+
+    A sweep that was killed leaves trainings behind, which a second one would disturb: this waits until they have ended.
+    """
     run_dir = fold.dir_in(sweep_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    command: list[Any] = [
-        sys.executable,
-        "-m",
-        "ds_trainer",
-        *flags,
-        *fold.flags,
-        "--runs_dir",
-        run_dir,
-        "--resume",
-        "auto",
-    ]
-    with (run_dir / "log.txt").open("ab") as log_file:
-        environment = {**os.environ, **place}
-        return subprocess.Popen(command, stdout=log_file, stderr=subprocess.STDOUT, env=environment)
+    log_file = (run_dir / "log.txt").open("ab")
+    is_told = False
+    while True:
+        try:
+            fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return log_file
+        except BlockingIOError:
+            if not is_told:
+                log.info(f"{fold}: a sweep that has ended left its training running; waiting for that")
+            is_told = True
+            if is_over.wait(1.0):
+                log_file.close()
+                raise FoldStopped(str(fold)) from None
+
+
+def _start(
+    fold: Fold, flags: Sequence[str], sweep_dir: Path, place: Mapping[str, str], log_file: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    own: list[Any] = ["--runs_dir", fold.dir_in(sweep_dir), "--resume", "auto"]
+    command = [sys.executable, "-m", "ds_trainer", *flags, *fold.flags, *own]
+    return subprocess.Popen(command, stdout=log_file, stderr=subprocess.STDOUT, env={**os.environ, **place})
 
 
 def _check(fold: Fold, status: int, sweep_dir: Path) -> None:
