@@ -47,7 +47,7 @@ def test_groups_of_many_names_have_folders_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp_path: Path) -> None:
     """Two trainings of one fold at a time would write the same files."""
-    flags = command(store, tmp_path, "--num_epochs", "80")
+    flags = command(store, tmp_path, "--num_epochs", "40")
     process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("seed_0/*/*/metrics.jsonl")):
