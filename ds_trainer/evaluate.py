@@ -61,6 +61,7 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
     task_type = task_type_of(checkpoint, own.task, own.checkpoint)
     flags = [*flags, "--task", checkpoint["task"]]
     task = task_type(load_settings(flags, load_task_type, checkpoint["settings"]))
+    task.number_as_in(checkpoint["description"])
     _refuse_other_data(task, checkpoint["description"])
     datasets = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
     dataset = datasets[own.on]

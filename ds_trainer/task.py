@@ -121,6 +121,14 @@ class Task(ABC):
         """A trained model with all that comes before it, to be exported; None: it can be exported as weights alone."""
         return None
 
+    def number_as_in(self, description: Mapping[str, Any]) -> None:
+        """Give the classes the numbers that a trained model, of this `description`, has for them.
+
+        Raises:
+            DataError: a class is none of the model's.
+        """
+        return None
+
     def recorded(self, limit: int) -> tuple[Tensor, ...] | None:
         """Inputs of the deployment from up to `limit` examples that took no part in training."""
         return None

@@ -1,5 +1,6 @@
 """From a run to what others use: every form answers like the model that was trained, from any resume point."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launching import ROOT, clean_environment, free_port, succeed
+from launching import ROOT, clean_environment, free_port, run, succeed
 
 from ds_trainer.checkpoint import load_checkpoint, load_model
 from ds_trainer.export.formats import MOST_DIFFERENCE, WEIGHTS
@@ -174,12 +175,33 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
         assert found["calibration_error"] == status["calibration_error"]
 
 
-def test_evaluate_refuses_other_signs(run_dir: Path) -> None:
-    command = [sys.executable, "launch/evaluate.py", run_dir, "--selected_signs_to", "2"]
-    refused = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=100)
+def test_evaluate_on_some_of_the_signs_knows_them_by_name(run_dir: Path, store: Path, tmp_path: Path) -> None:
+    """The model still chooses among all its signs: what it answers to each clip is what it answered before."""
+    command = [sys.executable, "launch/evaluate.py", run_dir, "--json", tmp_path / "out.json"]
+    succeed([*command, "--selected_signs_from", "2", "--selected_signs_to", "3"], timeout_s=100)
+    found = json.loads((tmp_path / "out.json").read_text())["results"]
+    with (run_dir / "diagnostics" / "answers.csv").open(encoding="utf-8", newline="") as file:
+        answers = list(csv.DictReader(file))
+    some = {ClipStore.open(store).sign_names[sign] for sign in (1, 2)}
+    is_right = [int(answer["is_right"]) for answer in answers if answer["true"] in some]
+    assert 0 < len(is_right) < len(answers)
+    assert found["top1"] == pytest.approx(sum(is_right) / len(is_right))
+
+
+def test_evaluate_refuses_signs_that_the_model_does_not_know(run_dir: Path, store: Path, tmp_path: Path) -> None:
+    opened = ClipStore.open(store)
+    np.savez(
+        tmp_path / "clips.npz",
+        frames=np.concatenate([opened.clip_frames(clip) for clip in range(len(opened))]),
+        offsets=opened.offsets, y=opened.sign, label_names=np.array([f"other {name}" for name in opened.sign_names]),
+        signer=np.array(opened.signer_names)[opened.signer], ids=opened.clip_ids,
+    )  # fmt: skip
+    command = [sys.executable, "launch/evaluate.py", run_dir, "--data", tmp_path / "clips.npz"]
+    command += ["--stores_dir", tmp_path / "stores", "--split", "random"]
+    refused = run(command)
     assert refused.returncode == 2
-    assert "error: sign_names: found" in refused.stdout
-    assert "Traceback" not in refused.stderr
+    assert "error: sign_names: found other " in refused.stdout
+    assert "Traceback" not in refused.stdout
 
 
 def test_predict_reads_files_and_tells_of_bad_ones(run_dir: Path, store: Path, tmp_path: Path) -> None:

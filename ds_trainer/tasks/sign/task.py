@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ds_trainer.classification import balanced_weights, classification_objective
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import DataError, SettingsError
 from ds_trainer.problems import nearest_name
 from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
@@ -182,6 +182,23 @@ class SignTask(Task):
             dynamic_axes=({0: "clips", 1: "frames"}, {0: "clips"}),
             about=description,
         )
+
+    def number_as_in(self, description: Mapping[str, Any]) -> None:
+        names = description["sign_names"]
+        own_names = self.class_names or []
+        if own_names == names:
+            return
+        unknown = [name for name in own_names if names.count(name) != 1]
+        if unknown:
+            more = "" if len(unknown) <= 5 else f" and {len(unknown) - 5} more"
+            raise DataError(
+                f"sign_names: found {', '.join(unknown[:5])}{more} in the data, expected each once among the "
+                f"{len(names)} signs that the model knows; leave such clips out, or name the signs alike (--labels)"
+            )
+        number_of = torch.tensor([names.index(name) for name in own_names])
+        self._class = torch.where(self._class < 0, -1, number_of[self._class.clamp(min=0)])
+        self.class_names, self.sign_numbers = list(names), list(description["sign_numbers"])
+        self.objective = classification_objective(len(names), self.settings.label_smoothing)
 
     def recorded(self, limit: int) -> tuple[Tensor, ...]:
         held_out = self.test_set or self.val_set
