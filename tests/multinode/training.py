@@ -150,6 +150,6 @@ def numbers_in(runs_dir: Path) -> Numbers:
 def ranks_on(host: Host) -> list[int]:
     """The processes on a host that train: those of the script itself, not of a launcher that has it in its command."""
     processes = [
-        each for each in host.processes(str(SCRIPT)) if each.command.split()[0].endswith(("python", "python3"))
+        each for each in host.processes(str(SCRIPT)) if Path(each.command.split()[0]).name.startswith("python")
     ]
     return [each.pid for each in processes if SCRIPT.name in " ".join(each.command.split()[1:3])]
