@@ -52,20 +52,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
     """Extract the pieces side by side; return how many could not be written, or were written without a clip."""
     failed = 0
+    if len(pieces) == 1 and len(pieces[0].clips) == 1:
+        return _tell(*extract(pieces[0], has_bar=True))
     # Started anew: MediaPipe's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max(1, min(num_jobs, len(pieces))), mp_context=context) as pool:
         running = [pool.submit(extract, piece) for piece in pieces]
         for done in with_bar(as_completed(running), len(pieces), "files"):
-            warnings, problems = done.result()
-            for warning in warnings:
-                log.warning(f"note: {warning}")
-            tell_problems(problems)
-            failed += bool(problems)
+            failed += _tell(*done.result())
     return failed
 
 
-def extract(piece: Piece) -> tuple[list[str], list[str]]:
+def _tell(warnings: Sequence[str], problems: Sequence[str]) -> bool:
+    """Tell in the log what came of a piece; return whether it failed."""
+    for warning in warnings:
+        log.warning(f"note: {warning}")
+    tell_problems(problems)
+    return bool(problems)
+
+
+def extract(piece: Piece, has_bar: bool = False) -> tuple[list[str], list[str]]:
     """Write the keypoints of a piece; return what is left out of a clip, and which clips are left out."""
     global _holistic
     warnings: list[str] = []
@@ -75,7 +81,8 @@ def extract(piece: Piece) -> tuple[list[str], list[str]]:
         try:
             _holistic = _holistic or Holistic()
             footage = Footage(path)
-            arrays[name] = _holistic.keypoints_of(footage)
+            pictures = with_bar(footage, footage.num_frames, path.name) if has_bar else footage
+            arrays[name] = _holistic.keypoints_of(pictures)
         except DataError as error:
             problems += [f"{path}: {problem}" if str(path) not in problem else problem for problem in error.problems]
             continue
