@@ -1,5 +1,6 @@
 """What launch/inspect_data.py tells of a store is what was written into it."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,8 +73,11 @@ def test_command_draws_samples_and_each_augmentation(
     assert main([*flags, "--augment", "--noise", "0.05"]) == 2, "the copy may stand on two sides"
     assert "found the same recording" in capsys.readouterr().out
     assert main([*flags, "--augment", "--noise", "0.05", "--split", "signer:s03", "--val_by", "signer"]) == 0
-    assert {path.name for path in out.iterdir()} == {"samples.png", "augmentation.png"}
-    assert all(path.stat().st_size > 20_000 for path in out.iterdir())
+    assert {path.name for path in out.iterdir()} == {"samples.png", "augmentation.png", "clips_by_sign.csv"}
+    assert all(path.stat().st_size > 20_000 for path in out.glob("*.png"))
+    heading, *rows = csv.reader((out / "clips_by_sign.csv").read_text(encoding="utf-8").splitlines())
+    assert heading == ["number", "sign", "clips", *store.signer_names]
+    assert [[int(row[2]), *map(int, row[3:])] for row in rows] == [[6, 2, 2, 2]] * 2
 
 
 def test_wrong_flag_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """What is in a store, before anything is trained on it: counts, lengths, what is missing, copies, drawn samples."""
 
 import argparse
+import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out_dir.mkdir(parents=True, exist_ok=True)
     draw_samples(task.store, out_dir / "samples.png")
     log.info(f"drawn: {out_dir / 'samples.png'}")
+    write_counts(task.store, out_dir / "clips_by_sign.csv")
+    log.info(f"clips of each sign by signer: {out_dir / 'clips_by_sign.csv'}")
     if own.augment:
         draw_augmentation(task, out_dir / "augmentation.png")
         log.info(f"drawn: {out_dir / 'augmentation.png'}")
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--augment", action="store_true", help="draw a clip before and after each augmentation, too")
-    parser.add_argument("--out_dir", type=Path, default=Path("runs/inspection"), help="where to draw")
+    parser.add_argument("--out_dir", type=Path, default=Path("runs/inspection"), help="where plots and tables go")
     parser.add_argument("--deepspeed_config", default="unused", help=argparse.SUPPRESS)
     return parser
 
@@ -114,6 +117,16 @@ def missing_fractions(frames_TKC: NDArray[np.float32], store: ClipStore) -> NDAr
     """For each part the fraction of the clip's frames in which all of it is missing."""
     is_there_TK = (frames_TKC[..., : max(1, store.layout.num_coordinates)] != 0).any(-1)
     return np.array([1 - is_there_TK[:, list(part)].any(1).mean() for part in store.layout.parts.values()])
+
+
+def write_counts(store: ClipStore, path: Path) -> None:
+    """A table with a row a sign: its clips, and how many of them are of each signer."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("number", "sign", "clips", *store.signer_names))
+        for sign, (number, name) in enumerate(zip(store.sign_numbers, store.sign_names, strict=True)):
+            per_signer = np.bincount(store.signer[store.sign == sign], minlength=len(store.signer_names))
+            writer.writerow((number, name, per_signer.sum(), *per_signer))
 
 
 def draw_samples(store: ClipStore, path: Path) -> None:
