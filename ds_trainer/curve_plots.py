@@ -17,6 +17,7 @@ from ds_trainer.plots import (
     VERMILLION,
     draw_note,
     new_figure,
+    new_panel,
     place_legend,
     style_axes,
 )
@@ -76,8 +77,9 @@ def curve_figures(records: Sequence[Record], gradient_clipping: float | None = N
     """The panels of `curves_figure`, a figure each, to be set where a page has room for them."""
     figures = []
     for draw in _panels(records, gradient_clipping):
-        figures.append(new_figure("", 5.2, 3.3))
-        draw(figures[-1].subplots())
+        figure, axes = new_panel()
+        draw(axes)
+        figures.append(figure)
     return figures
 
 

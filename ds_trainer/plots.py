@@ -36,6 +36,12 @@ def new_figure(title: str, width_in: float, height_in: float) -> Figure:
     return figure
 
 
+def new_panel() -> tuple[Figure, Axes]:
+    """One plot without a title of its own, to be set where a page has room for it; and its axes."""
+    figure = new_figure("", 5.2, 3.3)
+    return figure, figure.subplots()
+
+
 def style_axes(axes: Axes, title: str, grid: str | None = None) -> None:
     """Title, ticks and spines of `axes`.
 

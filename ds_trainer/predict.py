@@ -19,9 +19,9 @@ from torch import nn
 from ds_trainer.checkpoint import load_model
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
 from ds_trainer.export.source import load_source
-from ds_trainer.progress import complain, log, start_log, with_bar
+from ds_trainer.progress import complain, log, start_log
 from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, is_footage
-from ds_trainer.tasks.sign.extraction.holistic import Holistic
+from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
@@ -82,10 +82,7 @@ def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:
 def _keypoints_of(path: Path) -> Frames:
     """The keypoints of a video, or of a folder with an image a frame."""
     footage = Footage(path)
-    try:
-        keypoints = Holistic().keypoints_of(with_bar(footage, footage.num_frames, path.name))
-    except DataError as error:
-        raise DataError([f"{path}: {problem}" for problem in error.problems]) from error
+    keypoints = keypoints_of(footage, has_bar=True)
     complain(footage.problems)
     return keypoints
 

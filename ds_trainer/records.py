@@ -31,14 +31,13 @@ def _write_all(file: FileIO, content: bytes) -> None:
 class Records:
     """Appends to a file of JSON lines. What cannot be written is kept, and written before the next line.
 
-    Args:
-        path: of the file.
+    Attributes:
         pass_on: called with each record that is appended.
     """
 
-    def __init__(self, path: Path, pass_on: Callable[[Record], None] = lambda record: None):
+    def __init__(self, path: Path):
         self.path = path
-        self.pass_on = pass_on
+        self.pass_on: Callable[[Record], None] = lambda record: None
         self.unwritten: list[Record] = []
 
     def append(self, **record: Any) -> None:

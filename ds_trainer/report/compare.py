@@ -10,10 +10,10 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ds_trainer.errors import EXIT_USER_ERROR, UserError
-from ds_trainer.plots import new_figure, place_legend, style_axes
+from ds_trainer.plots import new_panel, place_legend, style_axes
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.report.figures import svg_of
-from ds_trainer.report.html import write_html
+from ds_trainer.report.html import shown, write_html
 from ds_trainer.report.runs import PastRun, differing, find_runs, summaries
 
 _CURVES = {
@@ -64,17 +64,15 @@ def told(runs: Sequence[PastRun]) -> Iterator[str]:
 
 
 def _columns(title: str, letters: Sequence[str], table: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    rows = [[title, *letters], *([name, *map(_shown, values)] for name, values in table.items())]
+    rows = [[title, *letters], *([name, *map(_shortened, values)] for name, values in table.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *rest in rows:
         cells = (f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True))
         yield "  ".join((f"{first:{widths[0]}}", *cells))
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+def _shortened(value: Any) -> str:
+    text = shown(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
@@ -105,8 +103,7 @@ def _figures(letters: Sequence[str], runs: Sequence[PastRun]) -> Iterator[tuple[
     """A figure for each curve that any run has, with a line a run."""
     colours = colormaps["tab10" if len(runs) <= 10 else "turbo"]
     for name, title in _CURVES.items():
-        figure = new_figure("", 5.2, 3.3)
-        axes = figure.subplots()
+        figure, axes = new_panel()
         style_axes(axes, title, grid="y")
         for number, (letter, run) in enumerate(zip(letters, runs, strict=True)):
             epochs, values = run.history.of_epochs(name)

@@ -1,5 +1,6 @@
 """Runs as they lie on disk, read back to be compared."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class PastRun:
     status: Mapping[str, Any]
     records: Sequence[Mapping[str, Any]]
 
-    @property
+    @functools.cached_property
     def history(self) -> History:
         """Its epochs as curves."""
         return History(self.records)
@@ -67,7 +68,8 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
             problems.append(f"{path}: found no run.yaml in it or in a folder right below, expected a run directory")
         for run_dir in own:
             try:
-                found.setdefault(run_dir.resolve(), _read(run_dir))
+                if run_dir.resolve() not in found:
+                    found[run_dir.resolve()] = _read(run_dir)
             except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
                 problems.append(f"{run_dir}: cannot be read as a run ({error}); a run that has begun is whole")
     if problems:

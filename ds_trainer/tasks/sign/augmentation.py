@@ -95,7 +95,7 @@ class Augmentation:
         if self.part_mask_fraction > 0:
             is_masked_BP = draw.uniform("parts", len(layout.parts)) < self.part_mask_fraction
             is_masked_BP &= ~is_masked_BP.all(1, keepdim=True)
-            is_masked_BK = is_masked_BP[:, torch.tensor(_part_of(layout), device=device)]
+            is_masked_BK = is_masked_BP[:, torch.tensor(layout.part_of, device=device)]
             clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
         if self.max_frame_mask_fraction > 0:
             length_B1 = self.max_frame_mask_fraction * draw.uniform("blank length")
@@ -177,9 +177,3 @@ def _hangs_on(layout: KeypointLayout) -> Tensor:
             hangs_KK[keypoint, over] = 1
             over = layout.parents[over]
     return hangs_KK
-
-
-def _part_of(layout: KeypointLayout) -> list[int]:
-    """For each keypoint the number of its part."""
-    part_of = {keypoint: number for number, part in enumerate(layout.parts.values()) for keypoint in part}
-    return [part_of[keypoint] for keypoint in range(layout.num_keypoints)]

@@ -76,6 +76,12 @@ class KeypointLayout:
         """(keypoint, its parent) for each that has one."""
         return [(keypoint, parent) for keypoint, parent in enumerate(self.parents) if keypoint != parent]
 
+    @property
+    def part_of(self) -> list[int]:
+        """For each keypoint the number of its part."""
+        numbers = {keypoint: number for number, part in enumerate(self.parts.values()) for keypoint in part}
+        return [numbers[keypoint] for keypoint in range(self.num_keypoints)]
+
     def to_dict(self) -> dict[str, Any]:
         """This layout as plain JSON types, which also load with `weights_only=True`."""
         return {

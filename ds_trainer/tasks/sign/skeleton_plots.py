@@ -55,10 +55,9 @@ def moving_skeleton(clip_TKC: NDArray[np.float32], layout: KeypointLayout) -> Sk
     points_TKD = clip_TKC[..., : max(2, layout.num_coordinates)]
     is_missing_TK1 = ~(points_TKD != 0).any(-1, keepdims=True)
     upright_TKD = points_TKD[..., :2] * np.array([1, -1 if layout.is_metric else 1], np.float32)
-    part_of = {keypoint: part for part, keypoints in enumerate(layout.parts.values()) for keypoint in keypoints}
     return Skeleton(
         points_TKD=np.where(is_missing_TK1, np.float32(np.nan), upright_TKD),
-        parts_K=[part_of[keypoint] for keypoint in range(layout.num_keypoints)],
+        parts_K=layout.part_of,
         bones=layout.bones,
     )
 

@@ -14,11 +14,8 @@ from ds_trainer.errors import EXIT_USER_ERROR, DataError, UserError
 from ds_trainer.files import write_atomically
 from ds_trainer.progress import log, start_log, tell_problems, with_bar
 from ds_trainer.tasks.sign.extraction.footage import Footage
-from ds_trainer.tasks.sign.extraction.holistic import Holistic
+from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
-
-_holistic: Holistic | None = None
-"""Of this process: built at its first clip."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,18 +70,15 @@ def _tell(warnings: Sequence[str], problems: Sequence[str]) -> bool:
 
 def extract(piece: Piece, has_bar: bool = False) -> tuple[list[str], list[str]]:
     """Write the keypoints of a piece; return what is left out of a clip, and which clips are left out."""
-    global _holistic
     warnings: list[str] = []
     problems: list[str] = []
     arrays: dict[str, Any] = {}
     for name, path in piece.clips.items():
         try:
-            _holistic = _holistic or Holistic()
             footage = Footage(path)
-            pictures = with_bar(footage, footage.num_frames, path.name) if has_bar else footage
-            arrays[name] = _holistic.keypoints_of(pictures)
+            arrays[name] = keypoints_of(footage, has_bar)
         except DataError as error:
-            problems += [f"{path}: {problem}" if str(path) not in problem else problem for problem in error.problems]
+            problems += error.problems
             continue
         warnings += footage.problems
         if not arrays[name].any():
