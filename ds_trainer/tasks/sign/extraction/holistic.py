@@ -51,11 +51,11 @@ def keypoints_of(footage: Footage, has_bar: bool = False) -> NDArray[np.float32]
 @functools.cache
 def _landmarker() -> Any:
     """MediaPipe Holistic, which follows one person from picture to picture of a clip. Takes 0.5 s to build."""
-    _silence_native_code()
     try:
         from mediapipe.python.solutions.holistic import Holistic
     except ImportError as error:
         raise DataError(f"MediaPipe 0.10.21 is expected ({error}); {HOW_TO_INSTALL}") from error
+    _silence_native_code()
     return Holistic(refine_face_landmarks=True)
 
 
