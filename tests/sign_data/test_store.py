@@ -35,6 +35,26 @@ def test_clips_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "store"]
 
 
+def test_memory_does_not_grow_with_the_frames_that_are_read(tmp_path: Path) -> None:
+    """A mapping that keeps its pages would hold the whole store, 64 MiB here, after an epoch."""
+    one = frames(200, (184, 4))
+    clips = (RawClip(one, 1, "a", "train", f"{number}", "") for number in range(114))
+    write_store(tmp_path / "store", source(clips))
+    store = ClipStore.open(tmp_path / "store")
+    before_mib = mapped_mib()
+    for first in range(0, len(store.frames), 200):
+        numbers = np.arange(first, first + 200).reshape(4, 50)
+        np.testing.assert_array_equal(store.read(numbers), one.reshape(4, 50, 184, 4))
+    assert store.frames.nbytes > 60 * 2**20
+    assert mapped_mib() < before_mib + 8
+
+
+def mapped_mib() -> float:
+    """Of this process: memory that is a file's."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssFile"].split()[0]) / 2**10
+
+
 def test_signs_without_clips_are_left_out_and_numbers_kept(tmp_path: Path) -> None:
     clips = [clip for clip in grid(signs=5, signers=1, repetitions=1) if clip.sign in (2, 5)]
     write_store(tmp_path / "store", source(clips, num_signs=5))

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ds_trainer.plots import BLUE, GREEN, ORANGE, SMALL_PT, VERMILLION, new_figure, shown_name
-from ds_trainer.task import Skeleton
 from ds_trainer.tasks.sign.layout import KeypointLayout
 
 NUM_MOMENTS = 6
@@ -48,18 +47,6 @@ def draw_skeleton(axes: Axes, frame_KC: NDArray[np.float32], layout: KeypointLay
     for number, keypoints in enumerate(layout.parts.values()):
         shown = [keypoint for keypoint in keypoints if is_there_K[keypoint]]
         axes.scatter(points_KD[shown, 0], points_KD[shown, 1], s=3, color=_COLOURS[number % len(_COLOURS)])
-
-
-def moving_skeleton(clip_TKC: NDArray[np.float32], layout: KeypointLayout) -> Skeleton:
-    """A clip as it was recorded, float32[T, K, C], to be drawn as it moves."""
-    points_TKD = clip_TKC[..., : max(2, layout.num_coordinates)]
-    is_missing_TK1 = ~(points_TKD != 0).any(-1, keepdims=True)
-    upright_TKD = points_TKD[..., :2] * np.array([1, -1 if layout.is_metric else 1], np.float32)
-    return Skeleton(
-        points_TKD=np.where(is_missing_TK1, np.float32(np.nan), upright_TKD),
-        parts_K=layout.part_of,
-        bones=layout.bones,
-    )
 
 
 def apart(clip_TKC: NDArray[np.float32], layout: KeypointLayout) -> NDArray[np.float32]:

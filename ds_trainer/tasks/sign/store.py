@@ -10,6 +10,7 @@ or of another type than they should be. Changed bits within the frames are notic
 
 import hashlib
 import json
+import mmap
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -124,6 +125,18 @@ class ClipStore:
         content = self.content[clips]
         content = content[content != 0]
         return len(content) - len(np.unique(content))
+
+    def read(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """A copy of the frames of these numbers, [..., K, C].
+
+        The mapping gives its pages back: they stay in the system's cache, but no longer count as this process's memory,
+        which else would grow with every clip that is read until it held the whole store.
+        """
+        frames: NDArray[np.float32] = np.asarray(self.frames[numbers])
+        mapping = self.frames.base
+        if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+        return frames
 
     def clip_frames(self, clip: int) -> NDArray[np.float32]:
         """The frames [T, K, C] of a clip, read-only."""

@@ -27,7 +27,7 @@ from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.settings import SignSettings
-from ds_trainer.tasks.sign.skeleton_plots import moving_skeleton
+from ds_trainer.tasks.sign.skeletons import moving_skeleton
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.watch.whereabouts import stand_at
@@ -117,7 +117,7 @@ class SignTask(Task):
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
         frame_BF = self.preprocessing.sampling.frames(self._first[items], self._num_frames[items], draw)
-        clips_BFKC = torch.from_numpy(self.store.frames[frame_BF.numpy()]).to(device, non_blocking=True)
+        clips_BFKC = torch.from_numpy(self.store.read(frame_BF.numpy())).to(device, non_blocking=True)
         clips_BTKC = self.preprocessing.of_sampled(
             clips_BFKC,
             None if draw is None else draw.on(device),

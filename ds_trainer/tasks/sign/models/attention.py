@@ -45,7 +45,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     """
     if query.device.type != "cpu":
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    score = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    # Scaled in place: a scaled copy of the queries would be kept until the backward pass.
+    score = (query @ key.transpose(-1, -2)).mul_(query.shape[-1] ** -0.5)
     if bias is not None:
         score = score + bias
     mixed: Tensor = score.softmax(-1) @ value
