@@ -21,9 +21,9 @@ from typing import IO, Any
 from benchmarks.case import Case
 from benchmarks.case_writer import ENGINE_CONFIG
 from benchmarks.pace import MARK
+from ds_trainer.rank_variables import without_ranks
 
 ROOT = Path(__file__).parents[1]
-_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 Sample = dict[str, Any]
 Samples = dict[str, list[Sample]]
@@ -194,7 +194,7 @@ def merged(by_rank: Sequence[Sample]) -> Sample:
 
 def rank_environment(effort: Effort, rank: int = 0, world_size: int = 1, port: int = 0) -> dict[str, str]:
     """The environment of a contestant's process; one that trains alone is told of a port, not of ranks."""
-    environment = {name: value for name, value in os.environ.items() if name not in _RANK_VARIABLES}
+    environment = without_ranks(os.environ)
     environment["OMP_NUM_THREADS"] = str(effort.threads)
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     environment["PYTHONPATH"] = str(ROOT)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         WriteError: the disk is full, read-only or gone; `path` is as it was.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    # On another host of a shared file system, or in another container, a process may have the same number.
+    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
             write(file)

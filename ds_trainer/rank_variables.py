@@ -6,6 +6,7 @@ their own.
 
 import base64
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -26,6 +27,14 @@ _OTHER_LAUNCHERS = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
 )
 """Names for a rank, the world size, the rank on its node, and the ranks on its node: 4, or with Slurm 4(x2) or 4,3."""
+_SIZES_ON_NODE = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+_STAYING_LAUNCHERS = ("CROSS_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMI_RANK")
+
+
+def without_ranks(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program that is started by a rank and is none itself."""
+    of_launchers = {*_RANK_VARIABLES, *_SIZES_ON_NODE, *_STAYING_LAUNCHERS, *itertools.chain(*_OTHER_LAUNCHERS)}
+    return {name: value for name, value in environ.items() if name not in of_launchers | {"SLURM_NTASKS"}}
 
 
 def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -87,7 +96,7 @@ def _free_port() -> int:
 
 def has_launcher(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether this rank was started by a program that stays as long as its ranks; a shell script need not."""
-    return any(name in environ for name in ("CROSS_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMI_RANK"))
+    return any(name in environ for name in _STAYING_LAUNCHERS)
 
 
 def hosts_of_ranks() -> list[str]:
@@ -101,7 +110,7 @@ def hosts_of_ranks() -> list[str]:
 
 def ranks_on_this_node(environ: Mapping[str, str] = os.environ) -> int:
     """As the launcher counts them; 1 if none did."""
-    for name in ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"):
+    for name in _SIZES_ON_NODE:
         if name in environ:
             return int(environ[name])
     return _tasks_on_this_node(environ.get("SLURM_STEP_TASKS_PER_NODE", "1"), int(environ.get("SLURM_NODEID", "0")))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,9 @@ def test_failing_write_leaves_the_old_checkpoint(path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
 def test_full_disk(path: Path) -> None:
     write_checkpoint(path, content(epoch=1))
-    (path.parent / f".{path.name}.{os.getpid()}").symlink_to("/dev/full")  # where the new content is written at first
+    (path.parent / f".{path.name}.{socket.gethostname()}.{os.getpid()}").symlink_to(
+        "/dev/full"
+    )  # where the new content is written at first
     with pytest.raises(WriteError, match=r"best\.pth: cannot be written"):
         write_checkpoint(path, content(epoch=2))
     assert load_checkpoint(path)["epoch"] == 1

@@ -1,16 +1,20 @@
 """Cross-validation: folds that hold each signer out once, tables that add up, sweeps that go on where they were."""
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from launching import ROOT, clean_environment, succeed
 
 from ds_trainer.cross_validation.folds import Fold, folds_of
+from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log
 from ds_trainer.cross_validation.table import draw_table, summarise, table_lines, write_table
 from ds_trainer.errors import SettingsError
 
@@ -43,6 +47,29 @@ def test_groups_of_many_names_have_folders_of_their_own(tmp_path: Path) -> None:
     assert len({fold.dir_in(tmp_path) for fold in folds}) == 5
 
 
+def test_folds_that_others_train_come_last(tmp_path: Path) -> None:
+    folds, is_over = folds_of(SIGNERS, None, 1, 0), Event()
+    (other,) = (locked_log(fold, tmp_path) for fold in folds[:1])
+    assert other is not None
+    waiting = Waiting(folds, tmp_path, is_over)
+    taken = [waiting.next() for _ in folds[1:]]
+    assert [fold for fold, _ in taken] == folds[1:]
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(waiting.next)
+        with pytest.raises(TimeoutError):
+            last.result(timeout=1.5)
+        other.close()
+        fold, log_file = last.result(timeout=10)
+        assert fold == folds[0]
+        log_file.close()
+    assert locked_log(folds[1], tmp_path) is None, "while the sweep has its log open"
+    is_over.set()
+    with pytest.raises(FoldStopped):
+        Waiting(folds[1:2], tmp_path, is_over).next()
+    for _, log_file in taken:
+        log_file.close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp_path: Path) -> None:
@@ -58,10 +85,31 @@ def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp
     process.wait()
     assert json.loads((run_dir / "status.json").read_text())["status"] == "running", "the test comes too late"
     output = succeed(flags, timeout_s=250)
-    assert "waiting for that" in output
     assert "fold 3/3" in output
     assert [path.name for path in run_dir.parent.glob("*/")] == [run_dir.name], "it was trained once"
     assert len(list(tmp_path.glob("seed_0/*/*/status.json"))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sweeps_that_share_a_folder_share_the_folds(store: Path, tmp_path: Path) -> None:
+    """As on two hosts that srun or pdsh started, whose variables a fold's training must not take for its own."""
+    flags = command(store, tmp_path, "--num_epochs", "10", "--seeds", "2")
+    rank = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_STEP_ID": "0"}
+    sweeps = [
+        subprocess.Popen(flags, cwd=ROOT, env=clean_environment(rank), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    outputs = [sweep.communicate(timeout=250)[0].decode() for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    run_dirs = [path.parent for path in tmp_path.glob("seed_*/*/*/status.json")]
+    assert len(run_dirs) == 6, "each fold was trained once"
+    times = sorted(
+        [run_dir.joinpath(name).stat().st_mtime for name in ("run.yaml", "status.json")] for run_dir in run_dirs
+    )
+    assert any(next_begins < ends for (_, ends), (next_begins, _) in itertools.pairwise(times)), "two at a time"
+    tables = [output[output.index("held out   ") :] for output in outputs]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow

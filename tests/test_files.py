@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 from pathlib import Path
 from typing import IO
 
@@ -68,7 +69,9 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
 def test_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    (tmp_path / f".file.{os.getpid()}").symlink_to("/dev/full")  # where the new content is written at first
+    (tmp_path / f".file.{socket.gethostname()}.{os.getpid()}").symlink_to(
+        "/dev/full"
+    )  # where the new content is written at first
     with pytest.raises(WriteError, match=r"file: cannot be written \(No space left on device\); make room"):
         write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"old"

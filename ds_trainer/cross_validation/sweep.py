@@ -19,6 +19,7 @@ from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.errors import UserError
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.progress import clock, log
+from ds_trainer.rank_variables import without_ranks
 
 _LINES_SHOWN = 15
 
@@ -45,6 +46,9 @@ def run_folds(
 ) -> None:
     """Train what is not done yet; a fold that was interrupted continues where it was.
 
+    A fold that another process trains is left to it, as long as there are others: sweeps on several hosts that share
+    the folder share the folds.
+
     Args:
         flags: those of launch/train.py that all folds share.
         num_jobs: folds side by side; they share the processor's cores, and each has a GPU of its own if there are any.
@@ -61,10 +65,12 @@ def run_folds(
     began = time.monotonic()
     processes: list[subprocess.Popen[bytes]] = []
     is_over, starting = Event(), Lock()
+    waiting = Waiting(remaining, sweep_dir, is_over)
 
-    def run(fold: Fold) -> Fold:
+    def run() -> Fold:
         place = places.get()
-        with _claimed_log(fold, sweep_dir, is_over) as log_file:
+        fold, log_file = waiting.next()
+        with log_file:
             if is_done(fold):
                 places.put(place)
                 return fold
@@ -81,7 +87,7 @@ def run_folds(
 
     with ThreadPoolExecutor(num_jobs) as pool:
         try:
-            for num_done, ended in enumerate(as_completed(pool.submit(run, fold) for fold in remaining), start=1):
+            for num_done, ended in enumerate(as_completed(pool.submit(run) for _ in remaining), start=1):
                 left_s = (time.monotonic() - began) / num_done * (len(remaining) - num_done)
                 log.info(f"fold {num_before + num_done}/{len(folds)}: {ended.result()}  {clock(left_s)} left")
         except BaseException:
@@ -116,26 +122,51 @@ def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.terminate()  # it writes a resume point
 
 
-def _claimed_log(fold: Fold, sweep_dir: Path, is_over: Event) -> IO[bytes]:
-    """The log of a fold, locked for as long as it is open in any process: its training holds it, too.
+class Waiting:
+    """Folds that no worker of this sweep has taken yet."""
 
-    A sweep that was killed leaves trainings behind, which a second one would disturb: this waits until they have ended.
-    """
+    def __init__(self, folds: Sequence[Fold], sweep_dir: Path, is_over: Event):
+        self._folds = list(folds)
+        self._sweep_dir = sweep_dir
+        self._is_over = is_over
+        self._choosing = Lock()
+        self._is_told = False
+
+    def next(self) -> tuple[Fold, IO[bytes]]:
+        """The next fold that nobody trains, and its log, which is locked while it is open.
+
+        Another sweep may train a fold, or one that was killed may have left its training behind: that goes on, and this
+        waits for its end when nothing else is left.
+
+        Raises:
+            FoldStopped: the sweep is over.
+        """
+        while True:
+            with self._choosing:
+                for fold in self._folds:
+                    log_file = locked_log(fold, self._sweep_dir)
+                    if log_file is not None:
+                        self._folds.remove(fold)
+                        return fold, log_file
+                if not self._is_told:
+                    named = "; ".join(map(str, self._folds))
+                    log.info(f"waiting for what other processes train: {named}")
+                self._is_told = True
+            if self._is_over.wait(1.0):
+                raise FoldStopped
+
+
+def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
+    """The log of a fold, locked for as long as it is open in any process: its training holds it, too. None: it is."""
     run_dir = fold.dir_in(sweep_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     log_file = (run_dir / "log.txt").open("ab")
-    is_told = False
-    while True:
-        try:
-            fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return log_file
-        except BlockingIOError:
-            if not is_told:
-                log.info(f"{fold}: a sweep that has ended left its training running; waiting for that")
-            is_told = True
-            if is_over.wait(1.0):
-                log_file.close()
-                raise FoldStopped(str(fold)) from None
+    try:
+        fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log_file.close()
+        return None
+    return log_file
 
 
 def _start(
@@ -143,7 +174,9 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     own: list[Any] = ["--runs_dir", fold.dir_in(sweep_dir), "--resume", "auto"]
     command = [sys.executable, "-m", "ds_trainer", *flags, *fold.flags, *own]
-    return subprocess.Popen(command, stdout=log_file, stderr=subprocess.STDOUT, env={**os.environ, **place})
+    return subprocess.Popen(
+        command, stdout=log_file, stderr=subprocess.STDOUT, env={**without_ranks(os.environ), **place}
+    )
 
 
 def _check(fold: Fold, status: int, sweep_dir: Path) -> None:
