@@ -12,14 +12,21 @@ from typing import IO, Any
 from ds_trainer.errors import WriteError
 
 
+def aside_of(path: Path) -> Path:
+    """Where this process writes at first what is to be `path`.
+
+    On another host of a shared file system, or in another container, a process may have the same number.
+    """
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Let `write` fill a file beside `path`, bring it to disk and rename it: readers see the old file or the new.
 
     Raises:
         WriteError: the disk is full, read-only or gone; `path` is as it was.
     """
-    # On another host of a shared file system, or in another container, a process may have the same number.
-    aside = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    aside = aside_of(path)
     try:
         with aside.open("wb") as file:
             write(file)

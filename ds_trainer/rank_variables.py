@@ -29,12 +29,15 @@ _OTHER_LAUNCHERS = (
 """Names for a rank, the world size, the rank on its node, and the ranks on its node: 4, or with Slurm 4(x2) or 4,3."""
 _SIZES_ON_NODE = ("LOCAL_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
 _STAYING_LAUNCHERS = ("CROSS_RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "PMI_RANK")
+_OF_LAUNCHERS = {
+    *itertools.chain(_RANK_VARIABLES, _SIZES_ON_NODE, _STAYING_LAUNCHERS, *_OTHER_LAUNCHERS),
+    "SLURM_NTASKS",
+}
 
 
 def without_ranks(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment for a program that is started by a rank and is none itself."""
-    of_launchers = {*_RANK_VARIABLES, *_SIZES_ON_NODE, *_STAYING_LAUNCHERS, *itertools.chain(*_OTHER_LAUNCHERS)}
-    return {name: value for name, value in environ.items() if name not in of_launchers | {"SLURM_NTASKS"}}
+    return {name: value for name, value in environ.items() if name not in _OF_LAUNCHERS}
 
 
 def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> None:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from ds_trainer.rank_variables import without_ranks
+
 ROOT = Path(__file__).parents[1]
 uses_launcher = pytest.mark.usefixtures("port_of_launchers")
 """`deepspeed` and `torchrun` take port 29500 unless told otherwise: such tests wait for each other."""
-_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without ranks, with one thread a process and the virtual environment's commands."""
-    environment = {name: value for name, value in os.environ.items() if name not in _RANK_VARIABLES}
+    environment = without_ranks(os.environ)
     environment["OMP_NUM_THREADS"] = "1"
     environment["PYTHONPATH"] = str(ROOT / "tests")
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from ds_trainer.checkpoint import FORMAT, load_checkpoint, load_model, write_checkpoint
 from ds_trainer.errors import CheckpointError, SettingsError, WriteError
+from ds_trainer.files import aside_of
 from ds_trainer.tasks.toy.task import ToyTask
 
 DESCRIPTION = {"num_hidden": 4, "num_arms": 3, "dropout": 0.5}
@@ -140,9 +140,7 @@ def test_failing_write_leaves_the_old_checkpoint(path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
 def test_full_disk(path: Path) -> None:
     write_checkpoint(path, content(epoch=1))
-    (path.parent / f".{path.name}.{socket.gethostname()}.{os.getpid()}").symlink_to(
-        "/dev/full"
-    )  # where the new content is written at first
+    aside_of(path).symlink_to("/dev/full")
     with pytest.raises(WriteError, match=r"best\.pth: cannot be written"):
         write_checkpoint(path, content(epoch=2))
     assert load_checkpoint(path)["epoch"] == 1

@@ -47,9 +47,10 @@ def test_groups_of_many_names_have_folders_of_their_own(tmp_path: Path) -> None:
     assert len({fold.dir_in(tmp_path) for fold in folds}) == 5
 
 
-def test_folds_that_others_train_come_last(tmp_path: Path) -> None:
+def test_folds_that_others_train_come_last(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="ds_trainer")
     folds, is_over = folds_of(SIGNERS, None, 1, 0), Event()
-    (other,) = (locked_log(fold, tmp_path) for fold in folds[:1])
+    other = locked_log(folds[0], tmp_path)
     assert other is not None
     waiting = Waiting(folds, tmp_path, is_over)
     taken = [waiting.next() for _ in folds[1:]]
@@ -58,6 +59,7 @@ def test_folds_that_others_train_come_last(tmp_path: Path) -> None:
         last = pool.submit(waiting.next)
         with pytest.raises(TimeoutError):
             last.result(timeout=1.5)
+        assert caplog.messages == ["waiting for what other processes train: s1 held out, seed 0"], "told once"
         other.close()
         fold, log_file = last.result(timeout=10)
         assert fold == folds[0]

@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import os
-import socket
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from ds_trainer.errors import WriteError
-from ds_trainer.files import sha256, sync_dir, sync_file, write_atomically, write_json
+from ds_trainer.files import aside_of, sha256, sync_dir, sync_file, write_atomically, write_json
 
 
 def test_content_replaces_what_was_there(tmp_path: Path) -> None:
@@ -69,9 +67,7 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
 def test_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    (tmp_path / f".file.{socket.gethostname()}.{os.getpid()}").symlink_to(
-        "/dev/full"
-    )  # where the new content is written at first
+    aside_of(path).symlink_to("/dev/full")
     with pytest.raises(WriteError, match=r"file: cannot be written \(No space left on device\); make room"):
         write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"old"

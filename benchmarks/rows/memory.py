@@ -43,10 +43,10 @@ def _growth(bench: Bench, outcome: Outcome) -> list[Line]:
         for num_clips, case in cases.items():
             title = f"memory, {num_clips} clips, process {number + 1}"
             found[num_clips] += bench.contest(outcome, title, (OWN,), case, effort)[OWN]
+    if not all(found.values()):
+        return []
     lines = []
     for key, what in (("peak_mib", "peak MiB"), ("anonymous_mib", "MiB that are no file")):
-        if not all(found.values()):
-            continue
         few, more = (statistics.median(sample[key] for sample in found[n]) for n in (_FEW, many))
         line = Line(f"memory, {many} clips", what, more, f"{_FEW} clips", few, few / more)
         lines.append(at_most(line, _GROWTH * few, f"<= {_GROWTH:g} x"))
