@@ -16,7 +16,7 @@ ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
 NUM_EPOCHS = 1_000_000  # a contestant is stopped long before
 
 
-def settings_of(case: Case, runs_dir: Path) -> RunSettings:
+def settings_of(case: Case, runs_dir: Path, is_compiled: bool = False) -> RunSettings:
     """The run settings with which ds_trainer trains a case."""
     flags = {
         "deepspeed_config": case.folder / "engine.json",
@@ -30,7 +30,7 @@ def settings_of(case: Case, runs_dir: Path) -> RunSettings:
         "stall_timeout_s": 86_400,  # a contestant waits while others run
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    return load_settings(words, load_task_type)
+    return load_settings([*words, *(["--compile"] if is_compiled else [])], load_task_type)
 
 
 def write_case(

@@ -12,6 +12,7 @@ from benchmarks.pace import EnoughError, Pace
 
 CONTESTANTS = {
     "ds_trainer": "own:train",
+    "ds_trainer_compiled": "own:train_compiled",
     "plain": "plain:train",
     "plain_fp32": "plain:train_fp32",
     "plain_fused": "plain:train_fused",

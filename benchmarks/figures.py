@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OWN = "ds_trainer"
+OWN, COMPILED = "ds_trainer", "ds_trainer_compiled"
 
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 

@@ -24,6 +24,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distri
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
 
+from ds_trainer.compilation import compile_model  # noqa: E402
 from ds_trainer.flat_model import FlatModel, decays  # noqa: E402
 from ds_trainer.flat_model import state_names as names_of_state  # noqa: E402
 from ds_trainer.monitors import without_monitors  # noqa: E402
@@ -52,13 +53,17 @@ class ComputesInFloat32(nn.Module):
         return functional_call(self.model, weights | buffers, inputs)
 
 
-def build_engine(model: nn.Module, config: Mapping[str, Any], is_verbose: bool = False) -> DeepSpeedEngine:
+def build_engine(
+    model: nn.Module, config: Mapping[str, Any], is_verbose: bool = False, is_compiled: bool = False
+) -> DeepSpeedEngine:
     """An engine that trains `model` as the resolved engine config says. Collective.
 
     Floating-point inputs are cast to the type in which the model computes, and its outputs to float32: DeepSpeed's bf16
     mode casts parameters only. Losses and metrics are then computed in float32 for every precision.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if is_verbose else logging.WARNING)
+    if is_compiled:
+        compile_model(model)  # before the next line, in which torch.compile is off: it stays as it is first loaded
     _import_muon()
     arithmetic = torch.float32 if computes_in_float32(config) else None
     if can_be_flat(config):

@@ -193,7 +193,7 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     model = task.build_model()
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
-    engine = build_engine(model, engine_config, settings.verbose)
+    engine = build_engine(model, engine_config, settings.verbose, settings.compile)
     accumulation = engine_config["gradient_accumulation_steps"]
     train_sampler = ShardedSampler(size_of(task.train_set), micro_batch, accumulation, settings.seed)
     warm_up(engine, round(settings.warmup_epochs * train_sampler.steps_per_epoch))

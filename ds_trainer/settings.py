@@ -87,6 +87,13 @@ class RunSettings(BaseModel):
     max_skipped_steps: int = setting(
         10, "training", "stop after so many steps in a row whose gradient was NaN or infinite", is_identity=False, ge=1
     )
+    compile: bool = setting(
+        False,
+        "training",
+        "compile the model by torch.compile: a minute or more before the first step, then fewer kernels; it pays on a "
+        "GPU in long runs, on a CPU hardly (docs/speed.md)",
+        is_identity=False,
+    )
 
     runs_dir: Path = setting(Path("runs"), "the run", "where run directories are made", is_identity=False)
     resume: str = setting(

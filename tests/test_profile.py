@@ -100,6 +100,13 @@ class CountsOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def test_operators_stay_the_objects_that_they_are() -> None:
+    """The compiler tells operators apart by identity: a model compiled after a profile would else not compile."""
+    before = torch.ops.aten.convolution.default
+    operations(events_of(lambda: torch.conv1d(torch.ones(1, 2, 8), torch.ones(2, 2, 3))))
+    assert torch.ops.aten.convolution.default is before
+
+
 def test_operations_are_those_that_the_dispatcher_sees() -> None:
     toy = Toy(48)
     batch = next(iter(toy.batches))

@@ -18,19 +18,24 @@ from ds_trainer.tasks.sign.task import SignTask
 from ds_trainer.watch.watch import Watch
 
 
-def train(case: Case, after_step: AfterStep) -> None:
+def train(case: Case, after_step: AfterStep, is_compiled: bool = False) -> None:
     """Train until `after_step` raises."""
     start_log()
     distributed.export_rank_variables()
     watch = Watch()
     try:
         with tempfile.TemporaryDirectory() as runs_dir:
-            settings = settings_of(case, Path(runs_dir))
+            settings = settings_of(case, Path(runs_dir), is_compiled)
             watch.join(settings.stall_timeout_s, settings.start_timeout_s)
             _train(settings, after_step)
     finally:
         watch.leave(None)
         distributed.leave()
+
+
+def train_compiled(case: Case, after_step: AfterStep) -> None:
+    """The same with `--compile`."""
+    train(case, after_step, is_compiled=True)
 
 
 def _train(settings: RunSettings, after_step: AfterStep) -> None:
