@@ -36,6 +36,14 @@ def test_every_engine_config_trains_on_the_gpu(config: str, tmp_path: Path) -> N
     assert_complete(only_run(tmp_path), num_signs=26)
 
 
+def test_a_compiled_model_trains_on_the_gpu(tmp_path: Path) -> None:
+    flags = ["--model_size", "t_2_1", "--num_epochs", "1", "--compile", "--runs_dir", tmp_path]
+    command = ["deepspeed", "launch/train.py", "--deepspeed_config", "ds_configs/bf16.json", *flags]
+    output = succeed([*command, "--model", "conv_transformer"], timeout_s=500)
+    assert "of frames are kept on cuda" in output
+    assert_complete(only_run(tmp_path), num_signs=26)
+
+
 def test_every_gpu_of_the_machine_is_a_rank(tmp_path: Path) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")

@@ -21,6 +21,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.task import Deployment, Skeleton, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.features import num_features
+from ds_trainer.tasks.sign.frames import Frames
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
@@ -103,6 +104,7 @@ class SignTask(Task):
         used = Preprocessing.of(self.description())
         in_training = {name: getattr(settings, name) for name in ("max_tempo_fraction", "max_cut_fraction")}
         self.preprocessing = replace(used, sampling=replace(used.sampling, **in_training))
+        self._frames = Frames(self.store)
         self._first = torch.from_numpy(self.store.offsets[:-1])
         self._num_frames = torch.from_numpy(np.diff(self.store.offsets))
         class_of_sign = np.full(len(self.store.sign_names), -1)
@@ -117,7 +119,7 @@ class SignTask(Task):
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
         frame_BF = self.preprocessing.sampling.frames(self._first[items], self._num_frames[items], draw)
-        clips_BFKC = torch.from_numpy(self.store.read(frame_BF.numpy())).to(device, non_blocking=True)
+        clips_BFKC = self._frames.read(frame_BF, device)
         clips_BTKC = self.preprocessing.of_sampled(
             clips_BFKC,
             None if draw is None else draw.on(device),
