@@ -1,6 +1,7 @@
 """The rows of issue 5's table. Each has a function that measures it."""
 
 from benchmarks.rows.gpu import measure_gpu
+from benchmarks.rows.growth import measure_growth
 from benchmarks.rows.launch import measure_launch
 from benchmarks.rows.memory import measure_memory
 from benchmarks.rows.operations import measure_operations
@@ -15,6 +16,7 @@ ROWS = {
     "overhead": measure_overhead,
     "memory": measure_memory,
     "launch": measure_launch,
+    "growth": measure_growth,
     "gpu": measure_gpu,
 }
 """By the name that `--only` takes."""
