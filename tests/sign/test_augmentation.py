@@ -252,10 +252,10 @@ def test_masks_take_away_keypoints_parts_and_frames() -> None:
 def num_mirrored(layout: KeypointLayout, fraction: float, num_clips: int = 400) -> int:
     """How many of these clips came out mirrored; each of the others came out as it was."""
     original = clips(layout, 1, num_frames=1).expand(num_clips, -1, -1, -1)
-    draw = Draw(0, 0, torch.arange(num_clips))
-    changed = replace(NOTHING, mirror_fraction=fraction)(original, layout, draw)
-    is_mirrored = (changed == mirrored(original, layout)).flatten(1).all(1)
-    assert torch.equal(is_mirrored, ~(changed == original).flatten(1).all(1))
+    drawn = replace(NOTHING, mirror_fraction=fraction).mirrors(layout, Draw(0, 0, torch.arange(num_clips)))
+    changed, as_it_is = normalise(original, layout, is_mirrored_B=drawn), normalise(original, layout)
+    is_mirrored = torch.isclose(changed, mirrored(as_it_is, layout), atol=1e-5).flatten(1).all(1)
+    assert torch.equal(is_mirrored, ~(changed == as_it_is).flatten(1).all(1))
     return int(is_mirrored.sum())
 
 
@@ -268,10 +268,19 @@ def test_fraction_of_mirrored_clips() -> None:
 
 
 def test_layout_without_a_mirror_is_never_mirrored() -> None:
-    layout = layout_for(7, 3)
-    original = clips(layout)
     draw = Draw(0, 0, torch.arange(3))
-    assert torch.equal(replace(NOTHING, mirror_fraction=1.0)(original, layout, draw), original)
+    assert replace(NOTHING, mirror_fraction=1.0).mirrors(layout_for(7, 3), draw) is None
+
+
+@pytest.mark.parametrize("max_turn", [0.0, 30.0])
+def test_a_matrix_in_the_plane_is_one_that_leaves_the_depth_to_itself(max_turn: float) -> None:
+    """What is left out where no clip is turned is a product with 0."""
+    layout = layout_for(20, 3)
+    original, (_, shift) = clips(layout), still(layout, 3)
+    augmentation = Augmentation(max_turn_degrees=max_turn)
+    matrix = augmentation._matrix(Draw(0, 0, torch.arange(3)), 3)
+    whole, in_plane = (transformed(original, layout, matrix, shift, is_in_plane) for is_in_plane in (False, True))
+    assert torch.equal(whole, in_plane) == (max_turn == 0)
 
 
 @pytest.mark.parametrize("num_features", [1, 6])

@@ -110,6 +110,10 @@ def test_left_handed_signers_are_seen_like_others(shape: tuple[int, int]) -> Non
     right_handed[:, :, list(layout.parts["left_hand"])] = 0
     left_handed = mirrored(right_handed, layout)
     torch.testing.assert_close(normalise(left_handed, layout), normalise(right_handed, layout), rtol=1e-4, atol=1e-5)
+    wanted = torch.tensor([True, False, True])
+    one, other = (normalise(each, layout, is_mirrored_B=wanted) for each in (left_handed, right_handed))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert torch.equal((one != normalise(left_handed, layout)).flatten(1).any(1), wanted), "mirrored when it is drawn"
     both = clips(layout)
     assert not torch.allclose(normalise(mirrored(both, layout), layout), normalise(both, layout), atol=1e-3)
 

@@ -7,6 +7,7 @@ Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of th
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.presence import bones, presence
 
 
@@ -51,11 +51,14 @@ class Augmentation:
     part_mask_fraction: float = 0.0
     max_frame_mask_fraction: float = 0.0
 
+    def mirrors(self, layout: KeypointLayout, draw: Draw) -> Tensor | None:
+        """The clips to mirror, bool[B], which `normalise` does in passing; None: none."""
+        if layout.mirror is None or self.mirror_fraction == 0:
+            return None
+        return draw.uniform("mirror")[:, 0] < self.mirror_fraction
+
     def __call__(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
-        """Augmented clips, float[B, T, K, C]; missing keypoints stay missing."""
-        if layout.mirror is not None and self.mirror_fraction > 0:
-            is_mirrored_B = draw.uniform("mirror")[:, 0] < self.mirror_fraction
-            clips_BTKC = mirrored(clips_BTKC, layout, is_mirrored_B)
+        """Augmented clips, float[B, T, K, C], all but mirrored; missing keypoints stay missing."""
         if layout.num_coordinates >= 2:  # of other features nothing is known: there is no plane to rotate in
             clips_BTKC = self._reshaped(clips_BTKC, layout, draw)
         return self._masked(clips_BTKC, layout, draw)
@@ -71,7 +74,8 @@ class Augmentation:
             columns = layout.num_keypoints * num_coordinates
             displaced = draw.between("displacement", -self.max_displacement, self.max_displacement, columns)
             offset_BKD = offset_BKD + displaced.view(offset_BKD.shape)
-        clips_BTKC = transformed(clips_BTKC, layout, self._matrix(draw, num_coordinates), offset_BKD)
+        matrix_BDD, is_in_plane = self._matrix(draw, num_coordinates), self.max_turn_degrees == 0
+        clips_BTKC = transformed(clips_BTKC, layout, matrix_BDD, offset_BKD, is_in_plane)
         return clips_BTKC if self.noise == 0 else with_noise(clips_BTKC, layout, self.noise, draw)
 
     def _matrix(self, draw: Draw, num_coordinates: int) -> Tensor:
@@ -115,19 +119,34 @@ def rotation(angle_B: Tensor, plane: tuple[int, int], num_coordinates: int) -> T
     return matrix_BDD
 
 
-def transformed(clips_BTKC: Tensor, layout: KeypointLayout, matrix_BDD: Tensor, offset_BKD: Tensor) -> Tensor:
-    """Each clip's points multiplied by its matrix, then shifted, each keypoint by its own offset."""
+def transformed(
+    clips_BTKC: Tensor, layout: KeypointLayout, matrix_BDD: Tensor, offset_BKD: Tensor, is_in_plane: bool = False
+) -> Tensor:
+    """Each clip's points multiplied by its matrix, then shifted, each keypoint by its own offset.
+
+    Args:
+        is_in_plane: the matrices leave the third coordinate to itself.
+    """
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
-    changed_BTKC = clips_BTKC.clone()
+    changed_BTKC = torch.empty_like(clips_BTKC)
+    changed_BTKC[..., layout.num_coordinates :] = clips_BTKC[..., layout.num_coordinates :]
     for row in range(layout.num_coordinates):
         # Coordinate by coordinate, each of which lies in memory by itself: a product of matrices would lay out anew.
         moved_BTK = changed_BTKC[..., row]
-        moved_BTK.copy_(offset_BKD[:, None, :, row].expand_as(moved_BTK))
-        for column in range(layout.num_coordinates):
-            moved_BTK.addcmul_(points_BTKD[..., column], matrix_BDD[:, row, column, None, None])
+        sum_BTK = offset_BKD[:, None, :, row]
+        for column in _mixed_with(row, layout.num_coordinates, is_in_plane):
+            factor_B11 = matrix_BDD[:, row, column, None, None]
+            sum_BTK = torch.addcmul(sum_BTK, points_BTKD[..., column], factor_B11, out=moved_BTK)
     changed_BTKC[..., : layout.num_coordinates] *= present_BTK1
     return changed_BTKC
+
+
+def _mixed_with(coordinate: int, num_coordinates: int, is_in_plane: bool) -> Sequence[int]:
+    """The coordinates that a matrix makes one of."""
+    if not is_in_plane or num_coordinates < 3:
+        return range(num_coordinates)
+    return (0, 1) if coordinate < 2 else (coordinate,)
 
 
 def with_limbs(clips_BTKC: Tensor, layout: KeypointLayout, growth_BK: Tensor) -> Tensor:

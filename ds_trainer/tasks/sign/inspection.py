@@ -19,6 +19,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.skeleton_plots import apart, skeletons_figure
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.task import SignTask
@@ -147,7 +148,9 @@ def draw_augmentation(task: SignTask, path: Path) -> None:
     shown = {"as it is": plain_BTKC}
     for changed in _one_by_one(task.augmentation):
         (name,) = (f.name for f in fields(changed) if getattr(changed, f.name) != getattr(_NOTHING, f.name))
-        shown[name] = changed(plain_BTKC, layout, draw.on(device()))
+        is_mirrored_B = changed.mirrors(layout, draw.on(device()))
+        seen_BTKC = plain_BTKC if is_mirrored_B is None else mirrored(plain_BTKC, layout, is_mirrored_B)
+        shown[name] = changed(seen_BTKC, layout, draw.on(device()))
     (all_BTKC,), _ = task.prepare(items, device(), draw)
     shown["all, and other frames"] = all_BTKC[..., : layout.num_features]
     clips = [apart(clip_BTKC[0].cpu().numpy(), layout) for clip_BTKC in shown.values()]

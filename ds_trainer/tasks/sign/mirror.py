@@ -7,26 +7,37 @@ import torch
 from torch import Tensor
 
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.planar import picked, planar
 from ds_trainer.tasks.sign.presence import presence
 
 _HANDS = ("left_hand", "right_hand")
 _LEFT_HANDED_FROM = 0.5
 
 
-def right_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
-    """Clips, those mirrored in which the left hand is seen in many more frames than the right: in half of all more.
+def right_handed(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
+    """A planar copy, clips mirrored in which the left hand is seen in more frames than the right, by half of all.
 
     A left-handed signer's right hand rests outside the image, or is not found. One of 16 recordings of the embedded
     default data is of such a signer.
+
+    Args:
+        is_mirrored_B: bool[B], the clips to mirror besides, or back; None: none.
     """
-    if layout.mirror is None or not set(_HANDS) <= set(layout.parts):
-        return clips_BTKC
+    if layout.mirror is None:
+        return planar(clips_BTKC)
+    if set(_HANDS) <= set(layout.parts):
+        is_left_B = _is_left_handed(clips_BTKC, layout)
+        is_mirrored_B = is_left_B if is_mirrored_B is None else is_left_B ^ is_mirrored_B
+    # Once, and for all clips, though few may need it: to ask whether any does would wait for the device.
+    return planar(clips_BTKC) if is_mirrored_B is None else mirrored(clips_BTKC, layout, is_mirrored_B)
+
+
+def _is_left_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
     left_B, right_B = (
-        presence(clips_BTKC[:, :, list(layout.parts[hand]), : layout.num_coordinates]).amax((2, 3)).mean(1)
+        presence(clips_BTKC[:, :, picked(layout.parts[hand]), : layout.num_coordinates]).amax((2, 3)).mean(1)
         for hand in _HANDS
     )
-    # For all, though few need it: to ask whether any does would wait for the device.
-    return mirrored(clips_BTKC, layout, left_B - right_B > _LEFT_HANDED_FROM)
+    return left_B - right_B > _LEFT_HANDED_FROM
 
 
 def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
@@ -41,7 +52,7 @@ def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor |
         is_mirrored_B = torch.ones(len(clips_BTKC), dtype=torch.bool, device=clips_BTKC.device)
     itself_K = torch.arange(layout.num_keypoints, device=clips_BTKC.device)
     source_BK = torch.where(is_mirrored_B[:, None], torch.tensor(layout.mirror, device=clips_BTKC.device), itself_K)
-    # Features in front, as they lie in memory after `normalise`.
+    # Features in front: the result is planar.
     clips_CBTK = clips_BTKC.movedim(-1, 0)
     mirrored_BTKC = clips_CBTK.gather(-1, source_BK[:, None].expand_as(clips_CBTK)).movedim(0, -1)
     mirrored_BTKC[..., 0] *= 1 - 2 * is_mirrored_B[:, None, None].to(clips_BTKC.dtype)

@@ -12,26 +12,28 @@ is missing, and stays 0.
 Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of the features).
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import right_handed
+from ds_trainer.tasks.sign.planar import picked
 from ds_trainer.tasks.sign.presence import presence
 
 _LEAST_SIZE = 1e-6
 
 
-def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 1.0) -> Tensor:
+def normalise(
+    clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 1.0, is_mirrored_B: Tensor | None = None
+) -> Tensor:
     """Clips with body-relative coordinates; features that are no coordinates are kept. float[B, T, K, C].
 
     Args:
         depth_weight: factor on the third coordinate, before sizes are taken. Estimated from one camera it is mostly
             noise, and noise in it would spread to all coordinates through the size.
+        is_mirrored_B: bool[B], the clips of which the mirror image is wanted, as training draws them; None: none.
     """
-    clips_BTKC = right_handed(planar(clips_BTKC), layout)
+    clips_BTKC = right_handed(clips_BTKC, layout, is_mirrored_B)
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     if layout.num_coordinates == 3 and depth_weight != 1:
         points_BTKD[..., 2] *= depth_weight
@@ -45,20 +47,6 @@ def normalise(clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 
     for part, local_BTkD in local.items():
         points_BTKD[:, :, picked(layout.parts[part])] = local_BTkD
     return clips_BTKC
-
-
-def planar(clips_BTKC: Tensor) -> Tensor:
-    """A copy in which each feature lies in memory by itself, so that what is done to each runs over neighbours.
-
-    Between features, four to a keypoint, a processor's vectors would be used by three quarters, or not at all.
-    """
-    return clips_BTKC.movedim(-1, 0).clone(memory_format=torch.contiguous_format).movedim(0, -1)
-
-
-def picked(keypoints: Sequence[int]) -> slice | list[int]:
-    """What picks keypoints from an axis: a slice, which copies nothing, where they follow one another."""
-    first, last = keypoints[0], keypoints[-1]
-    return slice(first, last + 1) if list(keypoints) == list(range(first, last + 1)) else list(keypoints)
 
 
 def _from_root(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout, part: str) -> Tensor:

@@ -93,7 +93,10 @@ class Preprocessing:
         Args:
             draw: the random numbers of training; None: clips as they are.
         """
-        clips_BTKC = normalise(clips_BFKC, self.layout, self.depth_weight)
+        is_mirrored_B = None
+        if draw is not None and augmentation is not None:
+            is_mirrored_B = augmentation.mirrors(self.layout, draw)
+        clips_BTKC = normalise(clips_BFKC, self.layout, self.depth_weight, is_mirrored_B)
         if self.sampling.motion_fraction > 0:
             clips_BTKC = self.sampling.by_motion(clips_BTKC, self.layout.num_coordinates, self.keypoints, draw)
         if draw is not None and augmentation is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.planar import picked
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,16 @@ class PartEmbedding(nn.Module):
     def __init__(self, spec: ModelSpec):
         super().__init__()
         width = spec.size.width
-        self.parts = [list(part) for part in spec.parts]
-        self.maps = nn.ModuleList(nn.Linear(len(part) * spec.num_features, width) for part in self.parts)
-        self.part_PD = nn.Parameter(0.02 * torch.randn(len(self.parts), width))
+        self.parts = [picked(part) for part in spec.parts]
+        self.maps = nn.ModuleList(nn.Linear(len(part) * spec.num_features, width) for part in spec.parts)
+        self.part_PD = nn.Parameter(0.02 * torch.randn(len(spec.parts), width))
 
     def forward(self, clips_BTKC: Tensor) -> Tensor:
         """Tokens float[B, P, T, D]."""
+        frames_NKC = clips_BTKC.flatten(0, 1)  # N = B T: a matrix is multiplied where it lies, more axes are copied
         tokens = [
-            to_token(clips_BTKC[:, :, part].flatten(2)) for part, to_token in zip(self.parts, self.maps, strict=True)
+            to_token(frames_NKC[:, part].flatten(1)).unflatten(0, clips_BTKC.shape[:2])
+            for part, to_token in zip(self.parts, self.maps, strict=True)
         ]
         return torch.stack(tokens, dim=1) + self.part_PD[:, None]
 
