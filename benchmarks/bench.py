@@ -16,6 +16,8 @@ from benchmarks.stores import read_once, synthetic_store
 
 QUICK_CLIPS, CLIPS = 1_000, 4_000
 _PACKAGES = {"accelerate": "accelerate"}
+_IN_BF16 = ("plain", "deepspeed", "accelerate")
+_EMULATED_BELOW = 0.1
 
 
 @dataclass
@@ -57,6 +59,16 @@ class Bench:
         read_once(chosen)
         folder = Path(tempfile.mkdtemp(prefix=f"{size}-", dir=self.work_dir))
         return write_case(folder / "case", chosen, size, micro_batch, dropout, self.effort.engine_config)
+
+    def affordable(self, outcome: Outcome, title: str, names: Sequence[str]) -> tuple[str, ...]:
+        """Those whose steps take seconds: where bf16 is emulated, one of `s_4_6` in it takes minutes."""
+        if self.peak_flops["bf16"] >= _EMULATED_BELOW * self.peak_flops["fp32"]:
+            return tuple(names)
+        left_out = [name for name in names if name in _IN_BF16]
+        if left_out:
+            peak = self.peak_flops["bf16"] / 1e9
+            outcome.notes.append(f"{title}: left out: {', '.join(left_out)}: bf16 at {peak:.1f} GFLOP/s here")
+        return tuple(name for name in names if name not in left_out)
 
     def contest(
         self,

@@ -90,8 +90,8 @@ class RunSettings(BaseModel):
     compile: bool = setting(
         False,
         "training",
-        "compile the model by torch.compile: a minute or more before the first step, then fewer kernels; it pays on a "
-        "GPU in long runs, on a CPU hardly (docs/speed.md)",
+        "compile the model by torch.compile: a minute or more before the first step, then fewer kernels; meant for "
+        "GPUs, on a CPU it does not pay (docs/speed.md)",
         is_identity=False,
     )
 

@@ -12,6 +12,8 @@ from launching import succeed
 from torch.nn import functional
 
 from benchmarks import plain_data
+from benchmarks.alternation import Effort
+from benchmarks.bench import Bench, Outcome
 from benchmarks.case_writer import write_case
 from benchmarks.figures import OWN, Line, Measure, at_most, compare
 from benchmarks.operations import count_operations
@@ -147,6 +149,18 @@ def test_table_says_what_is_met() -> None:
     line = at_most(Line("operations s_4_6", "operations/step", 812.0, "plain", 967.0, 1.19), 800, "<= 800")
     text = table([line])
     assert re.search(r"operations s_4_6 +operations/step +812 +plain +967 +1.19 x +- +<= 800 +no", text)
+
+
+@pytest.mark.parametrize("bf16", [0.9e9, 30e9])
+def test_who_computes_in_emulated_bf16_is_left_out_and_named(bf16: float, tmp_path: Path) -> None:
+    bench = Bench(Effort(), tmp_path, {"fp32": 77e9, "bf16": bf16}, say=print)
+    outcome = Outcome()
+    names = bench.affordable(outcome, "step", (OWN, "plain", "plain_fp32", "deepspeed"))
+    if bf16 > 1e9:
+        assert (names, outcome.notes) == ((OWN, "plain", "plain_fp32", "deepspeed"), [])
+    else:
+        assert names == (OWN, "plain_fp32")
+        assert outcome.notes == ["step: left out: plain, deepspeed: bf16 at 0.9 GFLOP/s here"]
 
 
 @pytest.mark.parametrize(

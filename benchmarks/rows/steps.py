@@ -23,7 +23,7 @@ def measure_step(bench: Bench) -> Outcome:
         names = _QUICK if bench.effort.is_quick else _ALL
         if dropout == 0:
             names = (*names, COMPILED)  # with dropout in the graph it is slower on a CPU
-        samples = bench.contest(outcome, title, names, case)
+        samples = bench.contest(outcome, title, bench.affordable(outcome, title, names), case)
         goals = dict.fromkeys(("plain", "deepspeed", "accelerate"), goal)
         outcome.lines += compare(title, samples, Measure("cpu_s", "CPU s/step", least_ratio=goals))
         outcome.lines += compare(title, samples, Measure("wall_s", "wall s/step"))
@@ -36,7 +36,8 @@ def measure_two_ranks(bench: Bench) -> Outcome:
     outcome = Outcome()
     title = "step s_4_6, 2 ranks"
     case = bench.case("s_4_6", 4 if bench.effort.is_quick else 32)
-    samples = bench.contest(outcome, title, _QUICK if bench.effort.is_quick else _WITH_RANKS, case, world_size=2)
+    names = bench.affordable(outcome, title, _QUICK if bench.effort.is_quick else _WITH_RANKS)
+    samples = bench.contest(outcome, title, names, case, world_size=2)
     goals = dict.fromkeys(("plain", "deepspeed"), 1.8)
     outcome.lines += compare(title, samples, Measure("cpu_s", "CPU s/step", least_ratio=goals))
     outcome.lines += compare(title, samples, Measure("wall_s", "wall s/step", least_ratio=goals))
