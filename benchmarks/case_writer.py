@@ -16,21 +16,27 @@ ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
 NUM_EPOCHS = 1_000_000  # a contestant is stopped long before
 
 
-def settings_of(case: Case, runs_dir: Path, is_compiled: bool = False) -> RunSettings:
-    """The run settings with which ds_trainer trains a case."""
+def flags_of(case: Case, runs_dir: Path, num_epochs: int) -> list[str]:
+    """The flags of `launch/train.py` with which ds_trainer trains a case."""
     flags = {
         "deepspeed_config": case.folder / "engine.json",
         "data": case.store,
         "model_size": case.size,
         "dropout": case.dropout,
         "num_frames": case.num_frames,
-        "num_epochs": NUM_EPOCHS,
+        "num_epochs": num_epochs,
         "split": "random",  # a small store has no test split
         "runs_dir": runs_dir,
-        "stall_timeout_s": 86_400,  # a contestant waits while others run
     }
-    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    return load_settings([*words, *(["--compile"] if is_compiled else [])], load_task_type)
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def settings_of(case: Case, runs_dir: Path, is_compiled: bool = False) -> RunSettings:
+    """The run settings of a contestant."""
+    flags = flags_of(case, runs_dir, NUM_EPOCHS)
+    flags += ["--stall_timeout_s", "86400"]  # a contestant waits while others run
+    flags += ["--compile"] if is_compiled else []
+    return load_settings(flags, load_task_type)
 
 
 def write_case(

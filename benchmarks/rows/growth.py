@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.alternation import ROOT, Sample, rank_environment
 from benchmarks.bench import Bench, Outcome
 from benchmarks.case import Case
+from benchmarks.case_writer import flags_of
 from benchmarks.figures import OWN, Line, at_most
 from benchmarks.stores import synthetic_store
 
@@ -45,11 +46,9 @@ def _trained(bench: Bench, case: Case, num_clips: int) -> Sample:
     """An epoch of a run that passes some thousand clips after its first epoch, and the run's peak of memory."""
     num_epochs = 1 + max(1, round(_LEAST_CLIPS_MEASURED / num_clips))
     runs_dir = Path(tempfile.mkdtemp(prefix="runs-", dir=bench.work_dir))
-    flags: list[str | Path] = ["--deepspeed_config", case.folder / "engine.json", "--data", case.store]
-    flags += ["--model_size", case.size, "--split", "random", "--runs_dir", runs_dir, "--num_epochs", str(num_epochs)]
     with (runs_dir.parent / f"{runs_dir.name}.log").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "launch/train.py", *map(str, flags)],
+            [sys.executable, "launch/train.py", *flags_of(case, runs_dir, num_epochs)],
             cwd=ROOT,
             env=rank_environment(bench.effort),
             stdout=output,

@@ -11,6 +11,7 @@ import psutil
 from benchmarks.alternation import ROOT, free_port, rank_environment
 from benchmarks.bench import Bench, Outcome
 from benchmarks.case import Case
+from benchmarks.case_writer import flags_of
 from benchmarks.figures import OWN, Measure, at_most, compare
 
 _MOST_ROUNDS = 3
@@ -44,15 +45,7 @@ def measure_launch(bench: Bench) -> Outcome:
 
 def _launch_own(bench: Bench, case: Case) -> float:
     runs_dir = Path(tempfile.mkdtemp(prefix="runs-", dir=bench.work_dir))
-    flags: list[str | Path] = [
-        "--deepspeed_config",
-        case.folder / "engine.json",
-        "--data",
-        case.store,
-        "--model_size",
-        case.size,
-    ]
-    flags += ["--split", "random", "--runs_dir", runs_dir, "--record_every_steps", "1", "--num_epochs", "1"]
+    flags = [*flags_of(case, runs_dir, num_epochs=1), "--record_every_steps", "1"]
     return _seconds(bench, ["launch/train.py", *flags], lambda: any(runs_dir.glob("*/metrics.jsonl")))
 
 

@@ -143,14 +143,15 @@ def draw_augmentation(task: SignTask, path: Path) -> None:
     layout = task.store.layout
     items = torch.tensor([task.train_set[0]])  # type: ignore[index]
     draw = Draw(task.settings.seed, 0, torch.tensor([0]))
+    on_device = draw.on(device())
     (clips_BTKC,), _ = task.prepare(items, device(), None)
     plain_BTKC = clips_BTKC[..., : layout.num_features]
     shown = {"as it is": plain_BTKC}
     for changed in _one_by_one(task.augmentation):
         (name,) = (f.name for f in fields(changed) if getattr(changed, f.name) != getattr(_NOTHING, f.name))
-        is_mirrored_B = changed.mirrors(layout, draw.on(device()))
+        is_mirrored_B = changed.mirrors(layout, on_device)
         seen_BTKC = plain_BTKC if is_mirrored_B is None else mirrored(plain_BTKC, layout, is_mirrored_B)
-        shown[name] = changed(seen_BTKC, layout, draw.on(device()))
+        shown[name] = changed(seen_BTKC, layout, on_device)
     (all_BTKC,), _ = task.prepare(items, device(), draw)
     shown["all, and other frames"] = all_BTKC[..., : layout.num_features]
     clips = [apart(clip_BTKC[0].cpu().numpy(), layout) for clip_BTKC in shown.values()]

@@ -29,7 +29,7 @@ class Dropout(nn.Module):
         """float[...], of the same shape."""
         if not self.training or self.fraction == 0:
             return values
-        if values.device.type != "cpu" or torch.compiler.is_compiling():  # it knows no words seen as bytes
+        if values.device.type != "cpu" or torch.compiler.is_compiling():  # which fails on words seen as bytes
             return functional.dropout(values, self.fraction)
         num_left_out = min(round(self.fraction * _LEVELS), _LEVELS - 1)
         is_kept = random_bytes(values.numel()).view(values.shape) >= num_left_out
