@@ -68,8 +68,17 @@ def test_error_by_hand() -> None:
     assert expected_calibration_error(confidence_N, is_right_N) == pytest.approx(0.2 * 4 / 6)
 
 
-def test_certain_and_hopeless_models_have_a_temperature() -> None:
+def test_hopeless_model_has_a_temperature() -> None:
     targets_N = torch.arange(40) % NUM_CLASSES
+    wrong_NS = -torch.nn.functional.one_hot(targets_N, NUM_CLASSES).float()
+    assert fit_temperature(torch.nn.Identity(), batches(wrong_NS, targets_N)) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("num_examples", [40, 400])
+def test_model_without_a_mistake_is_as_sure_as_the_number_of_examples_allows(num_examples: int) -> None:
+    targets_N = torch.arange(num_examples) % NUM_CLASSES
     right_NS = torch.nn.functional.one_hot(targets_N, NUM_CLASSES).float()
-    assert fit_temperature(torch.nn.Identity(), batches(right_NS, targets_N)) == pytest.approx(0.05)
-    assert fit_temperature(torch.nn.Identity(), batches(-right_NS, targets_N)) == pytest.approx(20.0)
+    temperature = fit_temperature(torch.nn.Identity(), batches(right_NS, targets_N))
+    confidence = (right_NS / temperature).softmax(1).amax(1).mean()
+    others = (NUM_CLASSES - 1) / NUM_CLASSES  # of what is spread over all classes
+    assert float(confidence) == pytest.approx(1 - others / (num_examples + 2), rel=1e-3)
