@@ -140,10 +140,15 @@ class _SeededItems(Dataset[Any]):
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-        if hasattr(self._dataset, "__getitems__"):
-            items: list[Any] = self._dataset.__getitems__(micro_step.indices)
-            return items
-        return [self._dataset[index] for index in micro_step.indices]
+        return items_of(self._dataset, micro_step.indices)
+
+
+def items_of(dataset: Dataset[Any], indices: list[int]) -> list[Any]:
+    """Items of a map-style data set, fetched at once where it can."""
+    if hasattr(dataset, "__getitems__"):
+        items: list[Any] = dataset.__getitems__(indices)
+        return items
+    return [dataset[index] for index in indices]
 
 
 def name_of(dataset: Dataset[Any], index: int) -> str:

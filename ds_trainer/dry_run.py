@@ -26,13 +26,15 @@ def describe_job(
     """Lines for the log: data, model, engine, and how many steps an epoch takes."""
     sizes = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
     splits = ", ".join(f"{len(dataset)} {split}" for split, dataset in sizes.items() if dataset is not None)  # type: ignore[arg-type]
+    passes = sampler.num_examples // max(1, len(task.train_set))  # type: ignore[arg-type]
     ranks = f"{world_size()} {'rank' if world_size() == 1 else 'ranks'}"
     return [
         f"{task.label()}: {num_parameters:,} parameters; clips: {splits}",
         *(f"note: {notice}" for notice in task.notices),
         f"{ranks} on {device().type}, {precision(engine_config)}, ZeRO stage {_stage(engine_config)}; "
         f"{sampler.steps_per_epoch} steps an epoch of {sampler.step_size} clips "
-        f"(micro-batch {sampler.micro_batch} x accumulation {sampler.accumulation} x ranks {sampler.world_size})",
+        f"(micro-batch {sampler.micro_batch} x accumulation {sampler.accumulation} x ranks {sampler.world_size})"
+        + (f"; the training clips {passes} times in it" if passes > 1 else ""),
     ]
 
 

@@ -28,6 +28,7 @@ from ds_trainer.evaluation import evaluate_best, in_order, size_of
 from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
 from ds_trainer.loop import train
 from ds_trainer.monitors import start_monitors
+from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.resume import engine_config_on, refuse_lagging_master, run_to_continue
@@ -195,14 +196,15 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     utilisation = utilisation_of(task, model, engine_config)
     engine = build_engine(model, engine_config, settings.verbose, settings.compile)
     accumulation = engine_config["gradient_accumulation_steps"]
-    train_sampler = ShardedSampler(size_of(task.train_set), micro_batch, accumulation, settings.seed)
+    train_set = passed_enough(task.train_set, settings.min_epoch_clips)
+    train_sampler = ShardedSampler(size_of(train_set), micro_batch, accumulation, settings.seed)
     warm_up(engine, round(settings.warmup_epochs * train_sampler.steps_per_epoch))
     average_weights(engine, settings.weight_average_decay)
     return Job(
         engine=engine,
         plateau=build_plateau(engine, settings.plateau_factor, settings.plateau_patience),
         train_sampler=train_sampler,
-        train_dl=BatchLoader(task.train_set, train_sampler, task.prepare, task.collate, task.num_workers),
+        train_dl=BatchLoader(train_set, train_sampler, task.prepare, task.collate, task.num_workers),
         val_dl=in_order(task, task.val_set, micro_batch),
         num_parameters=num_parameters,
         utilisation=utilisation,

@@ -62,6 +62,12 @@ class RunSettings(BaseModel):
     )
 
     num_epochs: int = setting(50, "training", "passes over the training clips", is_identity=False, ge=1)
+    min_epoch_clips: int = setting(
+        0,
+        "training",
+        "clips that an epoch has at least: fewer are passed several times in it, each time augmented anew",
+        ge=0,
+    )
     seed: int = setting(0, "training", "decides weights, order, augmentation and dropout", ge=0)
     plateau_factor: float = setting(
         0.2, "training", "what the learning rate is multiplied by when the validation loss stops improving", gt=0, lt=1

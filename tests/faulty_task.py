@@ -13,7 +13,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.settings import TaskSettings, setting
 from ds_trainer.task import Task
 
-BAD = 5
+NUM_CLIPS, BAD = 12, 5
 
 
 class FaultSettings(TaskSettings):
@@ -22,8 +22,8 @@ class FaultSettings(TaskSettings):
 
 class Clips(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, fault: str):
-        self.points = torch.rand(12, 3, generator=torch.Generator().manual_seed(1)) + 0.5
-        self.targets = torch.ones(12)
+        self.points = torch.rand(NUM_CLIPS, 3, generator=torch.Generator().manual_seed(1)) + 0.5
+        self.targets = torch.ones(NUM_CLIPS)
         if fault == "loss":
             self.targets[BAD] = 0.0
         elif fault in FEATURES:

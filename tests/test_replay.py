@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from bad_batch import BF16, FP32, TASK, edit, first, save_bad_batch
+from faulty_task import BAD, NUM_CLIPS
 from launching import run, succeed
 from torch import Tensor, nn
 
@@ -102,6 +103,18 @@ def test_data_that_changed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "1 clip of micro-step 0 of rank 0 changed: number 3 was other, is now clip-03" in text
     (tmp_path / "environment.json").unlink()
     assert "cannot be told" in report(folder)
+
+
+def test_clip_of_a_later_pass_in_the_epoch_is_found(tmp_path: Path) -> None:
+    folder = save_bad_batch(tmp_path, "data")
+    content = load_checkpoint(folder / "weights.pth")
+    content["settings"]["min_epoch_clips"] = 2 * NUM_CLIPS
+    write_checkpoint(folder / "weights.pth", content)
+    later = [index + NUM_CLIPS for index in [3, 0, BAD, 7, 1, 2, 2, 2]]
+    edit(folder / "batch.json", lambda batch: first(batch).update(indices=later))
+    text = report(folder)
+    assert f"clip-05 (number {BAD + NUM_CLIPS})" in text
+    assert "changed" not in text
 
 
 def test_gradients_whose_sum_alone_overflows_are_found() -> None:

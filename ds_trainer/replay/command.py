@@ -16,6 +16,7 @@ from ds_trainer.dry_run import precision as precision_in_words
 from ds_trainer.environment import versions
 from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, UserError
 from ds_trainer.evaluation import size_of
+from ds_trainer.passes import passed_enough
 from ds_trainer.problems import exact, shown
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.replay.case import Case, ClipLooks
@@ -91,6 +92,7 @@ def _build_stage(folder: Path, step: SavedStep, environment: SavedEnvironment | 
     try:
         saved = load_saved_model(folder, own_task)
         task = saved.task_type(saved.settings)
+        task.train_set = passed_enough(task.train_set, saved.settings.min_epoch_clips)
     except UserError as error:
         raise type(error)(error.problems + _elsewhere(environment)) from error
     precision = Precision.of(saved.engine_config)
