@@ -118,6 +118,11 @@ def test_model_looks_at_the_chosen_parts(build: BuildTask) -> None:
         build(parts=("left_hand",))
 
 
+def test_legs_are_looked_at_only_if_they_are_named(build: BuildTask) -> None:
+    assert list(build().description()["parts"]) == ["head", "left_arm", "right_arm"]
+    assert list(build(parts=("right_arm", "lower_body")).description()["parts"]) == ["right_arm", "lower_body"]
+
+
 # -- batches ----------------------------------------------------------------------------------------------------------
 
 

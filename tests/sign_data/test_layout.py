@@ -53,6 +53,22 @@ def test_mirror_swaps_what_the_body_is_measured_by(layout: KeypointLayout) -> No
     assert all(root in layout.parts[part] for part, root in layout.part_roots.items())
 
 
+@pytest.mark.parametrize("num_keypoints", [75, 543])
+def test_hips_and_what_hangs_on_them_are_the_lower_body(num_keypoints: int) -> None:
+    layout = layout_for(num_keypoints, 4)
+    hips = (23, 24)
+    hanging = [keypoint for keypoint in range(mediapipe.NUM_POSE) if _root(layout, keypoint) in hips]
+    assert list(layout.parts["lower_body"]) == hanging
+    assert layout.signing_parts == [part for part in layout.parts if part != "lower_body"]
+
+
+def _root(layout: KeypointLayout, keypoint: int) -> int:
+    """What a keypoint hangs on in the end, below the shoulders."""
+    while layout.parents[keypoint] not in (keypoint, *layout.centre):
+        keypoint = layout.parents[keypoint]
+    return keypoint
+
+
 def test_layout_survives_json(layout: KeypointLayout) -> None:
     assert KeypointLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 

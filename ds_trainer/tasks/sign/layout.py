@@ -7,6 +7,11 @@ from typing import Any
 
 from ds_trainer.tasks.sign import mediapipe
 
+LOWER_BODY = "lower_body"
+"""The part that does not sign: a sitting signer's legs rest, and where the image ends above them they are guessed."""
+
+_GUESSED_DEPTH_WEIGHT = 0.3
+
 
 @dataclass(frozen=True)
 class KeypointLayout:
@@ -24,6 +29,9 @@ class KeypointLayout:
             itself where it hangs on none; empty: unknown.
         is_metric: whether all three coordinates are measured in one unit, as a depth camera does. Where one camera had
             to guess the depth, directions in it mean little.
+
+    Attributes:
+        depth_weight: what the depth is worth beside the other coordinates.
     """
 
     name: str
@@ -72,9 +80,18 @@ class KeypointLayout:
         return sum(feature in ("x", "y", "z") for feature in self.features)
 
     @property
+    def depth_weight(self) -> float:
+        return 1.0 if self.is_metric else _GUESSED_DEPTH_WEIGHT
+
+    @property
     def bones(self) -> list[tuple[int, int]]:
         """(keypoint, its parent) for each that has one."""
         return [(keypoint, parent) for keypoint, parent in enumerate(self.parents) if keypoint != parent]
+
+    @property
+    def signing_parts(self) -> list[str]:
+        """The names of the parts that sign: all but the lower body."""
+        return [part for part in self.parts if part != LOWER_BODY]
 
     @property
     def part_of(self) -> list[int]:
@@ -128,6 +145,7 @@ def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
     return KeypointLayout(f"generic_{num_keypoints}", features, {"all": tuple(range(num_keypoints))})
 
 
+_POSE = (mediapipe.NUM_UPPER_POSE, mediapipe.NUM_POSE - mediapipe.NUM_UPPER_POSE)
 # Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
 _FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
 
@@ -162,7 +180,7 @@ def kinect_20(features: tuple[str, ...]) -> KeypointLayout:
             "head": (0, 1),
             "left_arm": (2, 4, 6, 8),
             "right_arm": (3, 5, 7, 9),
-            "lower_body": tuple(range(10, 20)),
+            LOWER_BODY: tuple(range(10, 20)),
         },
         mirror=(0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 10, 11, 13, 12, 15, 14, 17, 16, 19, 18),
         centre=(2, 3),
@@ -173,18 +191,18 @@ def kinect_20(features: tuple[str, ...]) -> KeypointLayout:
 
 
 def holistic_75(features: tuple[str, ...]) -> KeypointLayout:
-    """MediaPipe Holistic without the face: 33 of the pose, the left hand, the right hand."""
-    pose, left_hand, right_hand = _consecutive(mediapipe.NUM_POSE, mediapipe.NUM_HAND, mediapipe.NUM_HAND)
-    parts = {"pose": pose, "left_hand": left_hand, "right_hand": right_hand}
+    """MediaPipe Holistic without the face: 33 of the pose, hips and legs the last, the left hand, the right hand."""
+    pose, lower_body, left_hand, right_hand = _consecutive(*_POSE, mediapipe.NUM_HAND, mediapipe.NUM_HAND)
+    parts = {"pose": pose, LOWER_BODY: lower_body, "left_hand": left_hand, "right_hand": right_hand}
     return _holistic("holistic_75", features, parts, mediapipe.POSE_MIRROR + right_hand + left_hand)
 
 
 def holistic_543(features: tuple[str, ...]) -> KeypointLayout:
     """All of MediaPipe Holistic: 33 of the pose, 468 of the face, the left hand, the right hand."""
-    pose, face, left_hand, right_hand = _consecutive(
-        mediapipe.NUM_POSE, mediapipe.NUM_FACE, mediapipe.NUM_HAND, mediapipe.NUM_HAND
+    pose, lower_body, face, left_hand, right_hand = _consecutive(
+        *_POSE, mediapipe.NUM_FACE, mediapipe.NUM_HAND, mediapipe.NUM_HAND
     )
-    parts = {"pose": pose, "face": face, "left_hand": left_hand, "right_hand": right_hand}
+    parts = {"pose": pose, LOWER_BODY: lower_body, "face": face, "left_hand": left_hand, "right_hand": right_hand}
     face_mirror = tuple(face[k] for k in mediapipe.FACE_MIRROR[: mediapipe.NUM_FACE])
     return _holistic("holistic_543", features, parts, mediapipe.POSE_MIRROR + face_mirror + right_hand + left_hand)
 

@@ -5,6 +5,8 @@ Left and right are the signer's own.
 
 LEFT_SHOULDER, RIGHT_SHOULDER = 11, 12
 NUM_POSE, NUM_FACE, NUM_FACE_WITH_IRISES, NUM_HAND = 33, 468, 478, 21
+NUM_UPPER_POSE = 23
+"""Head and arms; the hips follow, then the legs."""
 
 # Nose 0, eyes 1-3 (left) and 4-6 (right); from the ears on, left and right alternate.
 POSE_MIRROR = (0, 4, 5, 6, 1, 2, 3, *(left + side for left in range(7, NUM_POSE, 2) for side in (1, 0)))

@@ -55,14 +55,20 @@ class SignSettings(TaskSettings):
     class_weights: Literal["none", "balanced"] = setting(
         "none", _MODEL, "balanced: in the training loss each sign counts alike, however many clips it has"
     )
-    parts: NameList = setting((), _MODEL, "body parts that the model looks at, by their names in the layout")
+    parts: NameList = setting(
+        (), _MODEL, "body parts that the model looks at, by their names in the layout; none named: all but lower_body"
+    )
     num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2, le=10_000)
     motion_fraction: float = setting(
         0.0, _MODEL, "how far time is counted in movement instead of frames, so that waiting takes none", ge=0, le=1
     )
 
-    depth_weight: float = setting(
-        1.0, _MODEL, "factor on the z coordinate; below 1 where one camera had to guess it (MediaPipe)", ge=0, le=1
+    depth_weight: float | None = setting(
+        None,
+        _MODEL,
+        "factor on the z coordinate; without it 1 where the depth was measured, 0.3 where one camera guessed it",
+        ge=0,
+        le=1,
     )
 
     features: NameList = setting(

@@ -130,11 +130,12 @@ class SignTask(Task):
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
         """The body parts that the model looks at."""
-        parts = self.store.layout.parts
+        layout = self.store.layout
+        parts = layout.parts
         unknown = [part for part in self.settings.parts if part not in parts]
         if unknown:
             raise SettingsError([f"--parts: found {part!r}; {nearest_name(part, parts)}" for part in unknown])
-        return {part: parts[part] for part in self.settings.parts or parts}
+        return {part: parts[part] for part in self.settings.parts or layout.signing_parts or parts}
 
     def build_model(self) -> nn.Module:
         return self.model_from(self.description())
@@ -144,6 +145,7 @@ class SignTask(Task):
         return f"signs_{len(self.class_names or ())}-{settings.model}-{settings.model_size}"
 
     def description(self) -> dict[str, Any]:
+        layout, given = self.store.layout, self.settings.depth_weight
         return {
             "model": self.settings.model,
             "model_size": self.settings.model_size,
@@ -151,9 +153,9 @@ class SignTask(Task):
             "num_frames": self.settings.num_frames,
             "motion_fraction": self.settings.motion_fraction,
             "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
-            "layout": self.store.layout.to_dict(),
+            "layout": layout.to_dict(),
             "normalisation": NORMALISATION,
-            "depth_weight": self.settings.depth_weight,
+            "depth_weight": layout.depth_weight if given is None else given,
             "features": list(self.settings.features),
             "sign_names": self.class_names,
             "sign_numbers": self.sign_numbers,
