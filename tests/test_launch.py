@@ -1,6 +1,7 @@
 """What the README tells users to type works: real commands, real clips, real launchers."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -94,9 +95,15 @@ def test_resume_auto_continues_the_killed_run_and_leaves_a_finished_one(runs_dir
 
 
 def test_dry_run_prints_the_plan_takes_a_step_and_leaves_nothing(runs_dir: Path) -> None:
-    output = succeed([sys.executable, *TRAIN, *TINY, "--runs_dir", runs_dir, "--dry_run"])
+    passes = ["--min_epoch_clips", "200"]
+    output = succeed([sys.executable, *TRAIN, *TINY, *passes, "--runs_dir", runs_dir, "--dry_run"])
     for expected in ("parameters", "steps an epoch", "stage   weights", "micro_batch", "one step taken: loss"):
         assert expected in output
+    num_clips, num_passes = (
+        int(re.search(pattern, output)[1])  # type: ignore[index]
+        for pattern in (r"clips: (\d+) train", r"the training clips (\d+) times in it")
+    )
+    assert 200 <= num_clips * num_passes < 200 + num_clips
     assert not runs_dir.exists()
 
 
