@@ -6,13 +6,14 @@ from torch import Tensor, nn
 
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
-from ds_trainer.tasks.sign.models.base import SignModel
+from ds_trainer.tasks.sign.models.base import FrameEmbedding, PartEmbedding, SignModel
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.normalisation import normalise
 
 from .examples import LAYOUTS, clips
 
 NUM_SIGNS, NUM_FRAMES = 5, 12
+SIZE = ModelSize.parse("t_2_2")
 LENGTHS = torch.tensor([7, 3, 1])
 
 
@@ -53,6 +54,18 @@ def test_every_parameter_learns(name: str, layout: KeypointLayout) -> None:
         assert parameter.grad.isfinite().all(), parameter_name
         if parameter_name != "pooling.score.bias":  # it moves all scores alike, and a softmax does not see that
             assert (parameter.grad != 0).any(), parameter_name
+
+
+def test_token_of_a_frame_is_the_sum_of_its_parts(layout: KeypointLayout) -> None:
+    spec = ModelSpec(list(layout.parts.values())[::-1], layout.num_features, NUM_SIGNS, NUM_FRAMES, SIZE, dropout=0.0)
+    parts, whole = PartEmbedding(spec).double(), FrameEmbedding(spec).double()
+    whole.load_state_dict(parts.state_dict())
+    clips_BTKC = batch(layout).double()
+    tokens_BPTD, tokens_BTD = parts(clips_BTKC), whole(clips_BTKC)
+    torch.testing.assert_close(tokens_BTD, tokens_BPTD.sum(1))
+    (tokens_BPTD.sum(1).square().sum() + tokens_BTD.square().sum()).backward()
+    for (name, one), other in zip(parts.named_parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
 def test_evaluation_is_deterministic_and_dropout_is_not(name: str, layout: KeypointLayout) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.planar import picked
@@ -71,6 +72,26 @@ class PartEmbedding(nn.Module):
             for part, to_token in zip(self.parts, self.maps, strict=True)
         ]
         return torch.stack(tokens, dim=1) + self.part_PD[:, None]
+
+
+class FrameEmbedding(PartEmbedding):
+    """One token for each frame: those of its body parts added up, by one product for all parts.
+
+    That there is one gradient for all biases matters, too: torch.compile fails on equal ones in bf16 on a CPU, whose
+    sums it takes for one and stores under one name (seen with torch 2.13.0).
+    """
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__(spec)
+        self.every_part = picked([keypoint for part in spec.parts for keypoint in part])
+
+    def forward(self, clips_BTKC: Tensor) -> Tensor:
+        """Tokens float[B, T, D]."""
+        weight_DF = torch.cat([to_token.weight for to_token in self.maps], dim=1)  # type: ignore[misc]  # of Linears
+        bias_D = torch.stack([to_token.bias for to_token in self.maps]).sum(0) + self.part_PD.sum(0)  # type: ignore[misc]
+        frames_NF = clips_BTKC.flatten(0, 1)[:, self.every_part].flatten(1)
+        tokens_BTD: Tensor = functional.linear(frames_NF, weight_DF, bias_D).unflatten(0, clips_BTKC.shape[:2])
+        return tokens_BTD
 
 
 class AttentionPooling(nn.Module):

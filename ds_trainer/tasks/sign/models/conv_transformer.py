@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ds_trainer.tasks.sign.models.attention import Attention, hiding
-from ds_trainer.tasks.sign.models.base import ModelSpec, PartEmbedding, SignModel, blanked, padding
+from ds_trainer.tasks.sign.models.base import FrameEmbedding, ModelSpec, SignModel, blanked, padding
 from ds_trainer.tasks.sign.models.dropout import Dropout
 from ds_trainer.tasks.sign.models.size import ModelSize
 
@@ -90,7 +90,7 @@ class ConvTransformer(SignModel):
     def __init__(self, spec: ModelSpec):
         super().__init__(spec)
         size, within = spec.size, min(spec.dropout / 3, _MOST_DROPOUT_WITHIN)
-        self.embedding = PartEmbedding(spec)
+        self.embedding = FrameEmbedding(spec)
         self.to_tokens = nn.Linear(_FRAMES_PER_TOKEN * size.width, size.width)
         self.norm_tokens = nn.LayerNorm(size.width)
         self.convolutions = nn.ModuleList(
@@ -104,7 +104,7 @@ class ConvTransformer(SignModel):
 
     def forward(self, clips_BTKC: Tensor, num_frames_B: Tensor | None = None) -> Tensor:
         is_padding_BT = padding(num_frames_B, clips_BTKC.shape[1])
-        frames_BTD = self.embedding(blanked(clips_BTKC, is_padding_BT)).sum(1)
+        frames_BTD = self.embedding(blanked(clips_BTKC, is_padding_BT))
         tokens_BND = self._tokens(blanked(frames_BTD, is_padding_BT))
         is_padding_BN, bias = None, None
         if is_padding_BT is not None:
