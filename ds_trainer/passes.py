@@ -17,22 +17,22 @@ class Passes(Dataset[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], num_passes: int):
-        self.dataset = dataset
-        self.num_passes = num_passes
+        self._dataset = dataset
+        self._num_passes = num_passes
         self._num_examples = len(dataset)  # type: ignore[arg-type]  # map-style, which torch's Dataset does not say
 
     def __len__(self) -> int:
-        return self._num_examples * self.num_passes
+        return self._num_examples * self._num_passes
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        return items_of(self.dataset, [index % self._num_examples for index in indices])
+        return items_of(self._dataset, [index % self._num_examples for index in indices])
 
     def __getitem__(self, index: int) -> Any:
-        return self.dataset[index % self._num_examples]
+        return self._dataset[index % self._num_examples]
 
     def name_of(self, index: int) -> str:
         """What a person calls an example."""
-        return name_of(self.dataset, index % self._num_examples)
+        return name_of(self._dataset, index % self._num_examples)
 
 
 def passed_enough(dataset: Dataset[Any], min_clips: int) -> Dataset[Any]:

@@ -69,6 +69,13 @@ def _root(layout: KeypointLayout, keypoint: int) -> int:
     return keypoint
 
 
+@pytest.mark.parametrize(
+    ("shape", "weight"), [((20, 3), 1), ((184, 4), 0.3), ((75, 4), 0.3), ((543, 3), 0.3), ((25, 3), 1)]
+)
+def test_depth_counts_less_where_one_camera_guessed_it(shape: tuple[int, int], weight: float) -> None:
+    assert layout_for(*shape).depth_weight == weight
+
+
 def test_layout_survives_json(layout: KeypointLayout) -> None:
     assert KeypointLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 

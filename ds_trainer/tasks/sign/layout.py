@@ -31,7 +31,7 @@ class KeypointLayout:
             to guess the depth, directions in it mean little.
 
     Attributes:
-        depth_weight: what the depth is worth beside the other coordinates.
+        depth_weight: what the depth is worth beside the other coordinates: less where it is known to be guessed.
     """
 
     name: str
@@ -81,7 +81,8 @@ class KeypointLayout:
 
     @property
     def depth_weight(self) -> float:
-        return 1.0 if self.is_metric else _GUESSED_DEPTH_WEIGHT
+        is_known = self.mirror is not None
+        return _GUESSED_DEPTH_WEIGHT if is_known and not self.is_metric else 1.0
 
     @property
     def bones(self) -> list[tuple[int, int]]:

@@ -66,7 +66,7 @@ class SignSettings(TaskSettings):
     depth_weight: float | None = setting(
         None,
         _MODEL,
-        "factor on the z coordinate; without it 1 where the depth was measured, 0.3 where one camera guessed it",
+        "factor on the z coordinate; without it 0.3 where MediaPipe guessed it from one camera, else 1",
         ge=0,
         le=1,
     )
