@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from benchmarks.case import CLIPPING, LEARNING_RATE, Case
+from benchmarks.plain_data import layout_of
 from ds_trainer.command_line import load_settings
 from ds_trainer.settings import RunSettings
 from ds_trainer.task import load_task_type
-from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.task import ClipNumbers, SignTask
 
 ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
@@ -26,7 +26,7 @@ def flags_of(case: Case, runs_dir: Path, num_epochs: int) -> list[str]:
         "dropout": case.dropout,
         "num_frames": case.num_frames,
         # All parts and the whole depth, as the peers' data path gives them.
-        "parts": ",".join(ClipStore.open(case.store).layout.parts),
+        "parts": ",".join(layout_of(case.store)["parts"]),
         "depth_weight": 1.0,
         "num_epochs": num_epochs,
         "split": "random",  # a small store has no test split

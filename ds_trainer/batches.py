@@ -140,15 +140,15 @@ class _SeededItems(Dataset[Any]):
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-        return items_of(self._dataset, micro_step.indices)
+        if hasattr(self._dataset, "__getitems__"):
+            items: list[Any] = self._dataset.__getitems__(micro_step.indices)
+            return items
+        return [self._dataset[index] for index in micro_step.indices]
 
 
-def items_of(dataset: Dataset[Any], indices: list[int]) -> list[Any]:
-    """Items of a map-style data set, fetched at once where it can."""
-    if hasattr(dataset, "__getitems__"):
-        items: list[Any] = dataset.__getitems__(indices)
-        return items
-    return [dataset[index] for index in indices]
+def size_of(dataset: Dataset[Any]) -> int:
+    """Examples in a data set."""
+    return len(dataset)  # type: ignore[arg-type]  # map-style, which torch's Dataset does not say
 
 
 def name_of(dataset: Dataset[Any], index: int) -> str:

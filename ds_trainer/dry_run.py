@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.distributed import device, world_size
 from ds_trainer.engine import computes_in_float32, has_fast_bf16
 from ds_trainer.engine_plan import memory_estimate
@@ -25,8 +25,8 @@ def describe_job(
 ) -> list[str]:
     """Lines for the log: data, model, engine, and how many steps an epoch takes."""
     sizes = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
-    splits = ", ".join(f"{len(dataset)} {split}" for split, dataset in sizes.items() if dataset is not None)  # type: ignore[arg-type]
-    passes = sampler.num_examples // max(1, len(task.train_set))  # type: ignore[arg-type]
+    splits = ", ".join(f"{size_of(dataset)} {split}" for split, dataset in sizes.items() if dataset is not None)
+    passes = sampler.num_examples // max(1, size_of(task.train_set))
     ranks = f"{world_size()} {'rank' if world_size() == 1 else 'ranks'}"
     return [
         f"{task.label()}: {num_parameters:,} parameters; clips: {splits}",

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ds_trainer import distributed
-from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
 from ds_trainer.progress import log
@@ -152,8 +152,3 @@ def in_order(task: Task, dataset: Dataset[Any], micro_batch: int) -> BatchLoader
     """Every example of a data set once, for validation."""
     sampler = ShardedSampler(size_of(dataset), micro_batch)
     return BatchLoader(dataset, sampler, task.prepare, task.collate, task.num_workers)
-
-
-def size_of(dataset: Dataset[Any]) -> int:
-    """Examples in a data set."""
-    return len(dataset)  # type: ignore[arg-type]  # map-style, which torch's Dataset does not say

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer import distributed
-from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.cadence import Cadence
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
@@ -24,7 +24,7 @@ from ds_trainer.engine import build_engine
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
 from ds_trainer.errors import EXIT_USER_ERROR, DataError, MeetingError, UserError, WriteError
-from ds_trainer.evaluation import evaluate_best, in_order, size_of
+from ds_trainer.evaluation import evaluate_best, in_order
 from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
 from ds_trainer.loop import train
 from ds_trainer.monitors import start_monitors

@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ds_trainer.batches import BatchLoader
+from ds_trainer.batches import BatchLoader, size_of
 from ds_trainer.distributed import device
 from ds_trainer.dry_run import precision as precision_in_words
 from ds_trainer.environment import versions
 from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, UserError
-from ds_trainer.evaluation import size_of
 from ds_trainer.passes import passed_enough
 from ds_trainer.problems import exact, shown
 from ds_trainer.progress import log, start_log, tell_problems

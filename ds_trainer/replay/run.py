@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ds_trainer.batches import Batch, BatchLoader, MicroStep, ShardedSampler
+from ds_trainer.batches import Batch, BatchLoader, MicroStep, ShardedSampler, size_of
 from ds_trainer.distributed import device
 from ds_trainer.engine import ComputesInFloat32, cast_floats, computes_in_float32
-from ds_trainer.evaluation import size_of
 from ds_trainer.objective import Objective
 from ds_trainer.replay.files import EnginePrecision, SavedMicroStep, SavedStep
 from ds_trainer.replay.gradients import Gradients, trace_gradients

@@ -1,5 +1,7 @@
 """Contract: every model of the registry fits its socket, for any layout, and does not see padding."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,6 @@ from ds_trainer.tasks.sign.normalisation import normalise
 from .examples import LAYOUTS, clips
 
 NUM_SIGNS, NUM_FRAMES = 5, 12
-SIZE = ModelSize.parse("t_2_2")
 LENGTHS = torch.tensor([7, 3, 1])
 
 
@@ -27,9 +28,8 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def build(name: str, layout: KeypointLayout, size: str = "t_2_2", dropout: float = 0.5) -> SignModel:
-    torch.manual_seed(0)
-    spec = ModelSpec(
+def spec_of(layout: KeypointLayout, size: str = "t_2_2", dropout: float = 0.5) -> ModelSpec:
+    return ModelSpec(
         parts=list(layout.parts.values()),
         num_features=layout.num_features,
         num_signs=NUM_SIGNS,
@@ -37,7 +37,11 @@ def build(name: str, layout: KeypointLayout, size: str = "t_2_2", dropout: float
         size=ModelSize.parse(size),
         dropout=dropout,
     )
-    return MODELS[name](spec)
+
+
+def build(name: str, layout: KeypointLayout, size: str = "t_2_2", dropout: float = 0.5) -> SignModel:
+    torch.manual_seed(0)
+    return MODELS[name](spec_of(layout, size, dropout))
 
 
 def batch(layout: KeypointLayout, num_frames: int = NUM_FRAMES) -> Tensor:
@@ -57,7 +61,7 @@ def test_every_parameter_learns(name: str, layout: KeypointLayout) -> None:
 
 
 def test_token_of_a_frame_is_the_sum_of_its_parts(layout: KeypointLayout) -> None:
-    spec = ModelSpec(list(layout.parts.values())[::-1], layout.num_features, NUM_SIGNS, NUM_FRAMES, SIZE, dropout=0.0)
+    spec = replace(spec_of(layout), parts=list(layout.parts.values())[::-1])
     parts, whole = PartEmbedding(spec).double(), FrameEmbedding(spec).double()
     whole.load_state_dict(parts.state_dict())
     clips_BTKC = batch(layout).double()
