@@ -43,6 +43,10 @@ class CheckpointError(UserError):
     """A checkpoint or resume point is missing, damaged, or does not fit this run."""
 
 
+class MemoryLimitError(UserError):
+    """The memory of the device or the host does not suffice."""
+
+
 class WriteError(UserError):
     """A file could not be written: the disk is full, read-only or gone."""
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,13 @@ from ds_trainer.monitors import start_monitors
 from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up
 from ds_trainer.progress import log, start_log, tell_problems
-from ds_trainer.resume import engine_config_on, refuse_lagging_master, run_to_continue
+from ds_trainer.resume import choose_run, refuse_lagging_master
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
-from ds_trainer.settings import RunSettings, identity
+from ds_trainer.settings import RunSettings
 from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
 from ds_trainer.task import Task, load_task_type
+from ds_trainer.torch_errors import mendable_errors_told
 from ds_trainer.utilisation import Utilisation, utilisation_of
 from ds_trainer.watch.watch import Watch
 from ds_trainer.watch.whereabouts import stand_at
@@ -73,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     failure: BaseException | None = None
     try:
         distributed.export_rank_variables()
-        arguments = sys.argv[1:] if argv is None else argv
-        run_job(load_settings(arguments, load_task_type), watch)
+        settings = load_settings(sys.argv[1:] if argv is None else argv, load_task_type)
+        with mendable_errors_told():
+            run_job(settings, watch)
         return 0
     except UserError as error:
         failure = error
@@ -116,9 +118,9 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     task = load_task_type(settings.task)(settings)
     _refuse_empty_splits(task)
     stand_at("building the engine")
-    run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
+    run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task.fingerprint(), engine_config_at))
     if settings.resume == "auto":
-        refuse_lagging_master(run_dir, lambda: choose_run(settings, task, engine_config_at)[0])
+        refuse_lagging_master(run_dir, lambda: choose_run(settings, task.fingerprint(), engine_config_at)[0])
     job = build_job(settings, task, engine_config)
     if settings.config is not None:
         log.info(f"recipe {settings.config}")
@@ -139,25 +141,6 @@ def _refuse_empty_splits(task: Task) -> None:
     for split, dataset in (("training", task.train_set), ("validation", task.val_set)):
         if size_of(dataset) == 0:
             raise DataError(f"the {split} split is empty, expected at least one example")
-
-
-def choose_run(
-    settings: RunSettings, task: Task, engine_config_at: Callable[[int], EngineConfig]
-) -> tuple[Path | None, EngineConfig]:
-    """The run directory to continue, or None for a new run, and the engine config to go on with.
-
-    Raises:
-        CheckpointError: there is nothing to continue, and there must be.
-        SettingsError: the run to continue was made with other settings, or the engine config is faulty.
-    """
-
-    def identity_at(ranks: int) -> dict[str, Any]:
-        others = {"engine config": engine_config_at(ranks), "data fingerprint": task.fingerprint()}
-        return identity(settings) | others
-
-    run_dir = run_to_continue(settings.resume, settings.runs_dir, identity_at)
-    ranks = distributed.world_size()
-    return run_dir, engine_config_at(ranks) if run_dir is None else engine_config_on(run_dir, ranks)
 
 
 def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job) -> Path | None:

@@ -11,9 +11,32 @@ import yaml
 from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError
 from ds_trainer.resume_points import resume_points
+from ds_trainer.settings import RunSettings, identity
 
 Identity = dict[str, Any]
 IdentityAt = Callable[[int], Identity]
+
+
+def choose_run(
+    settings: RunSettings, data_fingerprint: str, engine_config_at: Callable[[int], dict[str, Any]]
+) -> tuple[Path | None, dict[str, Any]]:
+    """The run directory to continue, or None for a new run, and the engine config to go on with.
+
+    Args:
+        engine_config_at: what a new run on so many ranks would have.
+
+    Raises:
+        CheckpointError: there is nothing to continue, and there must be.
+        SettingsError: the run to continue was made with other settings, or the engine config is faulty.
+    """
+
+    def identity_at(ranks: int) -> Identity:
+        others = {"engine config": engine_config_at(ranks), "data fingerprint": data_fingerprint}
+        return identity(settings) | others
+
+    run_dir = run_to_continue(settings.resume, settings.runs_dir, identity_at)
+    ranks = distributed.world_size()
+    return run_dir, engine_config_at(ranks) if run_dir is None else engine_config_on(run_dir, ranks)
 
 
 def run_to_continue(resume: str, runs_dir: Path, identity_at: IdentityAt) -> Path | None:

@@ -61,7 +61,13 @@ class RunSettings(BaseModel):
         "sign", "what to train", "a task of ds_trainer.tasks, or your own as module:Class", min_length=1
     )
 
-    num_epochs: int = setting(50, "training", "passes over the training clips", is_identity=False, ge=1)
+    num_epochs: int = setting(
+        50,
+        "training",
+        "epochs: each passes over the training clips once, or as often as --min_epoch_clips asks for",
+        is_identity=False,
+        ge=1,
+    )
     min_epoch_clips: int = setting(
         0,
         "training",

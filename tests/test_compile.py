@@ -57,3 +57,15 @@ def test_without_a_compiler_it_says_so(tmp_path: Path) -> None:
     assert finished.returncode == 2
     assert "--compile: found no C++ compiler" in finished.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_compiled_is_told_without_pages_of_torch(tmp_path: Path) -> None:
+    compiler = tmp_path / "broken-g++"
+    compiler.write_text('#!/bin/sh\ncase "$1" in -*) exec g++ "$@"; esac\necho no such luck >&2\nexit 1\n')
+    compiler.chmod(0o755)
+    command = [sys.executable, "launch/train.py", *FLAGS, "--compile", "--runs_dir", tmp_path / "runs"]
+    finished = run(command, env={"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "empty")})
+    assert finished.returncode == 2, finished.stdout
+    assert "error: --compile: torch.compile failed on the model (InductorError: CppCompileError" in finished.stdout
+    assert "without --compile it trains all the same" in finished.stdout
+    assert "Traceback" not in finished.stdout

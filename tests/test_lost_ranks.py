@@ -67,6 +67,16 @@ class DiesEarlyTask(ToyTask):
         if os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().build_model()
+
+class Hungry(Faulty):
+    def fail(self):
+        import torch
+        torch.empty(2**50)  # of float32: more than any machine has
+
+class HungryTask(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.train_set = Hungry(self.train_set)
 '''
 
 
@@ -213,6 +223,20 @@ def test_master_that_raises_is_named_too(tmp_path: Path) -> None:
         assert ranks.statuses([0, 1], 60) == [1, EXIT_RANK_LOST]
         assert "ZeroDivisionError: clip 17 is broken" in ranks.output(0)
         assert re.search(r"error: rank 0 on .* ended with ZeroDivisionError: clip 17 is broken", ranks.output(1))
+
+
+@pytest.mark.parametrize("hungry", [0, 1])
+def test_rank_that_is_out_of_memory_is_named_with_the_remedy(tmp_path: Path, hungry: int) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY_TASK.replace('== "1"', f'== "{hungry}"'))
+    with job(tmp_path, 2, "--task", "faulty:HungryTask") as ranks:
+        assert ranks.statuses([hungry, 1 - hungry], 60) == [2, EXIT_RANK_LOST]
+        assert re.search(
+            rf"error: rank {hungry} on .* ended with MemoryLimitError: out of memory: can't allocate memory: you tried "
+            r"to allocate \d+ bytes.* lower train_micro_batch_size_per_gpu .* smaller model",
+            ranks.output(1 - hungry),
+        ), ranks.everything()
+        assert "Traceback" not in ranks.everything()
+        assert ("error: out of memory: " in ranks.output(hungry)) == (hungry == 0), "only the master tells its own"
 
 
 def test_ranks_that_were_all_suspended_go_on_in_silence(tmp_path: Path) -> None:

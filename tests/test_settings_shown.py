@@ -33,7 +33,8 @@ def test_help_is_grouped_and_says_units_and_defaults() -> None:
     for shown in (
         "usage: deepspeed launch/train.py --deepspeed_config PATH [--name VALUE ...]",
         "see ds_configs/README.md (required)",
-        "--num_epochs N passes over the training clips (default: 50)",
+        "--num_epochs N epochs: each passes over the training clips once, or as often as --min_epoch_clips asks "
+        "for (default: 50)",
         "--stall_timeout_s X seconds for which a rank may be silent, or no rank take a step, until the run ends and "
         "says which rank it was (default: 120.0)",
         "--scale_learning_rate {none,sqrt,linear} how",

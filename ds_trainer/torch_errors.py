@@ -1,0 +1,45 @@
+"""Errors of torch that a user can mend: told in a line, where they would end in pages of its own stack."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ds_trainer.errors import MemoryLimitError, SettingsError, UserError
+
+_HOST_ALLOCATOR = "DefaultCPUAllocator: "
+_MOST_SHOWN = 110  # of torch's own words: the watch, too, tells other ranks' errors, in 300 letters
+
+
+@contextmanager
+def mendable_errors_told() -> Iterator[None]:
+    """Within it, what can be mended raises an error that says how.
+
+    Raises:
+        MemoryLimitError: the device's memory or the host's does not suffice.
+        SettingsError: `torch.compile` failed on the model.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        mendable = _mendable(error)
+        if mendable is None:
+            raise
+        raise mendable from error
+
+
+def _mendable(error: Exception) -> UserError | None:
+    reason = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _HOST_ALLOCATOR in reason:
+        return MemoryLimitError(
+            f"out of memory: {reason.split(_HOST_ALLOCATOR)[-1][:_MOST_SHOWN]}; lower train_micro_batch_size_per_gpu "
+            f"in the engine config and raise gradient_accumulation_steps by as much, or train a smaller model"
+        )
+    compiler = sys.modules.get("torch._dynamo.exc")  # where it was not loaded, nothing was compiled
+    if compiler is not None and isinstance(error, compiler.TorchDynamoException):
+        return SettingsError(
+            f"--compile: torch.compile failed on the model ({type(error).__name__}: {reason[:_MOST_SHOWN]}); without "
+            f"--compile it trains all the same; TORCH_LOGS=+dynamo shows where it failed"
+        )
+    return None

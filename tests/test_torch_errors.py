@@ -1,0 +1,29 @@
+"""What torch says where memory or the compiler fails, as a person reads it."""
+
+import numpy as np
+import pytest
+import torch
+
+from ds_trainer.errors import MemoryLimitError
+from ds_trainer.torch_errors import mendable_errors_told
+
+TOO_MUCH = 2**50
+
+
+@pytest.mark.parametrize("allocate", [torch.empty, np.empty])
+def test_too_little_memory_of_the_host_is_told_with_the_remedy(allocate: object) -> None:
+    words = r"out of memory: .*allocate .*; lower train_micro_batch"
+    with pytest.raises(MemoryLimitError, match=words) as told, mendable_errors_told():
+        allocate(TOO_MUCH)  # type: ignore[operator]
+    assert len(str(told.value)) < 280, "the watch cuts what it tells of other ranks"
+
+
+def test_too_little_memory_of_the_device_is_told_by_the_type_of_the_error() -> None:
+    words = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.19 GiB of which 1 MiB"
+    with pytest.raises(MemoryLimitError, match=r"out of memory: CUDA out of memory\. Tried to"), mendable_errors_told():
+        raise torch.OutOfMemoryError(words)
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"), mendable_errors_told():
+        torch.ones(2, 3) @ torch.ones(2, 3)
