@@ -53,9 +53,8 @@ class History:
         return np.interp(steps, steps_at_ends, epoch_ends), _values(self._steps, name)
 
     def best_epoch(self) -> int | None:
-        """The first epoch with the lowest validation loss, counted from 1."""
-        epochs, losses = self.of_epochs("val_loss")
-        return int(epochs[np.nanargmin(losses)]) if _has_values(losses) else None
+        """The epoch of the best checkpoint, counted from 1."""
+        return max((record["epoch"] + 1 for record in self._epochs if record["is_best"]), default=None)
 
 
 def curves_figure(records: Sequence[Record], title: str, gradient_clipping: float | None = None) -> Figure:
@@ -102,10 +101,10 @@ def _draw_loss(axes: Axes, history: History) -> None:
     epochs, losses = history.of_epochs("val_loss")
     _draw_epochs(axes, (epochs, losses), "validation", VERMILLION)
     best = history.best_epoch()
-    if best is not None:
-        lowest = float(np.nanmin(losses))
-        label = f"best: {lowest:.4g}, epoch {best}"
-        axes.plot(best, lowest, "*", markersize=13, color=VERMILLION, markeredgecolor="white", label=label)
+    at_best = losses[epochs == best]
+    if best is not None and _has_values(at_best):
+        label = f"best: {at_best[0]:.4g}, epoch {best}"
+        axes.plot(best, at_best[0], "*", markersize=13, color=VERMILLION, markeredgecolor="white", label=label)
     _finish(axes, history)
 
 

@@ -97,5 +97,5 @@ class _Writer:
 def events_of(record: Record) -> Iterator[tuple[str, float, int]]:
     """The numbers of a record as (name, value, step)."""
     for name, value in record.items():
-        if name not in ("epoch", "step") and isinstance(value, int | float):
+        if name not in ("epoch", "step", "is_best") and isinstance(value, int | float):
             yield f"{record['kind']}/{name}", float(value), int(record["step"])

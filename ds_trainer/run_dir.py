@@ -116,8 +116,8 @@ class Run:
         return 0 < self.cadence.early_stopping_epochs <= epochs_since_best
 
     def is_best(self, metrics: Metrics) -> bool:
-        """Whether the validation loss is lower than in every epoch before."""
-        return metrics.loss < self.best_loss
+        """Whether this epoch's model takes the place of the best one before."""
+        return self.cadence.model_selection == "last" or metrics.loss < self.best_loss
 
     @property
     def best_checkpoint(self) -> Path | None:
@@ -181,7 +181,7 @@ class Run:
             self.best_loss, self.best_epoch = metrics.loss, self.epochs_done
         if is_master():
             record = self._epoch_record(train_loss, metrics)
-            self.records.append(kind="epoch", **record)
+            self.records.append(kind="epoch", is_best=is_best, **record)
             left_s = self._remaining_time.after_epoch(self.num_epochs - self.epochs_done - 1)
             log.info(epoch_line(record, metrics.named, self.num_epochs, left_s) + ("  best" if is_best else ""))
         self.epochs_done += 1

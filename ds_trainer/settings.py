@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
@@ -93,6 +93,12 @@ class RunSettings(BaseModel):
     scale_learning_rate: Literal["none", "sqrt", "linear"] = setting(
         "none", "training", "how the learning rate grows with the world size: none, sqrt or linear"
     )
+    model_selection: Literal["loss", "last"] = setting(
+        "loss",
+        "training",
+        "which epoch's model best.pth is: loss, that of the lowest validation loss; last, the newest: with less than "
+        "some hundred clips to validate on, the lowest loss is mostly luck",
+    )
     early_stopping_epochs: int = setting(
         0, "training", "stop after so many epochs without a better validation loss; 0 never", is_identity=False, ge=0
     )
@@ -170,6 +176,15 @@ class RunSettings(BaseModel):
     )
     dry_run: bool = setting(False, "the run", "print what would be trained, take one step and stop", is_identity=False)
     verbose: bool = setting(False, "the run", "show DeepSpeed's own log", is_identity=False)
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> "RunSettings":
+        if self.model_selection == "last" and self.early_stopping_epochs > 0:
+            raise ValueError(
+                f"early_stopping_epochs {self.early_stopping_epochs} waits for epochs that are not the best, and with "
+                f"model_selection last each is; expected model_selection loss, or no early stopping"
+            )
+        return self
 
 
 def combined_settings(task_settings: type[TaskSettings]) -> type[RunSettings]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from ds_trainer import run_dir as run_dir_module
 from ds_trainer.cadence import Cadence
+from ds_trainer.curve_plots import History
 from ds_trainer.errors import WriteError
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.validation import Metrics
@@ -99,6 +100,16 @@ def test_epochs_are_counted_and_the_best_is_remembered(new_run: Callable[..., Ru
     assert [run.is_best(metrics(loss)) for loss in (0.99, 1.0, math.nan)] == [True, False, False]
 
 
+def test_the_last_model_is_the_best_where_that_is_asked_for(new_run: Callable[..., Run]) -> None:
+    run = new_run(model_selection="last")
+    train(run, [2.0, 1.0, 3.0], num_epochs=3)
+    assert (run.best_loss, run.best_epoch) == (3.0, 2)
+    assert History(run.records.load()).best_epoch() == 3
+    continued = new_run()
+    train(continued, [2.0, 1.0, 3.0], num_epochs=3)
+    assert History(continued.records.load()[-3:]).best_epoch() == 2
+
+
 def test_only_the_master_has_a_best_checkpoint_and_writes(
     new_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +165,7 @@ def test_every_epoch_and_every_nth_step_has_a_line(new_run: Callable[..., Run]) 
     assert of_epoch.pop("examples_per_second") == 0, "no examples were passed"
     assert of_epoch == {
         "kind": "epoch", "epoch": 0, "step": 4, "train_loss": 2.5, "val_loss": 2.0, "learning_rate": 0.125,
-        "grad_norm": 0.5, "skipped_steps": 0, "top1": 0.75,
+        "grad_norm": 0.5, "skipped_steps": 0, "top1": 0.75, "is_best": True,
     }  # fmt: skip
     assert records[4] == {"kind": "test", "split": "test", "step": 8, "loss": 1.25, "top1": 0.5}
 

@@ -36,7 +36,7 @@ class PastRun:
         return History(self.records)
 
     def summary(self) -> dict[str, Any]:
-        """What it has reached, by name: `val` is the epoch with the lowest validation loss, `test` that checkpoint."""
+        """What it has reached, by name: `val` is the epoch of the best checkpoint, `test` that checkpoint."""
         history = self.history
         best = history.best_epoch()
         epochs = [record for record in self.records if record["kind"] == "epoch"]

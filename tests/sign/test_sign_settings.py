@@ -60,6 +60,10 @@ def test_all_signs_unless_some_are_selected() -> None:
             "--selected_signs_from 5 --selected_signs_to 2",
             "selected_signs_from 5 lies behind selected_signs_to 2; swap them",
         ),
+        (
+            "--model_selection last --early_stopping_epochs 3",
+            "early_stopping_epochs 3 waits for epochs that are not the best, and with model_selection last each is",
+        ),
         ("--num_frames 1", "--num_frames: found 1; input should be greater than or equal to 2"),
         ("--mirror_fraction 1.5", "--mirror_fraction: found 1.5; input should be less than or equal to 1"),
         ("--max_rotation_degrees 360", "--max_rotation_degrees: found 360; input should be less than or equal to 180"),
