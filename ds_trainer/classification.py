@@ -73,7 +73,7 @@ def classification_objective(
 
     def weighted_loss(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
         assert weights_S is not None
-        return loss(logits_BS, targets_B) * weights_S.to(targets_B.device)[targets_B]
+        return loss(logits_BS, targets_B) * weights_S.to(targets_B.device, non_blocking=True)[targets_B]
 
     return Objective(loss, measure, summarise, training_loss=None if weights_S is None else weighted_loss)
 

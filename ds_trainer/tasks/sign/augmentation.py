@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign.constants import index_on, kept_on_device
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.presence import bones, presence
 
@@ -99,7 +100,7 @@ class Augmentation:
         if self.part_mask_fraction > 0:
             is_masked_BP = draw.uniform("parts", len(layout.parts)) < self.part_mask_fraction
             is_masked_BP &= ~is_masked_BP.all(1, keepdim=True)
-            is_masked_BK = is_masked_BP[:, torch.tensor(layout.part_of, device=device)]
+            is_masked_BK = is_masked_BP[:, index_on(tuple(layout.part_of), device)]
             clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
         if self.max_frame_mask_fraction > 0:
             length_B1 = self.max_frame_mask_fraction * draw.uniform("blank length")
@@ -156,15 +157,13 @@ def with_limbs(clips_BTKC: Tensor, layout: KeypointLayout, growth_BK: Tensor) ->
         growth_BK: factor on the bone between each keypoint and its parent; that of its partner in the mirror, if it
             comes later, is taken from it: nobody's arms differ by much.
     """
-    first_of_pair = torch.tensor(
-        [min(keypoint, partner) for keypoint, partner in enumerate(layout.mirror or range(layout.num_keypoints))]
-    )
-    growth_BK = growth_BK[:, first_of_pair.to(growth_BK.device)]
+    first_of_pair = tuple(map(min, enumerate(layout.mirror or range(layout.num_keypoints))))
+    growth_BK = growth_BK[:, index_on(first_of_pair, growth_BK.device)]
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
     added_BTKD = bones(points_BTKD, present_BTK1, layout) * (growth_BK - 1)[:, None, :, None]
     changed_BTKC = clips_BTKC.clone()
-    lengthened = added_BTKD.movedim(2, -1) @ _hangs_on(layout).T.to(added_BTKD)
+    lengthened = added_BTKD.movedim(2, -1) @ _hangs_on(layout.parents, added_BTKD.device).T.to(added_BTKD.dtype)
     changed_BTKC[..., : layout.num_coordinates] += lengthened.movedim(-1, 2) * present_BTK1
     return changed_BTKC
 
@@ -181,18 +180,23 @@ def with_noise(clips_BTKC: Tensor, layout: KeypointLayout, deviation: float, dra
 
 def movable(layout: KeypointLayout, device: torch.device) -> Tensor:
     """float[K, 1]: 1, and 0 for keypoints of parts that are seen from a root of their own: that is their origin."""
-    moves_K1 = torch.ones(layout.num_keypoints, 1, device=device)
-    for part in layout.part_roots:
-        moves_K1[list(layout.parts[part])] = 0
-    return moves_K1
+    rooted = [keypoint for part in layout.part_roots for keypoint in layout.parts[part]]
+    return _all_but(tuple(rooted), layout.num_keypoints, device)
 
 
-def _hangs_on(layout: KeypointLayout) -> Tensor:
+@kept_on_device
+def _all_but(keypoints: tuple[int, ...], num_keypoints: int, device: torch.device) -> Tensor:
+    """float[K, 1]: 0 for these keypoints, else 1."""
+    return torch.tensor([[float(keypoint not in keypoints)] for keypoint in range(num_keypoints)], device=device)
+
+
+@kept_on_device
+def _hangs_on(parents: tuple[int, ...], device: torch.device) -> Tensor:
     """float[K, K]: 1 where the bone of the second keypoint lies between the first and its root."""
-    hangs_KK = torch.zeros(layout.num_keypoints, layout.num_keypoints)
-    for keypoint in range(layout.num_keypoints):
+    hangs_KK = torch.zeros(len(parents), len(parents))
+    for keypoint in range(len(parents)):
         over = keypoint
-        while layout.parents[over] != over:
+        while parents[over] != over:
             hangs_KK[keypoint, over] = 1
-            over = layout.parents[over]
-    return hangs_KK
+            over = parents[over]
+    return hangs_KK.to(device)

@@ -6,8 +6,9 @@ Axes: B clips, T frames, K keypoints, C features.
 import torch
 from torch import Tensor
 
+from ds_trainer.tasks.sign.constants import index_on, picked
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.planar import picked, planar
+from ds_trainer.tasks.sign.planar import planar
 from ds_trainer.tasks.sign.presence import presence
 
 _HANDS = ("left_hand", "right_hand")
@@ -34,7 +35,9 @@ def right_handed(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tens
 
 def _is_left_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
     left_B, right_B = (
-        presence(clips_BTKC[:, :, picked(layout.parts[hand]), : layout.num_coordinates]).amax((2, 3)).mean(1)
+        presence(clips_BTKC[:, :, picked(layout.parts[hand], clips_BTKC.device), : layout.num_coordinates])
+        .amax((2, 3))
+        .mean(1)
         for hand in _HANDS
     )
     return left_B - right_B > _LEFT_HANDED_FROM
@@ -51,7 +54,7 @@ def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor |
     if is_mirrored_B is None:
         is_mirrored_B = torch.ones(len(clips_BTKC), dtype=torch.bool, device=clips_BTKC.device)
     itself_K = torch.arange(layout.num_keypoints, device=clips_BTKC.device)
-    source_BK = torch.where(is_mirrored_B[:, None], torch.tensor(layout.mirror, device=clips_BTKC.device), itself_K)
+    source_BK = torch.where(is_mirrored_B[:, None], index_on(layout.mirror, clips_BTKC.device), itself_K)
     # Features in front: the result is planar.
     clips_CBTK = clips_BTKC.movedim(-1, 0)
     mirrored_BTKC = clips_CBTK.gather(-1, source_BK[:, None].expand_as(clips_CBTK)).movedim(0, -1)

@@ -15,9 +15,9 @@ Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of th
 import torch
 from torch import Tensor
 
+from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import right_handed
-from ds_trainer.tasks.sign.planar import picked
 from ds_trainer.tasks.sign.presence import presence
 
 _LEAST_SIZE = 1e-6
@@ -45,13 +45,13 @@ def normalise(
     local = {part: _from_root(points_BTKD, present_BTK1, layout, part) for part in layout.part_roots}
     points_BTKD /= _body_size(points_BTKD, present_BTK1, layout)
     for part, local_BTkD in local.items():
-        points_BTKD[:, :, picked(layout.parts[part])] = local_BTkD
+        points_BTKD[:, :, picked(layout.parts[part], points_BTKD.device)] = local_BTkD
     return clips_BTKC
 
 
 def _from_root(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout, part: str) -> Tensor:
     """A part as it is seen from its own root, in units of its own size: float[B, T, k, D]."""
-    own, root = picked(layout.parts[part]), layout.part_roots[part]
+    own, root = picked(layout.parts[part], points_BTKD.device), layout.part_roots[part]
     root_BT1D, has_root_BT11 = points_BTKD[:, :, root : root + 1], present_BTK1[:, :, root : root + 1]
     local_BTkD = (points_BTKD[:, :, own] - root_BT1D) * (present_BTK1[:, :, own] * has_root_BT11)
     return local_BTkD / _mean_size(local_BTkD)
@@ -79,7 +79,7 @@ def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -
     shown_B11D = _mean_present(points_BTKD, present_BTK1)
     if not layout.centre:
         return shown_B11D
-    own = picked(layout.centre)
+    own = picked(layout.centre, points_BTKD.device)
     present_BTk1 = present_BTK1[:, :, own]
     return torch.where(
         present_BTk1.amax((1, 2), keepdim=True) > 0, _mean_present(points_BTKD[:, :, own], present_BTk1), shown_B11D

@@ -3,8 +3,6 @@
 Axes: B clips, T frames, K keypoints, C features.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -15,9 +13,3 @@ def planar(clips_BTKC: Tensor) -> Tensor:
     Between features, four to a keypoint, a processor's vectors would be used by three quarters, or not at all.
     """
     return clips_BTKC.movedim(-1, 0).clone(memory_format=torch.contiguous_format).movedim(0, -1)
-
-
-def picked(keypoints: Sequence[int]) -> slice | list[int]:
-    """What picks keypoints from an axis: a slice, which copies nothing, where they follow one another."""
-    first, last = keypoints[0], keypoints[-1]
-    return slice(first, last + 1) if list(keypoints) == list(range(first, last + 1)) else list(keypoints)

@@ -8,6 +8,7 @@ import functools
 import torch
 from torch import Tensor
 
+from ds_trainer.tasks.sign.constants import index_on
 from ds_trainer.tasks.sign.layout import KeypointLayout
 
 
@@ -20,7 +21,7 @@ def presence(points_BTKD: Tensor) -> Tensor:
 
 def bones(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
     """Each keypoint as seen from the one that it hangs on; 0 where one of them is missing: float[B, T, K, D]."""
-    parents = list(layout.parents)
+    parents = index_on(layout.parents, points_BTKD.device)
     return (points_BTKD - points_BTKD[:, :, parents]) * (present_BTK1 * present_BTK1[:, :, parents])
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.presence import changes, presence
 
 _LAST = 1 - 1e-9
@@ -49,14 +50,16 @@ class Sampling:
             first_B: number of each clip's first frame in the store.
             num_frames_B: length of each clip, at least 1.
         """
-        time_BT = self.times(draw) if self.motion_fraction == 0 else _centres(2 * self.num_frames)[None]
-        return first_B[:, None] + (time_BT.to(first_B.device) * num_frames_B[:, None]).long()
+        device = first_B.device
+        in_order = self.motion_fraction > 0  # which are chosen from, when it is known how the clip moves
+        time_BT = _centres(2 * self.num_frames, device)[None] if in_order else self.times(draw, device)
+        return first_B[:, None] + (time_BT * num_frames_B[:, None]).long()
 
-    def times(self, draw: Draw | None) -> Tensor:
-        """When the frames are, from 0 to 1: float64[B, T], or [1, T] without a draw."""
+    def times(self, draw: Draw | None, device: torch.device) -> Tensor:
+        """When the frames are, from 0 to 1: float64[B, T] on the device of the draw too, or [1, T] without one."""
         if draw is None:
-            return _centres(self.num_frames)[None]
-        place_T = torch.arange(self.num_frames, device=draw.index_B.device)
+            return _centres(self.num_frames, device)[None]
+        place_T = torch.arange(self.num_frames, device=device)
         # float64: in float32 the last bin's upper edge can round up to the clip's length.
         time_BT = (place_T + draw.uniform("frame", self.num_frames).double()) / self.num_frames
         return _cut(_with_other_tempo(time_BT, self.max_tempo_fraction, draw), self.max_cut_fraction, draw)
@@ -70,8 +73,10 @@ class Sampling:
             clips_BFKC: normalised clips.
             keypoints: whose movement counts.
         """
-        clock_BF = _clock(clips_BFKC[..., :num_coordinates][:, :, list(keypoints)], self.motion_fraction)
-        time_BT = self.times(draw).to(clock_BF).expand(clips_BFKC.shape[0], -1).contiguous()
+        clock_BF = _clock(
+            clips_BFKC[..., :num_coordinates][:, :, picked(keypoints, clips_BFKC.device)], self.motion_fraction
+        )
+        time_BT = self.times(draw, clock_BF.device).to(clock_BF.dtype).expand(clips_BFKC.shape[0], -1).contiguous()
         # Counted, not searched: ONNX has no search in sorted numbers.
         after_BT = (clock_BF[:, None] <= time_BT[..., None]).sum(-1).clamp(1, clock_BF.shape[1] - 1)
         begin_BT, end_BT = clock_BF.gather(1, after_BT - 1), clock_BF.gather(1, after_BT)
@@ -79,8 +84,8 @@ class Sampling:
         return _between(clips_BFKC, after_BT, share_BT, num_coordinates)
 
 
-def _centres(num_frames: int) -> Tensor:
-    return (torch.arange(num_frames) + 0.5).double() / num_frames
+def _centres(num_frames: int, device: torch.device) -> Tensor:
+    return (torch.arange(num_frames, device=device) + 0.5).double() / num_frames
 
 
 def _with_other_tempo(time_BT: Tensor, most: float, draw: Draw) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.models.size import ModelSize
-from ds_trainer.tasks.sign.planar import picked
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PartEmbedding(nn.Module):
     def __init__(self, spec: ModelSpec):
         super().__init__()
         width = spec.size.width
-        self.parts = [picked(part) for part in spec.parts]
+        self.parts = spec.parts
         self.maps = nn.ModuleList(nn.Linear(len(part) * spec.num_features, width) for part in spec.parts)
         self.part_PD = nn.Parameter(0.02 * torch.randn(len(spec.parts), width))
 
@@ -68,7 +68,7 @@ class PartEmbedding(nn.Module):
         """Tokens float[B, P, T, D]."""
         frames_NKC = clips_BTKC.flatten(0, 1)  # N = B T: a matrix is multiplied where it lies, more axes are copied
         tokens = [
-            to_token(frames_NKC[:, part].flatten(1)).unflatten(0, clips_BTKC.shape[:2])
+            to_token(frames_NKC[:, picked(part, clips_BTKC.device)].flatten(1)).unflatten(0, clips_BTKC.shape[:2])
             for part, to_token in zip(self.parts, self.maps, strict=True)
         ]
         return torch.stack(tokens, dim=1) + self.part_PD[:, None]
@@ -83,13 +83,13 @@ class FrameEmbedding(PartEmbedding):
 
     def __init__(self, spec: ModelSpec):
         super().__init__(spec)
-        self.every_part = picked([keypoint for part in spec.parts for keypoint in part])
+        self.every_part = [keypoint for part in spec.parts for keypoint in part]
 
     def forward(self, clips_BTKC: Tensor) -> Tensor:
         """Tokens float[B, T, D]."""
         weight_DF = torch.cat([to_token.weight for to_token in self.maps], dim=1)  # type: ignore[misc]  # of Linears
         bias_D = torch.stack([to_token.bias for to_token in self.maps]).sum(0) + self.part_PD.sum(0)  # type: ignore[misc]
-        frames_NF = clips_BTKC.flatten(0, 1)[:, self.every_part].flatten(1)
+        frames_NF = clips_BTKC.flatten(0, 1)[:, picked(self.every_part, clips_BTKC.device)].flatten(1)
         tokens_BTD: Tensor = functional.linear(frames_NF, weight_DF, bias_D).unflatten(0, clips_BTKC.shape[:2])
         return tokens_BTD
 

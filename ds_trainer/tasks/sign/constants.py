@@ -1,0 +1,39 @@
+"""What follows from a layout alone, on the device that computes with it.
+
+It is brought there once. A list in an index, or a tensor made of one, is copied anew each time it is used, and such a
+copy waits until a GPU has done all that it was asked for before.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def kept_on_device(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`make`, whose results are remembered by its arguments, of which the device is one; nobody may change them."""
+    remembered = functools.cache(make)
+
+    @functools.wraps(make)
+    def get(*arguments: object) -> Tensor:
+        if torch.compiler.is_compiling():  # what is made here belongs to the graph, and is no tensor to keep
+            return make(*arguments)
+        with torch.inference_mode(False):  # else it could serve inference only
+            return remembered(*arguments)
+
+    return get
+
+
+@kept_on_device
+def index_on(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """int64[N] on the device."""
+    return torch.tensor(numbers, device=device)
+
+
+def picked(keypoints: Sequence[int], device: torch.device) -> slice | Tensor:
+    """What picks keypoints from an axis of a tensor there: a slice, which copies nothing, where they are neighbours."""
+    first, last = keypoints[0], keypoints[-1]
+    if list(keypoints) == list(range(first, last + 1)):
+        return slice(first, last + 1)
+    return index_on(tuple(keypoints), device)

@@ -1,0 +1,137 @@
+"""Nothing is copied from the host anew for each batch but what is new in it: a GPU would be waited for each time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.constants import index_on, kept_on_device, picked
+from ds_trainer.tasks.sign.features import FEATURES
+from ds_trainer.tasks.sign.features import num_features as size_of
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.models import MODELS, ModelSpec
+from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.preprocessing import Preprocessing
+from ds_trainer.tasks.sign.sampling import Sampling
+
+from .examples import LAYOUTS, clips
+
+CPU = torch.device("cpu")
+Step = Callable[[int], None]
+"""Takes the number of an epoch."""
+
+EVERYTHING = {
+    "max_turn_degrees": 15, "max_stretch_fraction": 0.1, "max_limb_fraction": 0.2, "max_displacement": 0.1,
+    "noise": 0.01, "keypoint_mask_fraction": 0.1, "part_mask_fraction": 0.1, "max_frame_mask_fraction": 0.2,
+}  # fmt: skip
+
+
+class Copies(TorchFunctionMode):
+    """Notes what makes tensors of Python's numbers, on the way of any operation: on a GPU each such copy waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.tensor, torch.as_tensor, torch.from_numpy):
+            self.found.append(f"{func.__name__}{args}"[:100])
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            self.found += [f"index {part}"[:100] for part in index if isinstance(part, list)]
+        return func(*args, **(kwargs or {}))
+
+
+def training_step(layout: KeypointLayout, changes: dict[str, float], model: str, device: torch.device) -> Step:
+    features = FEATURES if changes else ("place",)
+    parts = [layout.parts[part] for part in layout.signing_parts]
+    sampling = Sampling(12, 0.5, 0.5, 0.1) if changes else Sampling(12)
+    preprocessing = Preprocessing(layout, sampling, 0.3, features, [keypoint for part in parts for keypoint in part])
+    size = ModelSize.parse("t_1_1")
+    net = MODELS[model](ModelSpec(parts, size_of(layout, features), 3, 12, size, 0.3)).to(device)
+    clips_BFKC = clips(layout, num_clips=6, num_frames=24 if changes else 12).to(device)
+
+    def step(epoch: int) -> None:
+        draw = Draw(0, epoch, torch.arange(6)).on(device)
+        fraction = 0.3 if changes else 0.0
+        net(preprocessing.of_sampled(clips_BFKC, draw, Augmentation(**changes), fraction)).sum().backward()
+
+    return step
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_batch_needs_no_other_copy_than_of_itself(
+    layout: KeypointLayout, changes: dict[str, float], model: str
+) -> None:
+    step = training_step(layout, changes, model, CPU)
+    step(0)
+    with Copies() as copies:
+        step(1)
+    assert copies.found == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_a_batch_does_not_wait_for_the_gpu(changes: dict[str, float], model: str) -> None:
+    step = training_step(LAYOUTS["kinect_20x3"], changes, model, torch.device("cuda", 0))
+    step(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_lists_and_new_tensors_are_noticed() -> None:
+    """Were they not, the test above could not fail."""
+    with Copies() as copies:
+        torch.zeros(3)[[0, 1]] = 1
+        torch.zeros(3)[torch.tensor([0, 1])]
+    assert len(copies.found) == 2
+
+
+def test_neighbours_are_a_slice_and_others_are_kept_on_the_device() -> None:
+    assert picked((3, 4, 5), CPU) == slice(3, 6)
+    index = picked([2, 4, 6], CPU)
+    assert isinstance(index, Tensor)
+    assert index.tolist() == [2, 4, 6]
+    assert picked((2, 4, 6), CPU) is index
+
+
+def test_what_was_first_needed_in_inference_serves_training_too() -> None:
+    with torch.inference_mode():
+        index = index_on((7, 5, 3), CPU)
+    weights = torch.ones(8, requires_grad=True)
+    weights[index].sum().backward()
+    assert weights.grad is not None
+    assert weights.grad.nonzero()[:, 0].tolist() == [3, 5, 7]
+
+
+def test_what_is_first_needed_in_an_export_is_not_kept() -> None:
+    made = []
+
+    @kept_on_device
+    def twos(number: int, device: torch.device) -> Tensor:
+        made.append(number)
+        return torch.full((number,), 2.0, device=device)
+
+    class Doubled(torch.nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values * twos(3, values.device)
+
+    program = torch.export.export(Doubled(), (torch.ones(3),)).module()
+    assert program(torch.ones(3)).tolist() == [2.0, 2.0, 2.0]
+    assert (twos(3, CPU) + 1).tolist() == [3.0, 3.0, 3.0]
+    assert twos(3, CPU) is twos(3, CPU)
+    assert len(made) == 2, "once in the export, once to keep"
