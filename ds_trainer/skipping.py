@@ -3,10 +3,15 @@
 DeepSpeed's own check looks through every gradient tensor and reads the answer on the host; and at stage 0 in float32
 nothing is checked, so that one NaN poisons the weights (seen with deepspeed 0.19.8). Here the norm of the gradient,
 which every rank knows anyway, tells: torch's fused optimizers leave weights, moments and the count of steps as they are
-where a number on the device says so.
+where a number on the device says so. ZeRO 1 and 2 ask the host whether that norm is finite, too, for each group of
+weights twice; they are given an answer that needs no waiting.
 """
 
-from collections.abc import Mapping
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +54,53 @@ def skip_non_finite(engine: "DeepSpeedEngine") -> None:
         engine.basic_optimizer.found_inf.copy_(~torch.isfinite(torch.as_tensor(norm)))
 
     engine.basic_optimizer.register_step_pre_hook(look)
+    _ask_nothing(engine.optimizer)
+
+
+def _ask_nothing(optimizer: Any) -> None:
+    """Have DeepSpeed's optimizer of ZeRO 1 and 2 clip gradients as before, and wait for the device no more.
+
+    A norm that is not finite is infinite to it, as before, and what is clipped by that is skipped.
+    """
+    from deepspeed.runtime.zero import stage_1_and_2  # late: `engine.py` decides how DeepSpeed is imported
+
+    if not isinstance(optimizer, stage_1_and_2.DeepSpeedZeroOptimizer):
+        return
+    answers: Mapping[str, Callable[..., Any]] = {
+        "is_invalid_grad_norm": lambda norm: False,
+        "mask_nan_or_inf_with_val_inplace": _mark,
+    }
+
+    def without_waiting(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with _replaced(stage_1_and_2, answers):
+                return method(*args, **kwargs)
+
+        return call
+
+    for name in ("get_grad_norm_direct", "unscale_and_clip_grads"):
+        setattr(optimizer, name, without_waiting(getattr(optimizer, name)))
+
+
+@contextmanager
+def _replaced(module: ModuleType, functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Functions that a module calls by these names, while it runs; those that another version lacks stay away."""
+    before = {name: getattr(module, name) for name in functions if hasattr(module, name)}
+    vars(module).update({name: functions[name] for name in before})
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+def _mark(norm: Tensor, device: Any = None, val: float = -1.0) -> None:
+    """What is not finite becomes infinite, in place.
+
+    DeepSpeed's own takes a -1 for that, copied from the host, which version 0.19.7 adds to the norms of other groups as
+    if it were one.
+    """
+    norm.masked_fill_(~norm.isfinite(), math.inf)
 
 
 def was_skipped(engine: "DeepSpeedEngine") -> Tensor:
