@@ -96,8 +96,8 @@ class RunSettings(BaseModel):
     model_selection: Literal["loss", "last"] = setting(
         "loss",
         "training",
-        "which epoch's model best.pth is: loss, that of the lowest validation loss; last, the newest: with less than "
-        "some hundred clips to validate on, the lowest loss is mostly luck",
+        "which epoch's model best.pth is: loss, that of the lowest validation loss; last, the newest: where few clips "
+        "validate, the lowest loss is mostly luck",
     )
     early_stopping_epochs: int = setting(
         0, "training", "stop after so many epochs without a better validation loss; 0 never", is_identity=False, ge=0
