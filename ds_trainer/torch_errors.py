@@ -39,7 +39,7 @@ def _mendable(error: Exception) -> UserError | None:
     compiler = sys.modules.get("torch._dynamo.exc")  # where it was not loaded, nothing was compiled
     if compiler is not None and isinstance(error, compiler.TorchDynamoException):
         return SettingsError(
-            f"torch.compile failed on the model ({type(error).__name__}: {reason[:_MOST_SHOWN]}); leave out --compile, or "
-            f"the model's own call of it, to train without; TORCH_LOGS=+dynamo shows where it failed"
+            f"torch.compile failed on the model ({type(error).__name__}: {reason[:_MOST_SHOWN]}); leave out --compile, "
+            f"or the model's own call of it, to train without; TORCH_LOGS=+dynamo shows where it failed"
         )
     return None
