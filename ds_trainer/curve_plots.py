@@ -53,8 +53,8 @@ class History:
         return np.interp(steps, steps_at_ends, epoch_ends), _values(self._steps, name)
 
     def best_epoch(self) -> int | None:
-        """The epoch of the best checkpoint, counted from 1."""
-        return max((record["epoch"] + 1 for record in self._epochs if record["is_best"]), default=None)
+        """The epoch of the best checkpoint, counted from 1; None where no record says which it was."""
+        return max((record["epoch"] + 1 for record in self._epochs if record.get("is_best")), default=None)
 
 
 def curves_figure(records: Sequence[Record], title: str, gradient_clipping: float | None = None) -> Figure:

@@ -118,9 +118,9 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     task = load_task_type(settings.task)(settings)
     _refuse_empty_splits(task)
     stand_at("building the engine")
-    run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task.fingerprint(), engine_config_at))
+    run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
     if settings.resume == "auto":
-        refuse_lagging_master(run_dir, lambda: choose_run(settings, task.fingerprint(), engine_config_at)[0])
+        refuse_lagging_master(run_dir, lambda: choose_run(settings, task, engine_config_at)[0])
     job = build_job(settings, task, engine_config)
     if settings.config is not None:
         log.info(f"recipe {settings.config}")

@@ -97,5 +97,6 @@ class _Writer:
 def events_of(record: Record) -> Iterator[tuple[str, float, int]]:
     """The numbers of a record as (name, value, step)."""
     for name, value in record.items():
-        if name not in ("epoch", "step", "is_best") and isinstance(value, int | float):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name not in ("epoch", "step") and is_number:
             yield f"{record['kind']}/{name}", float(value), int(record["step"])

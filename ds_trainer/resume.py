@@ -12,13 +12,14 @@ from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError
 from ds_trainer.resume_points import resume_points
 from ds_trainer.settings import RunSettings, identity
+from ds_trainer.task import Task
 
 Identity = dict[str, Any]
 IdentityAt = Callable[[int], Identity]
 
 
 def choose_run(
-    settings: RunSettings, data_fingerprint: str, engine_config_at: Callable[[int], dict[str, Any]]
+    settings: RunSettings, task: Task, engine_config_at: Callable[[int], dict[str, Any]]
 ) -> tuple[Path | None, dict[str, Any]]:
     """The run directory to continue, or None for a new run, and the engine config to go on with.
 
@@ -31,7 +32,7 @@ def choose_run(
     """
 
     def identity_at(ranks: int) -> Identity:
-        others = {"engine config": engine_config_at(ranks), "data fingerprint": data_fingerprint}
+        others = {"engine config": engine_config_at(ranks), "data fingerprint": task.fingerprint()}
         return identity(settings) | others
 
     run_dir = run_to_continue(settings.resume, settings.runs_dir, identity_at)

@@ -105,9 +105,9 @@ def test_the_last_model_is_the_best_where_that_is_asked_for(new_run: Callable[..
     train(run, [2.0, 1.0, 3.0], num_epochs=3)
     assert (run.best_loss, run.best_epoch) == (3.0, 2)
     assert History(run.records.load()).best_epoch() == 3
-    continued = new_run()
-    train(continued, [2.0, 1.0, 3.0], num_epochs=3)
-    assert History(continued.records.load()[-3:]).best_epoch() == 2
+    by_loss = new_run()
+    train(by_loss, [2.0, 1.0, 3.0], num_epochs=3)
+    assert History(by_loss.records.load()[-3:]).best_epoch() == 2
 
 
 def test_only_the_master_has_a_best_checkpoint_and_writes(
