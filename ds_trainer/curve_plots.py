@@ -123,7 +123,7 @@ def _draw_accuracy(axes: Axes, history: History) -> None:
 
 def _draw_learning_rate(axes: Axes, history: History) -> None:
     style_axes(axes, "Learning rate", grid="y")
-    rates = history.of_epochs("learning_rate")  # the plateau changes it between epochs only
+    rates = history.of_epochs("learning_rate")  # of each epoch's last step
     known = rates[1][np.isfinite(rates[1])]
     label = f"from {known[0]:.3g} to {known[-1]:.3g}" if len(known) else ""
     axes.plot(*rates, color=BLUE, linewidth=1.8, markersize=3, drawstyle="steps-mid", marker="o", label=label)

@@ -179,8 +179,9 @@ def state_names(engine: DeepSpeedEngine) -> dict[str, str]:
 
 
 def learning_rate(engine: DeepSpeedEngine) -> float:
-    """The learning rate of the next step."""
-    return float(engine.get_lr()[0])
+    """The learning rate of the last step."""
+    group = engine.basic_optimizer.param_groups[0]
+    return float(group.get("last_lr", group["lr"]))
 
 
 def gradient_norm(engine: DeepSpeedEngine) -> Tensor | float | None:

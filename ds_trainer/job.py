@@ -29,7 +29,7 @@ from ds_trainer.launched import changed_arguments, refuse_changed_arguments, ref
 from ds_trainer.loop import train
 from ds_trainer.monitors import start_monitors
 from ds_trainer.passes import passed_enough
-from ds_trainer.plateau import build_plateau, warm_up
+from ds_trainer.plateau import build_plateau, warm_up_and_cool_down
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.resume import choose_run, refuse_lagging_master
 from ds_trainer.run_dir import Run, new_run_dir
@@ -147,17 +147,18 @@ def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineCon
     """Train and draw; status.json says what became of it. Collective."""
     run.write_status("running")
     try:
-        train(
-            job.engine,
-            task.objective,
-            job.plateau,
-            job.train_dl,
-            job.val_dl,
-            settings.num_epochs,
-            run,
-            job.train_sampler,
-        )
-        results = evaluate_best(run, task, engine_config)
+        with mendable_errors_told():  # here, too, so that status.json says it alike
+            train(
+                job.engine,
+                task.objective,
+                job.plateau,
+                job.train_dl,
+                job.val_dl,
+                settings.num_epochs,
+                run,
+                job.train_sampler,
+            )
+            results = evaluate_best(run, task, engine_config)
     except StopRequested as stop:
         run.write_status("stopped", reason=str(stop), steps_done=run.steps_done)
         log.info(f"stopped by {stop} after step {run.steps_done}; the same command with --resume {run.dir} continues")
@@ -181,7 +182,12 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     accumulation = engine_config["gradient_accumulation_steps"]
     train_set = passed_enough(task.train_set, settings.min_epoch_clips)
     train_sampler = ShardedSampler(size_of(train_set), micro_batch, accumulation, settings.seed)
-    warm_up(engine, round(settings.warmup_epochs * train_sampler.steps_per_epoch))
+    warm_up_and_cool_down(
+        engine,
+        num_steps=settings.num_epochs * train_sampler.steps_per_epoch,
+        num_warmup=round(settings.warmup_epochs * train_sampler.steps_per_epoch),
+        num_cooldown=round(settings.cooldown_epochs * train_sampler.steps_per_epoch),
+    )
     average_weights(engine, settings.weight_average_decay)
     return Job(
         engine=engine,

@@ -1,4 +1,4 @@
-"""The learning rate: a warm-up, and behind it the plateau scheduler, both layered on top of the engine."""
+"""The learning rate: the plateau scheduler, a warm-up and a cool-down, all layered on top of the engine."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,20 +20,35 @@ def build_plateau(engine: "DeepSpeedEngine", factor: float, patience: int) -> Re
     return ReduceLROnPlateau(engine.basic_optimizer, mode="min", factor=factor, patience=patience)
 
 
-def warm_up(engine: "DeepSpeedEngine", num_steps: int) -> None:
-    """Raise the learning rate in a straight line over the first steps, to what the engine config says.
+def warm_up_and_cool_down(engine: "DeepSpeedEngine", num_steps: int, num_warmup: int, num_cooldown: int) -> None:
+    """Raise the learning rate in a straight line over the first steps, and lower it to 0 over the last ones.
 
-    Until it is there, the plateau changes nothing: its rate is overwritten at the next step. The steps are those that
-    the engine counts, so that a continued run goes on where it was.
+    Each step takes a fraction of the rate that the engine config and the plateau say, which is there again behind the
+    step. The steps are those that the engine counts, so that a continued run goes on where it was.
+
+    Args:
+        num_steps: of the whole run.
+        num_warmup: of the first steps; 0: the first has the full rate.
+        num_cooldown: of the last steps, at most all; 0: the last has the full rate.
     """
-    if num_steps == 0:
+    if num_warmup == num_cooldown == 0:
         return
-    for group in engine.basic_optimizer.param_groups:
-        group["full_lr"] = group["lr"]
 
-    def rise(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if engine.global_steps < num_steps:
-            for group in optimizer.param_groups:  # ZeRO steps one group at a time, and shows no other meanwhile
-                group["lr"] = group["full_lr"] * (engine.global_steps + 1) / num_steps
+    def lower(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        fraction = rate_fraction(engine.global_steps, num_steps, num_warmup, num_cooldown)
+        for group in optimizer.param_groups:  # ZeRO steps one group at a time, and shows no other meanwhile
+            group["full_lr"], group["lr"] = group["lr"], group["lr"] * fraction
 
-    engine.basic_optimizer.register_step_pre_hook(rise)
+    def restore(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for group in optimizer.param_groups:
+            group["last_lr"], group["lr"] = group["lr"], group["full_lr"]
+
+    engine.basic_optimizer.register_step_pre_hook(lower)
+    engine.basic_optimizer.register_step_post_hook(restore)
+
+
+def rate_fraction(step: int, num_steps: int, num_warmup: int, num_cooldown: int) -> float:
+    """What a step, counted from 0, takes of the full learning rate: 0 to 1."""
+    risen = (step + 1) / num_warmup if step < num_warmup else 1.0
+    left, num_falling = max(num_steps - step, 0), min(num_cooldown, num_steps)
+    return min(risen, left / num_falling if left < num_falling else 1.0)

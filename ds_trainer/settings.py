@@ -82,6 +82,9 @@ class RunSettings(BaseModel):
     warmup_epochs: float = setting(
         0.0, "training", "epochs over which the learning rate rises in a straight line, at the start", ge=0
     )
+    cooldown_epochs: float = setting(
+        0.0, "training", "epochs over which the learning rate falls to 0 in a straight line, at the end", ge=0
+    )
     weight_average_decay: float = setting(
         0.0,
         "training",

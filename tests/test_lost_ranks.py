@@ -235,6 +235,7 @@ def test_rank_that_is_out_of_memory_is_named_with_the_remedy(tmp_path: Path, hun
             r"to allocate \d+ bytes.* lower train_micro_batch_size_per_gpu .* smaller model",
             ranks.output(1 - hungry),
         ), ranks.everything()
+        assert "MemoryLimitError: out of memory: can't allocate" in str(ranks.status_file()["reason"])
         assert "Traceback" not in ranks.everything()
         assert ("error: out of memory: " in ranks.output(hungry)) == (hungry == 0), "only the master tells its own"
 

@@ -62,7 +62,7 @@ def reference() -> dict[str, Any]:
             losses_B[batch.weight_B > 0].mean().backward()
             clip_grad_norm_(model.parameters(), 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = 0.01 * min(1, (step + 1) / 2)  # half an epoch of 4 steps
+                group["lr"] = 0.01 * min(1, (step + 1) / 2, (8 - step) / 4)  # half an epoch up, one down, of 4 steps
             optimizer.step()
             left = min(worker.SETTINGS.weight_average_decay, (1 + step) / (10 + step))
             for name, weight in model.state_dict().items():

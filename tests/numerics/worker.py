@@ -33,7 +33,9 @@ SETTINGS = combined_settings(ToySettings)(
     num_points=250,
     dropout=0.0,
     seed=3,
+    num_epochs=2,
     warmup_epochs=0.5,
+    cooldown_epochs=1.0,
     weight_average_decay=0.7,
 )
 
@@ -100,7 +102,7 @@ def new_run(out: Path, name: str) -> Run:
 
 
 def straight(out: Path, name: str, num_epochs: int = 2, **how: Any) -> dict[str, Any]:
-    case, run = Case(**how), new_run(out, name)
+    case, run = Case(**how, num_epochs=num_epochs), new_run(out, name)
     best = case.train(run, num_epochs)
     assert (best is not None) == distributed.is_master()
     return case.outcome(run)
@@ -109,10 +111,10 @@ def straight(out: Path, name: str, num_epochs: int = 2, **how: Any) -> dict[str,
 def resumed(out: Path, name: str, **how: Any) -> dict[str, Any]:
     """Two epochs, then a new engine that continues from the resume point for two more."""
     first = new_run(out, name)
-    interrupted = Case(**how)
+    interrupted = Case(**how, num_epochs=4)
     interrupted.train(first, 2)
     torch.distributed.barrier()
-    case, second = Case(**how), Run(first.dir, first.provenance, first.cadence)
+    case, second = Case(**how, num_epochs=4), Run(first.dir, first.provenance, first.cadence)
     load_resume_point(case.job.engine, second, case.job.plateau)
     assert second.epochs_done == 2
     assert case.job.plateau.state_dict() == interrupted.job.plateau.state_dict()
@@ -126,12 +128,12 @@ def resumed_in_mid_epoch(out: Path, name: str, **how: Any) -> dict[str, Any]:
     is_last_rank = distributed.rank() == distributed.world_size() - 1
     stopped.wants_stop = lambda: "the test" if is_last_rank and stopped.steps_done >= 5 else None
     try:
-        Case(**how).train(stopped, 4)
+        Case(**how, num_epochs=4).train(stopped, 4)
     except StopRequested:
         assert 5 <= stopped.steps_done <= 6, "the vote is known one step later"
         assert stopped.sums.num_steps == stopped.steps_done - 4
     torch.distributed.barrier()
-    case, continued = Case(**how), Run(stopped.dir, stopped.provenance, stopped.cadence)
+    case, continued = Case(**how, num_epochs=4), Run(stopped.dir, stopped.provenance, stopped.cadence)
     load_resume_point(case.job.engine, continued, case.job.plateau)
     assert (continued.epochs_done, continued.steps_done) == (1, stopped.steps_done)
     case.train(continued, 4)
@@ -141,7 +143,7 @@ def resumed_in_mid_epoch(out: Path, name: str, **how: Any) -> dict[str, Any]:
 def plateau_effect(precision: str, stage: int) -> dict[str, float]:
     """How far one step moves the weights before and after the plateau was stepped with losses that do not fall."""
     micro_batch = GLOBAL_BATCH // distributed.world_size()
-    case = Case(precision, stage, micro_batch, plateau_patience=0, warmup_epochs=0.0)
+    case = Case(precision, stage, micro_batch, plateau_patience=0, warmup_epochs=0.0, cooldown_epochs=0.0)
 
     def moved() -> float:
         before = full_precision_state(case.job.engine)
