@@ -23,11 +23,8 @@ class PlainEngine:
     """What a run asks of an engine, answered by plain PyTorch."""
 
     def __init__(self, norm: float | torch.Tensor | None = 0.5):
-        self.optimizer = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.125)
+        self.basic_optimizer = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.125)
         self.norm = norm
-
-    def get_lr(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
 
     def get_global_grad_norm(self) -> float | torch.Tensor | None:
         return self.norm
