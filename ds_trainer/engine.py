@@ -179,7 +179,7 @@ def state_names(engine: DeepSpeedEngine) -> dict[str, str]:
 
 
 def learning_rate(engine: DeepSpeedEngine) -> float:
-    """The learning rate of the last step."""
+    """The learning rate of the last step: `plateau.py` puts it aside where that was a fraction of the full one."""
     group = engine.basic_optimizer.param_groups[0]
     return float(group.get("last_lr", group["lr"]))
 

@@ -53,6 +53,7 @@ def reference() -> dict[str, Any]:
     optimizer = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
     sampler = ShardedSampler(len(task.train_set), worker.GLOBAL_BATCH, seed=worker.SETTINGS.seed)
     averaged: dict[str, Any] = {}
+    rates: list[float] = []
     step = 0
     for epoch in range(2):
         sampler.set_epoch(epoch)
@@ -61,8 +62,9 @@ def reference() -> dict[str, Any]:
             optimizer.zero_grad()
             losses_B[batch.weight_B > 0].mean().backward()
             clip_grad_norm_(model.parameters(), 1.0)
+            rates.append(0.01 * min(1, (step + 1) / 2, (8 - step) / 4))  # half an epoch up, one down, of 4 steps
             for group in optimizer.param_groups:
-                group["lr"] = 0.01 * min(1, (step + 1) / 2, (8 - step) / 4)  # half an epoch up, one down, of 4 steps
+                group["lr"] = rates[-1]
             optimizer.step()
             left = min(worker.SETTINGS.weight_average_decay, (1 + step) / (10 + step))
             for name, weight in model.state_dict().items():
@@ -73,7 +75,13 @@ def reference() -> dict[str, Any]:
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     model.load_state_dict(averaged)
     averaged_loss = validate(model, task.objective, val_dl).loss
-    return {"weights": weights, "val_loss": val_loss, "averaged": averaged, "averaged_loss": averaged_loss}
+    return {
+        "weights": weights,
+        "val_loss": val_loss,
+        "averaged": averaged,
+        "averaged_loss": averaged_loss,
+        "rates": rates,
+    }
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -85,6 +93,8 @@ def test_engine_trains_like_plain_pytorch(
     assert outcome["steps"] == 8
     assert farthest(outcome, reference) < 1e-6
     assert abs(outcome["val_loss"] - reference["val_loss"]) < 1e-6
+    rates = [record["learning_rate"] for record in outcome["records"] if record["kind"] == "step"]
+    assert rates == pytest.approx(reference["rates"])
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
