@@ -1,11 +1,13 @@
 """What a person sees while a run goes on: a bar in a terminal, plain lines in a log file; from the master rank only."""
 
+import errno
 import io
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -16,11 +18,24 @@ T = TypeVar("T")
 log = logging.getLogger("ds_trainer")
 
 
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Writes lines for as long as somebody reads them: a run outlives the pipe or terminal that it was started in."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called where a line could not be written; logging would print pages for each."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif error.errno in (errno.EPIPE, errno.EIO):  # nobody ever will: let the interpreter end without an error, too
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self.stream.fileno())
+
+
 def start_log(is_verbose: bool = False) -> None:
     """Send the package's log to standard output; other ranks than the master keep quiet below warnings."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _LogHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.propagate = False

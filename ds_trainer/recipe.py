@@ -31,11 +31,20 @@ def load_recipe(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: the file is missing, is not YAML, gives a name twice, or is no mapping of names to values.
     """
+    return load_yaml(path, "--config")
+
+
+def load_yaml(path: Path, flag: str) -> dict[str, Any]:
+    """The same of any YAML file of names and values, which `flag` gives.
+
+    Raises:
+        SettingsError: the file is missing, is not YAML, gives a name twice, or is no mapping of names to values.
+    """
     try:
         text = read_text(path, MAX_RECIPE_BYTES)
     except (OSError, ValueError) as error:
         raise SettingsError(
-            f"{path}: cannot be read ({reason_of(error)}); give --config the path of a YAML file"
+            f"{path}: cannot be read ({reason_of(error)}); give {flag} the path of a YAML file"
         ) from error
     try:
         loader = _Loader(text)

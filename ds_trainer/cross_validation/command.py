@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
 def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     settings: Any = load_settings(flags, load_task_type)
     _refuse_what_folds_decide(own, flags, settings)
-    store = ClipStore.open(resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar))
+    store = ClipStore.open(
+        resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar, settings.layout)
+    )
     signers = sorted(settings.signers or store.signer_names)
     folds = folds_of(signers, own.folds, own.seeds, settings.seed)
     plan = {

@@ -1,13 +1,14 @@
 """Unit: the sign task on a real clip store of four signs by four signers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from sign_data.writers import grid, source
+from sign_data.writers import frames, grid, packed_arrays, source
 
 from ds_trainer.errors import DataError, SettingsError
 from ds_trainer.randomness import Draw
@@ -54,6 +55,36 @@ def test_splits_share_no_clip_and_leave_none_out(build: BuildTask) -> None:
         assert task.test_set is not None
         clips = numbers(task.train_set) + numbers(task.val_set) + numbers(task.test_set)
         assert sorted(clips) == list(range(SIGNS * SIGNERS * REPETITIONS))
+
+
+def test_keypoints_that_nothing_is_known_of_are_told(build: BuildTask, tmp_path: Path) -> None:
+    clips = [replace(clip, frames=clip.frames[:, :9]) for clip in grid(SIGNS, SIGNERS, 1)]
+    write_store(tmp_path / "nine", source(clips, num_signs=SIGNS))
+    (told, *_) = build(data=str(tmp_path / "nine")).notices
+    assert "no layout of 9 keypoints is known" in told
+    assert "--layout" in told
+    assert not any("layout" in notice for notice in build().notices)
+
+
+def test_described_hands_are_seen_from_their_wrists_and_confidence_is_kept(build: BuildTask, tmp_path: Path) -> None:
+    described = tmp_path / "nine.yaml"
+    described.write_text(
+        "features: [x, y, confidence]\nparts: {pose: 0-4, right_hand: 5-8}\npart_roots: {right_hand: 5}\n"
+    )
+    np.savez(tmp_path / "clips.npz", **packed_arrays(frames=frames(9, (9, 3)), signer=np.array(["a", "b", "c"])))
+    task = build(
+        data=str(tmp_path / "clips.npz"),
+        layout=described,
+        stores_dir=tmp_path,
+        split="signer:c",
+        val_by="signer",
+        val_fraction=0.5,
+    )
+    clips_BTKC, _ = batch(task, [0, 1, 2])
+    assert (clips_BTKC[..., 5, :2] == 0).all()
+    assert (clips_BTKC[..., 6:, :2] != 0).all()
+    assert np.isin(clips_BTKC[..., 2], task.store.frames[..., 2]).all()
+    assert task.description()["layout"]["name"] == "nine"
 
 
 def test_last_signer_is_held_out_unless_asked_otherwise(build: BuildTask) -> None:

@@ -8,15 +8,17 @@ import pytest
 
 from ds_trainer.tasks.sign import mediapipe
 from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers import default, pose_file
 
 SHARED_KEYPOINTS = Path(__file__).parents[3] / "shared" / "data" / "karsl_keypoints_184.json"
 SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2)]
+LAYOUT_FILES = sorted((Path(__file__).parents[2] / "ds_configs" / "layouts").glob("*.yaml"))
 
 
-@pytest.fixture(params=SHAPES, ids=str)
+@pytest.fixture(params=[*SHAPES, *LAYOUT_FILES], ids=lambda param: getattr(param, "stem", str(param)))
 def layout(request: pytest.FixtureRequest) -> KeypointLayout:
-    return layout_for(*request.param)
+    return load_layout(request.param) if isinstance(request.param, Path) else layout_for(*request.param)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -51,6 +53,13 @@ def test_mirror_swaps_what_the_body_is_measured_by(layout: KeypointLayout) -> No
     roots = set(layout.part_roots.values())
     assert {layout.mirror[root] for root in roots} == roots
     assert all(root in layout.parts[part] for part, root in layout.part_roots.items())
+
+
+def test_bones_are_bones_in_the_mirror(layout: KeypointLayout) -> None:
+    if layout.mirror is None:
+        return
+    for keypoint, parent in enumerate(layout.parents):
+        assert layout.parents[layout.mirror[keypoint]] == layout.mirror[parent], keypoint
 
 
 @pytest.mark.parametrize("num_keypoints", [75, 543])

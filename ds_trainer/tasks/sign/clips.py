@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.layout import KeypointLayout
 
 SPLITS = ("", "train", "val", "test")
 """The splits that data may bring; "" where it brings none. A clip store keeps the position in this tuple."""
@@ -53,6 +54,7 @@ class ClipSource:
         clips: in a fixed order, iterated over once; a file that cannot be read gives its error in place of a clip, so
             that all damaged files can be reported together.
         sign_names: of sign 1, 2, ...; empty: they are called by their numbers.
+        layout: what the keypoints are; None: what their number says.
         claims_unseen_signers: whether the split that the data brings promises that nobody in test is in train.
     """
 
@@ -62,4 +64,5 @@ class ClipSource:
     clips: Iterator[RawClip | DataError]
     sign_names: Sequence[str] = ()
     fps: float | None = None
+    layout: KeypointLayout | None = None
     claims_unseen_signers: bool = False

@@ -80,9 +80,13 @@ class KeypointLayout:
         return sum(feature in ("x", "y", "z") for feature in self.features)
 
     @property
+    def is_known(self) -> bool:
+        """Whether anything but the number of its keypoints is known."""
+        return self.mirror is not None or bool(self.centre or self.scale or self.parents) or len(self.parts) > 1
+
+    @property
     def depth_weight(self) -> float:
-        is_known = self.mirror is not None
-        return _GUESSED_DEPTH_WEIGHT if is_known and not self.is_metric else 1.0
+        return _GUESSED_DEPTH_WEIGHT if self.is_known and not self.is_metric else 1.0
 
     @property
     def bones(self) -> list[tuple[int, int]]:

@@ -18,6 +18,8 @@ from ds_trainer.progress import log, start_log, tell_problems, with_bar
 from ds_trainer.tasks.sign import synthetic
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers import Reader, default, find_reader
 from ds_trainer.tasks.sign.store import STORE_VERSION, ClipStore, is_store
 from ds_trainer.tasks.sign.store_writer import write_store
@@ -29,7 +31,13 @@ _MAX_NAME = 50  # characters, of four bytes at most, and a file name has at most
 _MAX_PATH = 500
 
 
-def resolve_store(data: str | Path, labels: Path | None, stores_dir: Path, progress: Progress = no_progress) -> Path:
+def resolve_store(
+    data: str | Path,
+    labels: Path | None,
+    stores_dir: Path,
+    progress: Progress = no_progress,
+    layout: Path | None = None,
+) -> Path:
     """The folder of the clip store for `data`, prepared if it was not yet.
 
     Several processes may call this at once, before any process group exists: the first prepares, the others wait.
@@ -38,29 +46,44 @@ def resolve_store(data: str | Path, labels: Path | None, stores_dir: Path, progr
         data: `default`, a clip store, or a file or folder of a format in `readers`.
         labels: a file with the names of the signs, in place of those that the data has.
         stores_dir: where stores are kept, one for each state of the source.
+        layout: a file that says what the keypoints are, in place of what their number says.
 
     Raises:
         DataError: the source is missing, unknown or damaged, or the store cannot be written.
+        SettingsError: the file of the layout does not describe one.
     """
     reader: Reader
+    described = None if layout is None else load_layout(layout)
     if str(data) == DEFAULT_DATA:
         reader, path = default, default.find()
     else:
         path = _existing(data)
         if is_store(path):
-            if labels is not None:
-                raise DataError(
-                    f"--labels {labels}: {path} is a prepared store whose names are fixed; "
-                    "leave --labels out, or prepare the original data with it"
-                )
+            _refuse_for_store(path, labels, described)
             return path
         reader = find_reader(path)
     name = DEFAULT_DATA if reader is default else path.resolve().stem[:_MAX_NAME]
-    store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels)
+    store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels, described)
     store_dir = stores_dir / store_name
     if not _is_prepared(store_dir):
-        _prepare(lambda: _named(reader.read(path), labels), store_dir, progress)
+        _prepare(lambda: replace(_named(reader.read(path), labels), layout=described), store_dir, progress)
     return store_dir
+
+
+def _refuse_for_store(path: Path, labels: Path | None, layout: KeypointLayout | None) -> None:
+    """Refuse what would be said of clips that are prepared already."""
+    problems = []
+    remedy = "leave {} out, or prepare the original data with it"
+    if labels is not None:
+        problems.append(
+            f"--labels {labels}: {path} is a prepared store whose names are fixed; {remedy.format('--labels')}"
+        )
+    if layout is not None and ClipStore.open(path).layout != layout:
+        problems.append(
+            f"--layout {layout.name}: {path} is a prepared store of another layout; {remedy.format('--layout')}"
+        )
+    if problems:
+        raise DataError(problems)
 
 
 def resolve_synthetic(settings: SyntheticSettings, stores_dir: Path, progress: Progress = no_progress) -> Path:
@@ -114,7 +137,7 @@ def _named(source: ClipSource, labels: Path | None) -> ClipSource:
     return replace(source, sign_names=names)
 
 
-def _fingerprint(reader: Reader, path: Path, labels: Path | None) -> str:
+def _fingerprint(reader: Reader, path: Path, labels: Path | None, layout: KeypointLayout | None) -> str:
     """12 hexadecimal digits that change when the source does; only names, sizes and times are looked at."""
     try:
         states = [
@@ -125,7 +148,8 @@ def _fingerprint(reader: Reader, path: Path, labels: Path | None) -> str:
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its path and rights") from error
     names = asdict(load_labels(labels)) if labels is not None else ""
-    return _hashed([reader.FORMAT, reader.VERSION, STORE_VERSION, states, names])
+    facts = [reader.FORMAT, reader.VERSION, STORE_VERSION, states, names]
+    return _hashed(facts if layout is None else [*facts, layout.to_dict()])
 
 
 def _hashed(facts: list[Any]) -> str:
@@ -186,6 +210,7 @@ def _resolve(arguments: argparse.Namespace) -> Path:
     given = vars(arguments)
     made_up = {name: given[name] for name in SyntheticSettings.model_fields if given[name] is not None}
     if arguments.source is None:
+        layout = made_up.pop("layout", None)
         if made_up:
             raise SettingsError(
                 [
@@ -193,7 +218,13 @@ def _resolve(arguments: argparse.Namespace) -> Path:
                     for name in made_up
                 ]
             )
-        return resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar)
+        return resolve_store(
+            arguments.data,
+            arguments.labels,
+            arguments.stores_dir,
+            with_bar,
+            None if layout is None else Path(layout),
+        )
     if arguments.labels is not None:
         raise SettingsError("--labels: found with --source synthetic, whose signs have numbers only; leave it out")
     return resolve_synthetic(SyntheticSettings.from_flags(made_up), arguments.stores_dir, with_bar)

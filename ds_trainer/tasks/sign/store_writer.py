@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, Progress, RawClip, no_progress
-from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
 from ds_trainer.tasks.sign.store import (
     FRAMES_FILE,
     INDEX_FILE,
@@ -126,7 +126,7 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
             raise DataError(f"{source.name}: found no clips, expected at least one; check that the data is complete")
         frames_hash = frames_file.finish()
     names, arrays = _index_of(index, source)
-    names["layout"] = layout_for(*frames_file.shape_KC).to_dict()
+    names["layout"] = _layout_of(source, *frames_file.shape_KC).to_dict()
     names |= {"source": source.name, "frames_hash": frames_hash, "store_version": STORE_VERSION}
     names["fingerprint"] = fingerprint_of(names, arrays)
     with open(partial_dir / INDEX_FILE, "wb") as file:
@@ -157,6 +157,19 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
         "content": np.array(index.content, dtype=np.uint64),
     }
     return names, arrays
+
+
+def _layout_of(source: ClipSource, num_keypoints: int, num_features: int) -> KeypointLayout:
+    layout = source.layout or layout_for(num_keypoints, num_features)
+    described = (layout.num_keypoints, layout.num_features)
+    if described != (num_keypoints, num_features):
+        found, expected = (
+            "{} keypoints x {} features".format(*shape) for shape in (described, (num_keypoints, num_features))
+        )
+        raise DataError(
+            f"--layout {layout.name}: found {found}, expected {expected} as the clips of {source.name} have; mend it"
+        )
+    return layout
 
 
 def _wrong_names(source: ClipSource) -> list[str]:

@@ -54,7 +54,8 @@ class SyntheticSettings(BaseModel):
     min_frames: int = Field(30, description="frames of the shortest clips", ge=1, le=10_000)
     max_frames: int = Field(60, description="frames of the longest clips", ge=1, le=10_000)
     layout: Literal["karsl", "holistic_75", "holistic_543"] = Field(
-        "karsl", description="their keypoints: karsl, holistic_75 or holistic_543"
+        "karsl",
+        description="their keypoints: karsl, holistic_75 or holistic_543; of --data: a file that says what they are",
     )
     seed: int = Field(0, description="decides everything about them", ge=0, lt=2**63)
 

@@ -77,7 +77,9 @@ class SignTask(Task):
 
     def __init__(self, settings: Any):
         self.settings = settings
-        self.store = ClipStore.open(resolve_store(settings.data, settings.labels, settings.stores_dir, _noticed))
+        self.store = ClipStore.open(
+            resolve_store(settings.data, settings.labels, settings.stores_dir, _noticed, settings.layout)
+        )
         splits = make_splits(
             self.store,
             SplitRule(
@@ -96,7 +98,7 @@ class SignTask(Task):
         self.test_set = test_set if len(test_set) else None
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
-        self.notices = splits.notices
+        self.notices = [*self._layout_notices(), *splits.notices]
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
@@ -136,6 +138,15 @@ class SignTask(Task):
         if unknown:
             raise SettingsError([f"--parts: found {part!r}; {nearest_name(part, parts)}" for part in unknown])
         return {part: parts[part] for part in self.settings.parts or layout.signing_parts or parts}
+
+    def _layout_notices(self) -> list[str]:
+        layout = self.store.layout
+        if layout.is_known:
+            return []
+        return [
+            f"no layout of {layout.num_keypoints} keypoints is known: they are one part, without left and right, hands "
+            f"and bones, of {', '.join(layout.features)}; --layout says what they are (docs/data.md)"
+        ]
 
     def build_model(self) -> nn.Module:
         return self.model_from(self.description())
