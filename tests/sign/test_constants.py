@@ -55,7 +55,8 @@ def training_step(layout: KeypointLayout, changes: dict[str, float], model: str,
     sampling = Sampling(12, 0.5, 0.5, 0.1) if changes else Sampling(12)
     preprocessing = Preprocessing(layout, sampling, 0.3, features, [keypoint for part in parts for keypoint in part])
     size = ModelSize.parse("t_1_1")
-    net = MODELS[model](ModelSpec(parts, size_of(layout, features), 3, 12, size, 0.3)).to(device)
+    with device:
+        net = MODELS[model](ModelSpec(parts, size_of(layout, features), 3, 12, size, 0.3))
     clips_BFKC = clips(layout, num_clips=6, num_frames=24 if changes else 12).to(device)
 
     def step(epoch: int) -> None:
@@ -79,6 +80,16 @@ def test_a_batch_needs_no_other_copy_than_of_itself(
     assert copies.found == []
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_batch_stays_on_its_device_and_asks_for_no_value(
+    layout: KeypointLayout, changes: dict[str, float], model: str
+) -> None:
+    """On `meta`, which takes the ways of a GPU: it refuses tensors of the CPU, and has no values to wait for."""
+    training_step(layout, changes, model, torch.device("meta"))(0)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
 @pytest.mark.parametrize("model", MODELS)
@@ -99,6 +110,15 @@ def test_lists_and_new_tensors_are_noticed() -> None:
         torch.zeros(3)[[0, 1]] = 1
         torch.zeros(3)[torch.tensor([0, 1])]
     assert len(copies.found) == 2
+
+
+def test_meta_refuses_what_a_gpu_would_wait_for_or_refuse() -> None:
+    """Were it not so, the test above could not fail."""
+    on_meta = torch.ones(3, device="meta")
+    with pytest.raises(RuntimeError, match="device"):
+        on_meta + torch.ones(3)
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        bool(on_meta.sum() > 0)
 
 
 def test_neighbours_are_a_slice_and_others_are_kept_on_the_device() -> None:
