@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ds_trainer.randomness import Draw
     from ds_trainer.settings import TaskSettings, setting
     from ds_trainer.task import Deployment, Task
-    from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+    from ds_trainer.tasks.sign.known_layouts import layout_for
+    from ds_trainer.tasks.sign.layout import KeypointLayout
     from ds_trainer.tasks.sign.models import ModelSpec, SignModel
     from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
     from ds_trainer.tasks.sign.store import ClipStore
@@ -57,7 +58,8 @@ _MODULES = {
     "randomness": ("Draw",),
     "settings": ("TaskSettings", "setting"),
     "task": ("Deployment", "Task"),
-    "tasks.sign.layout": ("KeypointLayout", "layout_for"),
+    "tasks.sign.known_layouts": ("layout_for",),
+    "tasks.sign.layout": ("KeypointLayout",),
     "tasks.sign.models": ("ModelSpec", "SignModel"),
     "tasks.sign.preprocessing": ("Preprocessing", "Recogniser"),
     "tasks.sign.store": ("ClipStore",),

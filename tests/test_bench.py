@@ -21,7 +21,7 @@ from benchmarks.plain_model import PlainModel
 from benchmarks.report import number, table
 from benchmarks.rows.arithmetic import flops_of_clip
 from ds_trainer.tasks.sign.augmentation import movable, rotation, transformed
-from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.models.base import ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize

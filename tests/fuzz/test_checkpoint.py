@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ds_trainer.checkpoint import FORMAT, load_checkpoint, load_model
 from ds_trainer.errors import CheckpointError
-from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.task import SignTask
 from ds_trainer.tasks.toy.task import ToyTask
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
 
 SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2), (7, 3), (7, 4)]
 """Keypoints and features of each known layout, and of unknown ones with two, three and four features."""

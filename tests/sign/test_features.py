@@ -7,7 +7,8 @@ import torch
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.features import FEATURES, num_features, with_features
-from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
 
 from .examples import LAYOUTS, clips
 

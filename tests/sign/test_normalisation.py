@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from ds_trainer.tasks.sign.augmentation import rotation
-from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.normalisation import normalise
 

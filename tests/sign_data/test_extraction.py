@@ -13,7 +13,7 @@ from launching import ROOT, clean_environment, run, succeed
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.extraction.work import pieces_of
-from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
 
 PYTHON = ROOT / ".venv-video" / "bin" / "python"
 NUM_FRAMES = 12

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ds_trainer.tasks.sign.inspection import describe_store, main, missing_fractions
-from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.skeleton_plots import apart
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from ds_trainer.tasks.sign import mediapipe
-from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers import default, pose_file
 
 SHARED_KEYPOINTS = Path(__file__).parents[3] / "shared" / "data" / "karsl_keypoints_184.json"
-SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2)]
+SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (553, 3), (7, 2)]
 LAYOUT_FILES = sorted((Path(__file__).parents[2] / "ds_configs" / "layouts").glob("*.yaml"))
 
 
@@ -62,7 +63,7 @@ def test_bones_are_bones_in_the_mirror(layout: KeypointLayout) -> None:
         assert layout.parents[layout.mirror[keypoint]] == layout.mirror[parent], keypoint
 
 
-@pytest.mark.parametrize("num_keypoints", [75, 543])
+@pytest.mark.parametrize("num_keypoints", [75, 543, 553])
 def test_hips_and_what_hangs_on_them_are_the_lower_body(num_keypoints: int) -> None:
     layout = layout_for(num_keypoints, 4)
     hips = (23, 24)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ds_trainer.errors import DataError, SettingsError
-from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.prepare import main, resolve_store
 from ds_trainer.tasks.sign.store import ClipStore

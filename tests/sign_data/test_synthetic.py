@@ -13,7 +13,7 @@ from launching import ROOT, succeed
 
 from ds_trainer.errors import SettingsError
 from ds_trainer.tasks.sign.clips import RawClip
-from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.prepare import main, resolve_synthetic
 from ds_trainer.tasks.sign.sampling import Sampling

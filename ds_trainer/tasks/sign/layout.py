@@ -1,11 +1,9 @@
 """What the keypoints of a clip are: which body part each belongs to, and which one stands in its place in a mirror."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index
 from typing import Any
-
-from ds_trainer.tasks.sign import mediapipe
 
 LOWER_BODY = "lower_body"
 """The part that does not sign: a sitting signer's legs rest, and where the image ends above them they are guessed."""
@@ -137,108 +135,3 @@ class KeypointLayout:
 
 def _keypoints(numbers: Iterable[Any]) -> tuple[int, ...]:
     return tuple(index(number) for number in numbers)
-
-
-def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
-    """The layout of clips whose shape is all that is known of them.
-
-    A number of keypoints that no known layout has gives one part without mirror, centre and scale.
-    """
-    features = _FEATURES.get(num_features) or tuple(f"feature_{number}" for number in range(1, num_features + 1))
-    if num_keypoints in _KNOWN:
-        return _KNOWN[num_keypoints](features)
-    return KeypointLayout(f"generic_{num_keypoints}", features, {"all": tuple(range(num_keypoints))})
-
-
-_POSE = (mediapipe.NUM_UPPER_POSE, mediapipe.NUM_POSE - mediapipe.NUM_UPPER_POSE)
-# Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
-_FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
-
-
-def karsl_184(features: tuple[str, ...]) -> KeypointLayout:
-    """The keypoints of the KArSL recordings: 6 of the pose, 136 of the face, the right hand, the left hand."""
-    pose, face, right_hand, left_hand = _consecutive(6, 136, mediapipe.NUM_HAND, mediapipe.NUM_HAND)
-    # All 136 have their partner among the 136, so the mirror loses none.
-    face_mirror = tuple(face[mediapipe.KARSL_FACE.index(mediapipe.FACE_MIRROR[k])] for k in mediapipe.KARSL_FACE)
-    return KeypointLayout(
-        name="karsl_184",
-        features=features,
-        parts={"pose": pose, "face": face, "right_hand": right_hand, "left_hand": left_hand},
-        mirror=(1, 0, 3, 2, 5, 4, *face_mirror, *left_hand, *right_hand),
-        centre=(0, 1),
-        scale=(0, 1),
-        part_roots={"right_hand": right_hand[0], "left_hand": left_hand[0]},
-        parents=(0, 1, 0, 1, 2, 3, *face, *_hung(mediapipe.HAND_PARENTS, right_hand, left_hand)),
-    )
-
-
-def kinect_20(features: tuple[str, ...]) -> KeypointLayout:
-    """The 20 joints of a Kinect skeleton; even arm joints are the left arm's, odd ones the right arm's.
-
-    Told by motion in isl-kinect30: the hand at 9 moves 1.5 to 2 times as much as that at 8 in all 10 signers. Hands are
-    single joints here, so no part has an origin of its own.
-    """
-    return KeypointLayout(
-        name="kinect_20",
-        features=features,
-        parts={
-            "head": (0, 1),
-            "left_arm": (2, 4, 6, 8),
-            "right_arm": (3, 5, 7, 9),
-            LOWER_BODY: tuple(range(10, 20)),
-        },
-        mirror=(0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 10, 11, 13, 12, 15, 14, 17, 16, 19, 18),
-        centre=(2, 3),
-        scale=(2, 3),
-        parents=(1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 1, 10, 11, 11, 12, 13, 14, 15, 16, 17),
-        is_metric=len(features) >= 3,
-    )
-
-
-def holistic_75(features: tuple[str, ...]) -> KeypointLayout:
-    """MediaPipe Holistic without the face: 33 of the pose, hips and legs the last, the left hand, the right hand."""
-    pose, lower_body, left_hand, right_hand = _consecutive(*_POSE, mediapipe.NUM_HAND, mediapipe.NUM_HAND)
-    parts = {"pose": pose, LOWER_BODY: lower_body, "left_hand": left_hand, "right_hand": right_hand}
-    return _holistic("holistic_75", features, parts, mediapipe.POSE_MIRROR + right_hand + left_hand)
-
-
-def holistic_543(features: tuple[str, ...]) -> KeypointLayout:
-    """All of MediaPipe Holistic: 33 of the pose, 468 of the face, the left hand, the right hand."""
-    pose, lower_body, face, left_hand, right_hand = _consecutive(
-        *_POSE, mediapipe.NUM_FACE, mediapipe.NUM_HAND, mediapipe.NUM_HAND
-    )
-    parts = {"pose": pose, LOWER_BODY: lower_body, "face": face, "left_hand": left_hand, "right_hand": right_hand}
-    face_mirror = tuple(face[k] for k in mediapipe.FACE_MIRROR[: mediapipe.NUM_FACE])
-    return _holistic("holistic_543", features, parts, mediapipe.POSE_MIRROR + face_mirror + right_hand + left_hand)
-
-
-def _holistic(
-    name: str, features: tuple[str, ...], parts: dict[str, tuple[int, ...]], mirror: tuple[int, ...]
-) -> KeypointLayout:
-    shoulders = (mediapipe.LEFT_SHOULDER, mediapipe.RIGHT_SHOULDER)
-    wrists = {hand: parts[hand][0] for hand in ("left_hand", "right_hand")}
-    parents = (
-        *mediapipe.POSE_PARENTS,
-        *parts.get("face", ()),
-        *_hung(mediapipe.HAND_PARENTS, parts["left_hand"], parts["right_hand"]),
-    )
-    return KeypointLayout(name, features, parts, mirror, shoulders, shoulders, wrists, parents)
-
-
-def _hung(parents: tuple[int, ...], *places: tuple[int, ...]) -> list[int]:
-    """The parents of keypoints of which there are several copies, such as two hands, each at places of its own."""
-    return [place[parent] for place in places for parent in parents]
-
-
-def _consecutive(*lengths: int) -> list[tuple[int, ...]]:
-    """Consecutive ranges of keypoints, one for each length."""
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
-    return [tuple(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
-
-
-_KNOWN: dict[int, Callable[[tuple[str, ...]], KeypointLayout]] = {
-    184: karsl_184,
-    20: kinect_20,
-    75: holistic_75,
-    543: holistic_543,
-}

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, Progress, RawClip, no_progress
-from ds_trainer.tasks.sign.layout import KeypointLayout, layout_for
+from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, in_order
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.store import (
     FRAMES_FILE,
     INDEX_FILE,
@@ -26,6 +28,7 @@ from ds_trainer.tasks.sign.store import (
 from ds_trainer.text_file import is_plain
 
 MAX_PROBLEMS_SHOWN = 10
+_FRAMES_LOOKED_AT = 2000
 _MAX_NAME = 1000
 """Names are kept in arrays whose entries are all as long as the longest."""
 
@@ -126,7 +129,8 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
             raise DataError(f"{source.name}: found no clips, expected at least one; check that the data is complete")
         frames_hash = frames_file.finish()
     names, arrays = _index_of(index, source)
-    names["layout"] = _layout_of(source, *frames_file.shape_KC).to_dict()
+    frames_NKC = np.load(partial_dir / FRAMES_FILE, mmap_mode="r")
+    names["layout"] = _layout_of(source, frames_NKC).to_dict()
     names |= {"source": source.name, "frames_hash": frames_hash, "store_version": STORE_VERSION}
     names["fingerprint"] = fingerprint_of(names, arrays)
     with open(partial_dir / INDEX_FILE, "wb") as file:
@@ -159,13 +163,19 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
     return names, arrays
 
 
-def _layout_of(source: ClipSource, num_keypoints: int, num_features: int) -> KeypointLayout:
-    layout = source.layout or layout_for(num_keypoints, num_features)
+def _layout_of(source: ClipSource, frames_NKC: NDArray[np.float32]) -> KeypointLayout:
+    """What the source says of its keypoints, or else their number, and their places where parts may be in any order."""
+    shape_KC = frames_NKC.shape[1:]
+    if source.layout is None:
+        layout = layout_for(*shape_KC)
+        if shape_KC[0] not in NUM_FACE_OF:
+            return layout
+        looked_at = np.linspace(0, len(frames_NKC) - 1, min(len(frames_NKC), _FRAMES_LOOKED_AT)).astype(int)
+        return in_order(layout, frames_NKC[looked_at])
+    layout = source.layout
     described = (layout.num_keypoints, layout.num_features)
-    if described != (num_keypoints, num_features):
-        found, expected = (
-            "{} keypoints x {} features".format(*shape) for shape in (described, (num_keypoints, num_features))
-        )
+    if described != shape_KC:
+        found, expected = ("{} keypoints x {} features".format(*shape) for shape in (described, shape_KC))
         raise DataError(
             f"--layout {layout.name}: found {found}, expected {expected} as the clips of {source.name} have; mend it"
         )

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ds_trainer.errors import SettingsError
 from ds_trainer.problems import problems_of
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip
-from ds_trainer.tasks.sign.layout import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.synthetic_body import HANDS, NUM_JOINTS, NUM_PHASES, keypoints_of, sign_motion
 
 VERSION = 1

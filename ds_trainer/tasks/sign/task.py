@@ -22,6 +22,7 @@ from ds_trainer.task import Deployment, Skeleton, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
+from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
@@ -98,7 +99,7 @@ class SignTask(Task):
         self.test_set = test_set if len(test_set) else None
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
-        self.notices = [*self._layout_notices(), *splits.notices]
+        self.notices = [*notices_of(self.store.layout), *splits.notices]
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
@@ -138,15 +139,6 @@ class SignTask(Task):
         if unknown:
             raise SettingsError([f"--parts: found {part!r}; {nearest_name(part, parts)}" for part in unknown])
         return {part: parts[part] for part in self.settings.parts or layout.signing_parts or parts}
-
-    def _layout_notices(self) -> list[str]:
-        layout = self.store.layout
-        if layout.is_known:
-            return []
-        return [
-            f"no layout of {layout.num_keypoints} keypoints is known: they are one part, without left and right, hands "
-            f"and bones, of {', '.join(layout.features)}; --layout says what they are (docs/data.md)"
-        ]
 
     def build_model(self) -> nn.Module:
         return self.model_from(self.description())

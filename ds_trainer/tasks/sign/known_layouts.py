@@ -1,0 +1,86 @@
+"""The layouts that are known by the number of their keypoints alone."""
+
+from collections.abc import Callable
+
+from ds_trainer.tasks.sign import mediapipe
+from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, placed, unusual_order
+from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
+
+# Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
+_FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
+
+
+def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
+    """The layout of clips whose shape is all that is known of them.
+
+    A number of keypoints that no known layout has gives one part without mirror, centre and scale.
+    """
+    features = _FEATURES.get(num_features) or tuple(f"feature_{number}" for number in range(1, num_features + 1))
+    if num_keypoints in NUM_FACE_OF:
+        return holistic(features, NUM_FACE_OF[num_keypoints])
+    if num_keypoints in _KNOWN:
+        return _KNOWN[num_keypoints](features)
+    return KeypointLayout(f"generic_{num_keypoints}", features, {"all": tuple(range(num_keypoints))})
+
+
+def notices_of(layout: KeypointLayout) -> list[str]:
+    """What the log must say about the layout of a store: where it may be other than its user thinks."""
+    if not layout.is_known:
+        return [
+            f"no layout of {layout.num_keypoints} keypoints is known: they are one part, without left and right, hands "
+            f"and bones, of {', '.join(layout.features)}; --layout says what they are (docs/data.md)"
+        ]
+    order = ", ".join(unusual_order(layout))
+    if not order:
+        return []
+    return [f"the lengths of bones say that keypoints come as {order}; if not, give --layout (docs/data.md)"]
+
+
+def karsl_184(features: tuple[str, ...]) -> KeypointLayout:
+    """The keypoints of the KArSL recordings: 6 of the pose, 136 of the face, the right hand, the left hand."""
+    pose, face, right_hand, left_hand = _consecutive(6, 136, mediapipe.NUM_HAND, mediapipe.NUM_HAND)
+    hands = [parent for hand in (right_hand, left_hand) for parent in placed(mediapipe.HAND_PARENTS, hand)]
+    # All 136 have their partner among the 136, so the mirror loses none.
+    face_mirror = tuple(face[mediapipe.KARSL_FACE.index(mediapipe.FACE_MIRROR[k])] for k in mediapipe.KARSL_FACE)
+    return KeypointLayout(
+        name="karsl_184",
+        features=features,
+        parts={"pose": pose, "face": face, "right_hand": right_hand, "left_hand": left_hand},
+        mirror=(1, 0, 3, 2, 5, 4, *face_mirror, *left_hand, *right_hand),
+        centre=(0, 1),
+        scale=(0, 1),
+        part_roots={"right_hand": right_hand[0], "left_hand": left_hand[0]},
+        parents=(0, 1, 0, 1, 2, 3, *face, *hands),
+    )
+
+
+def kinect_20(features: tuple[str, ...]) -> KeypointLayout:
+    """The 20 joints of a Kinect skeleton; even arm joints are the left arm's, odd ones the right arm's.
+
+    Told by motion in isl-kinect30: the hand at 9 moves 1.5 to 2 times as much as that at 8 in all 10 signers. Hands are
+    single joints here, so no part has an origin of its own.
+    """
+    return KeypointLayout(
+        name="kinect_20",
+        features=features,
+        parts={
+            "head": (0, 1),
+            "left_arm": (2, 4, 6, 8),
+            "right_arm": (3, 5, 7, 9),
+            LOWER_BODY: tuple(range(10, 20)),
+        },
+        mirror=(0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 10, 11, 13, 12, 15, 14, 17, 16, 19, 18),
+        centre=(2, 3),
+        scale=(2, 3),
+        parents=(1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 1, 10, 11, 11, 12, 13, 14, 15, 16, 17),
+        is_metric=len(features) >= 3,
+    )
+
+
+def _consecutive(*lengths: int) -> list[tuple[int, ...]]:
+    """Consecutive ranges of keypoints, one for each length."""
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    return [tuple(range(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
+
+
+_KNOWN: dict[int, Callable[[tuple[str, ...]], KeypointLayout]] = {184: karsl_184, 20: kinect_20}
