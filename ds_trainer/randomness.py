@@ -40,13 +40,14 @@ def _signed(x: int) -> int:
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64: torch's own keeps the sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix_tensor(x: Tensor) -> Tensor:
-    x = (x ^ _shifted(x, 30)) * _signed(_MULTIPLIERS[0])
-    x = (x ^ _shifted(x, 27)) * _signed(_MULTIPLIERS[1])
-    return x ^ _shifted(x, 31)
+    # In place where it can be: for millions of numbers, asking for memory takes longer than the arithmetic.
+    x = _shifted(x, 30).bitwise_xor_(x).mul_(_signed(_MULTIPLIERS[0]))
+    x = _shifted(x, 27).bitwise_xor_(x).mul_(_signed(_MULTIPLIERS[1]))
+    return _shifted(x, 31).bitwise_xor_(x)
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,21 @@ class Draw:
 
     def uniform(self, name: str, num_columns: int = 1) -> Tensor:
         """float32[B, num_columns], uniform in [0, 1). Other names give independent numbers."""
-        key = mixed(self.seed, self.epoch, zlib.crc32(name.encode()))
-        row_B1 = _mix_tensor(self.index_B[:, None] * _signed(_INCREMENT) + key)
-        columns_N = torch.arange(1, num_columns + 1, device=self.index_B.device)
-        hash_BN = _mix_tensor(row_B1 + columns_N * _signed(_INCREMENT))
-        return _shifted(hash_BN, 40).float() * 2.0**-24  # 24 bits: what a float32 in [0, 1) holds exactly
+        # 24 bits: what a float32 in [0, 1) holds exactly.
+        return _shifted(self._hashes(name, num_columns), 40).float() * 2.0**-24
 
     def between(self, name: str, low: float, high: float, num_columns: int = 1) -> Tensor:
         """float32[B, num_columns], uniform in [low, high)."""
         return low + (high - low) * self.uniform(name, num_columns)
+
+    def coarse(self, name: str, num_columns: int) -> Tensor:
+        """float32[B, num_columns], uniform in (-1, 1) in steps of 2**-15: millions of them, four to a hash."""
+        hash_BN = self._hashes(name, -(-num_columns // 4))
+        return hash_BN.view(torch.int16)[:, :num_columns].float().add_(0.5).mul_(2.0**-15)
+
+    def _hashes(self, name: str, num_columns: int) -> Tensor:
+        """int64[B, num_columns], all bits of which are random."""
+        key = mixed(self.seed, self.epoch, zlib.crc32(name.encode()))
+        row_B1 = _mix_tensor(self.index_B[:, None] * _signed(_INCREMENT) + key)
+        columns_N = torch.arange(1, num_columns + 1, device=self.index_B.device)
+        return _mix_tensor(row_B1 + columns_N * _signed(_INCREMENT))

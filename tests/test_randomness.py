@@ -103,3 +103,20 @@ def test_mixed_seeds_do_not_meet() -> None:
     assert len({mixed(0), mixed(0, 0), mixed(0, 0, 0)}) == 3
     low_bits = np.bincount([mixed(0, epoch) % 16 for epoch in range(16_000)], minlength=16)
     assert stats.chisquare(low_bits).pvalue > 1e-4
+
+
+def test_coarse_numbers_are_uniform_and_independent_also_those_of_one_hash() -> None:
+    numbers = Draw(3, 1, EVERYONE).coarse("noise", 6)
+    assert numbers.shape == (NUM_EXAMPLES, 6)
+    assert numbers.abs().max() < 1
+    for of_column in numbers.T:
+        assert stats.kstest(of_column.numpy(), "uniform", args=(-1, 2)).pvalue > 1e-4
+    correlations = np.corrcoef(numbers.T.numpy()) - np.eye(6)
+    assert np.abs(correlations).max() < LARGEST_CORRELATION
+
+
+def test_coarse_numbers_are_a_function_of_their_coordinates() -> None:
+    everyone, some = Draw(3, 1, EVERYONE).coarse("noise", 7), torch.tensor([5, 0, 19_999])
+    assert torch.equal(Draw(3, 1, some).coarse("noise", 7), everyone[some])
+    assert torch.equal(Draw(3, 1, some).coarse("noise", 9)[:, :7], everyone[some])
+    assert not torch.equal(Draw(3, 2, some).coarse("noise", 7), everyone[some])

@@ -66,7 +66,7 @@ class Augmentation:
 
     def _reshaped(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
         num_coordinates = layout.num_coordinates
-        if self.max_limb_fraction > 0 and layout.parents:
+        if self.max_limb_fraction > 0 and layout.bones:
             low, high = 1 - self.max_limb_fraction, 1 + self.max_limb_fraction
             clips_BTKC = with_limbs(clips_BTKC, layout, draw.between("limbs", low, high, layout.num_keypoints))
         shift_BD = draw.between("shift", -self.max_shift, self.max_shift, num_coordinates)
@@ -161,10 +161,12 @@ def with_limbs(clips_BTKC: Tensor, layout: KeypointLayout, growth_BK: Tensor) ->
     growth_BK = growth_BK[:, index_on(first_of_pair, growth_BK.device)]
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
-    added_BTKD = bones(points_BTKD, present_BTK1, layout) * (growth_BK - 1)[:, None, :, None]
+    hanging = index_on(tuple(keypoint for keypoint, _ in layout.bones), points_BTKD.device)
+    added_BTkD = bones(points_BTKD, present_BTK1, layout) * (growth_BK - 1)[:, None, hanging, None]
+    moved_BTDk = added_BTkD.movedim(2, -1) @ _hangs_on(layout.parents, points_BTKD.device).T.to(points_BTKD.dtype)
     changed_BTKC = clips_BTKC.clone()
-    lengthened = added_BTKD.movedim(2, -1) @ _hangs_on(layout.parents, added_BTKD.device).T.to(added_BTKD.dtype)
-    changed_BTKC[..., : layout.num_coordinates] += lengthened.movedim(-1, 2) * present_BTK1
+    changed_BTKD = changed_BTKC[..., : layout.num_coordinates]
+    changed_BTKD[:, :, hanging] += moved_BTDk.movedim(-1, 2) * present_BTK1[:, :, hanging]
     return changed_BTKC
 
 
@@ -172,9 +174,11 @@ def with_noise(clips_BTKC: Tensor, layout: KeypointLayout, deviation: float, dra
     """Something else added to each coordinate, evenly drawn, of the given standard deviation."""
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     widest = deviation * math.sqrt(3)
-    noise = draw.between("noise", -widest, widest, points_BTKD[0].numel()).view(points_BTKD.shape)
+    num_clips, num_frames, num_keypoints, num_coordinates = points_BTKD.shape
+    noise = draw.coarse("noise", points_BTKD[0].numel()).mul_(widest)
+    noise_BTKD = noise.view(num_clips, num_coordinates, num_frames, num_keypoints).movedim(1, -1)
     changed_BTKC = clips_BTKC.clone()
-    changed_BTKC[..., : layout.num_coordinates] += noise * presence(points_BTKD)
+    changed_BTKC[..., : layout.num_coordinates] += noise_BTKD * presence(points_BTKD)
     return changed_BTKC
 
 
@@ -192,11 +196,12 @@ def _all_but(keypoints: tuple[int, ...], num_keypoints: int, device: torch.devic
 
 @kept_on_device
 def _hangs_on(parents: tuple[int, ...], device: torch.device) -> Tensor:
-    """float[K, K]: 1 where the bone of the second keypoint lies between the first and its root."""
+    """float[k, k] of the k keypoints that have bones: 1 where that of the second lies between the first and its root."""
     hangs_KK = torch.zeros(len(parents), len(parents))
     for keypoint in range(len(parents)):
         over = keypoint
         while parents[over] != over:
             hangs_KK[keypoint, over] = 1
             over = parents[over]
-    return hangs_KK.to(device)
+    hanging = [keypoint for keypoint, parent in enumerate(parents) if keypoint != parent]
+    return hangs_KK[hanging][:, hanging].to(device)

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign.constants import index_on
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.presence import bones, changes, presence
+from ds_trainer.tasks.sign.presence import bones, changes, lengths, presence
 
 _LEAST_LENGTH = 1e-3
 
@@ -73,10 +74,11 @@ def acceleration(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayo
 
 def bone(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
     """The direction from the keypoint that it hangs on, of length 1: the same for long and for short arms."""
-    if not layout.parents:
-        return torch.zeros_like(points_BTKD)
-    bones_BTKD = bones(points_BTKD, present_BTK1, layout)
-    directions_BTKD: Tensor = bones_BTKD / bones_BTKD.norm(dim=-1, keepdim=True).clamp(min=_LEAST_LENGTH)
+    directions_BTKD = torch.zeros_like(points_BTKD)
+    if layout.bones:
+        bones_BTkD = bones(points_BTKD, present_BTK1, layout)
+        hanging = index_on(tuple(keypoint for keypoint, _ in layout.bones), points_BTKD.device)
+        directions_BTKD[:, :, hanging] = bones_BTkD / lengths(bones_BTkD).clamp(min=_LEAST_LENGTH)
     return directions_BTKD
 
 

@@ -19,10 +19,20 @@ def presence(points_BTKD: Tensor) -> Tensor:
     return largest_BTK.sign()[..., None]
 
 
+def lengths(vectors_BTKD: Tensor) -> Tensor:
+    """float[B, T, K, 1], coordinate by coordinate as above: `norm` over the last axis takes ten times as long."""
+    squares = (coordinate_BTK.square() for coordinate_BTK in vectors_BTKD.unbind(-1))
+    return functools.reduce(torch.add, squares).sqrt()[..., None]
+
+
 def bones(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
-    """Each keypoint as seen from the one that it hangs on; 0 where one of them is missing: float[B, T, K, D]."""
-    parents = index_on(layout.parents, points_BTKD.device)
-    return (points_BTKD - points_BTKD[:, :, parents]) * (present_BTK1 * present_BTK1[:, :, parents])
+    """The k keypoints that hang on another as seen from it; 0 where one is missing: float[B, T, k, D].
+
+    Few of a face's do, so these alone are looked at.
+    """
+    hanging, over = (index_on(ends, points_BTKD.device) for ends in zip(*layout.bones, strict=True))
+    both_BTk1 = present_BTK1[:, :, hanging] * present_BTK1[:, :, over]
+    return (points_BTKD[:, :, hanging] - points_BTKD[:, :, over]) * both_BTk1
 
 
 def changes(points_BTKD: Tensor, present_BTK1: Tensor, lag: int) -> tuple[Tensor, Tensor]:

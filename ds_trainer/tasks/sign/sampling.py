@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.constants import picked
-from ds_trainer.tasks.sign.presence import changes, presence
+from ds_trainer.tasks.sign.presence import changes, lengths, presence
 
 _LAST = 1 - 1e-9
 """The end of a clip, less than a frame of any before it."""
@@ -107,7 +107,7 @@ def _cut(time_BT: Tensor, most: float, draw: Draw) -> Tensor:
 def _clock(points_BFKD: Tensor, motion_fraction: float) -> Tensor:
     """When each frame is, from 0 to 1, if time passes with movement: float32[B, F], rising."""
     moved_BFKD, both_BFK1 = changes(points_BFKD, presence(points_BFKD), lag=1)
-    way_BF = moved_BFKD.norm(dim=-1).sum(2) / both_BFK1.sum((2, 3)).clamp(min=1)
+    way_BF = lengths(moved_BFKD).sum((2, 3)) / both_BFK1.sum((2, 3)).clamp(min=1)
     mean_B1 = way_BF.mean(1, keepdim=True)
     way_BF = torch.where(mean_B1 > _LEAST_MOTION, way_BF / mean_B1.clamp(min=_LEAST_MOTION), 1.0)
     passed_BF = (motion_fraction * way_BF + (1 - motion_fraction)).cumsum(1)
@@ -117,9 +117,18 @@ def _clock(points_BFKD: Tensor, motion_fraction: float) -> Tensor:
 
 def _between(clips_BFKC: Tensor, after_BT: Tensor, share_BT: Tensor, num_coordinates: int) -> Tensor:
     """Between the frame before `after_BT` and that frame; a keypoint that one of them lacks is the nearer one's."""
-    index_BTKC = after_BT[:, :, None, None].expand(-1, -1, *clips_BFKC.shape[2:])
-    one_BTKC, other_BTKC = clips_BFKC.gather(1, index_BTKC - 1), clips_BFKC.gather(1, index_BTKC)
+    one_BTKC, other_BTKC = _frames_at(clips_BFKC, after_BT - 1), _frames_at(clips_BFKC, after_BT)
     both_BTK1 = presence(one_BTKC[..., :num_coordinates]) * presence(other_BTKC[..., :num_coordinates])
     share_BTK1 = share_BT[:, :, None, None].to(clips_BFKC.dtype)
     share_BTK1 = torch.where(both_BTK1 > 0, share_BTK1, (share_BTK1 >= 0.5).to(clips_BFKC.dtype))
     return torch.lerp(one_BTKC, other_BTKC, share_BTK1)
+
+
+def _frames_at(clips_BFKC: Tensor, frame_BT: Tensor) -> Tensor:
+    """Other frames of each clip, planar as the clips are: float[B, T, K, C]."""
+    num_clips, num_frames = clips_BFKC.shape[:2]
+    first_B1 = torch.arange(num_clips, device=frame_BT.device)[:, None] * num_frames
+    # Of all clips one after the other, whole rows of keypoints are taken: `gather` looks up each number by itself.
+    rows_CNK = clips_BFKC.movedim(-1, 0).flatten(1, 2)
+    taken_CNK = rows_CNK.index_select(1, (first_B1 + frame_BT).flatten())
+    return taken_CNK.unflatten(1, frame_BT.shape).movedim(0, -1)
