@@ -196,7 +196,7 @@ def _all_but(keypoints: tuple[int, ...], num_keypoints: int, device: torch.devic
 
 @kept_on_device
 def _hangs_on(parents: tuple[int, ...], device: torch.device) -> Tensor:
-    """float[k, k] of the k keypoints that have bones: 1 where that of the second lies between the first and its root."""
+    """float[k, k], of keypoints that have a bone: 1 where the second one's lies between the first and its root."""
     hangs_KK = torch.zeros(len(parents), len(parents))
     for keypoint in range(len(parents)):
         over = keypoint

@@ -131,4 +131,4 @@ def _frames_at(clips_BFKC: Tensor, frame_BT: Tensor) -> Tensor:
     # Of all clips one after the other, whole rows of keypoints are taken: `gather` looks up each number by itself.
     rows_CNK = clips_BFKC.movedim(-1, 0).flatten(1, 2)
     taken_CNK = rows_CNK.index_select(1, (first_B1 + frame_BT).flatten())
-    return taken_CNK.unflatten(1, frame_BT.shape).movedim(0, -1)
+    return taken_CNK.view(-1, *frame_BT.shape, clips_BFKC.shape[2]).movedim(0, -1)
