@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation, rotation, transformed, with_limbs
@@ -203,6 +204,18 @@ def test_stretch_grows_each_coordinate_by_itself() -> None:
     assert 1.18 < ratio.max() <= 1.2 + 1e-5
     correlation = torch.corrcoef(ratio[:, 0, 0].T)
     assert (correlation - torch.eye(3)).abs().max() < 0.2
+
+
+def test_limbs_cost_what_has_bones_and_a_face_nothing() -> None:
+    """Counted in products, which no machine makes noisy: a matrix of 543 x 543 keypoints took most of a step."""
+
+    def products(num_keypoints: int) -> int:
+        layout = layout_for(num_keypoints, 3)
+        with FlopCounterMode(display=False) as counter:
+            with_limbs(clips(layout, 2, 4), layout, torch.full((2, num_keypoints), 1.1))
+        return counter.get_total_flops()
+
+    assert 0 < products(543) == products(75)
 
 
 def test_displacement_is_of_a_keypoint_and_noise_of_a_frame() -> None:
