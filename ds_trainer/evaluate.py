@@ -16,6 +16,7 @@ from ds_trainer.export.source import load_source
 from ds_trainer.files import write_json
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.task import Task, load_task_type
+from ds_trainer.torch_errors import mendable_errors_told
 
 _TIMEOUT_S = 600.0
 _MICRO_BATCH = "train_micro_batch_size_per_gpu"
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, flags = _parser().parse_known_args(sys.argv[1:] if argv is None else argv)
         start_log()
         distributed.join(_TIMEOUT_S)
-        results = _evaluate(own, flags)
+        with mendable_errors_told(out_of_memory="give a smaller --micro_batch"):
+            results = _evaluate(own, flags)
         if own.json is not None:
             distributed.agreed(lambda: write_json(own.json, results.plain()))
         return 0
@@ -51,12 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, help="a run directory (its best checkpoint), or a .pth")
     parser.add_argument("--task", help="the task of the checkpoint, if it is one of your own: module:Class")
     parser.add_argument("--on", choices=["test", "val", "train"], default="test", help="what to score (default: test)")
+    parser.add_argument("--micro_batch", type=int, metavar="N", help="examples at once (default: as in training)")
     parser.add_argument("--json", type=Path, help="also write the results, by group too, to this file")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     return parser
 
 
 def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
+    if own.micro_batch is not None and own.micro_batch < 1:
+        raise SettingsError(f"--micro_batch: found {own.micro_batch}, expected 1 or more")
     checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
     task_type = task_type_of(checkpoint, own.task, own.checkpoint)
     flags = [*flags, "--task", checkpoint["task"]]
@@ -69,7 +74,8 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
         raise SettingsError(f"--on {own.on}: nothing is held out by --split; choose val, or another --split")
     model = load_model(checkpoint).to(distributed.device())
     temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
-    _, results = score(model, task, dataset, checkpoint["engine_config"][_MICRO_BATCH], temperature)
+    micro_batch = own.micro_batch or checkpoint["engine_config"][_MICRO_BATCH]
+    _, results = score(model, task, dataset, micro_batch, temperature)
     if distributed.is_master():
         tell(results, f"{own.on} split of {own.checkpoint} (epoch {checkpoint['epoch'] + 1})")
         for group, named in results.by_group.items():

@@ -12,9 +12,18 @@ _HOST_ALLOCATOR = "DefaultCPUAllocator: "
 _MOST_SHOWN = 110  # of torch's own words: the watch, too, tells other ranks' errors, in 300 letters
 
 
+IN_TRAINING = (
+    "lower train_micro_batch_size_per_gpu in the engine config and raise gradient_accumulation_steps by as much, or "
+    "train a smaller model"
+)
+
+
 @contextmanager
-def mendable_errors_told() -> Iterator[None]:
+def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
     """Within it, what can be mended raises an error that says how.
+
+    Args:
+        out_of_memory: what helps where memory does not suffice.
 
     Raises:
         MemoryLimitError: the device's memory or the host's does not suffice.
@@ -23,19 +32,17 @@ def mendable_errors_told() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        mendable = _mendable(error)
+        mendable = _mendable(error, out_of_memory)
         if mendable is None:
             raise
         raise mendable from error
 
 
-def _mendable(error: Exception) -> UserError | None:
+def _mendable(error: Exception, out_of_memory: str) -> UserError | None:
     reason = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or _HOST_ALLOCATOR in reason:
-        return MemoryLimitError(
-            f"out of memory: {reason.split(_HOST_ALLOCATOR)[-1][:_MOST_SHOWN]}; lower train_micro_batch_size_per_gpu "
-            f"in the engine config and raise gradient_accumulation_steps by as much, or train a smaller model"
-        )
+        shown = reason.split(_HOST_ALLOCATOR)[-1][:_MOST_SHOWN]
+        return MemoryLimitError(f"out of memory: {shown}; {out_of_memory}")
     compiler = sys.modules.get("torch._dynamo.exc")  # where it was not loaded, nothing was compiled
     if compiler is not None and isinstance(error, compiler.TorchDynamoException):
         return SettingsError(

@@ -175,6 +175,19 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
         assert found["calibration_error"] == status["calibration_error"]
 
 
+def test_evaluate_passes_as_many_clips_at_once_as_it_is_told(run_dir: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "launch/evaluate.py", run_dir, "--json", tmp_path / "out.json", "--micro_batch"]
+    succeed([*command, "3"], timeout_s=100)
+    found = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert found == pytest.approx(json.loads((run_dir / "status.json").read_text())["results"], rel=1e-3)
+    for number, problem in (("1000000000000", "error: out of memory: "), ("0", "error: --micro_batch: found 0")):
+        refused = run([*command, number])
+        assert refused.returncode == 2
+        assert problem in refused.stdout
+        assert "Traceback" not in refused.stdout
+    assert "give a smaller --micro_batch" in run([*command, "1000000000000"]).stdout
+
+
 def test_evaluate_on_some_of_the_signs_knows_them_by_name(run_dir: Path, store: Path, tmp_path: Path) -> None:
     """The model still chooses among all its signs: what it answers to each clip is what it answered before."""
     command = [sys.executable, "launch/evaluate.py", run_dir, "--json", tmp_path / "out.json"]
