@@ -115,7 +115,7 @@ def test_preparing_bad_data(tmp_path: Path, case: Callable[[Path], Path]) -> Non
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("flag", ["--data", "--labels", "--stores_dir"])
+@pytest.mark.parametrize("flag", ["--data", "--labels", "--layout", "--stores_dir"])
 def test_preparing_under_a_name_that_is_not_utf8(flag: str) -> None:
     is_refused(["launch/prepare.py", "--data", "default", flag, "\udcff"], r"found '\udcff'")
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.labels import load_labels
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.layout_file import load_layout
 
 from .formats import files_of, laid_out, prepared
 from .strategies import NASTY, TEXTS, damaged, examples, told
@@ -54,6 +56,22 @@ def test_any_labels(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> Non
     with laid_out(files_of("packed")) as data:
         store = told(lambda: prepared(data, path))
     assert store is None or (labels is not None and store.sign_names == labels.names[:2])
+
+
+LAYOUT = (
+    b"features: [x, y]\nparts: {pose: 0-2, hand: [3, 4]}\nmirror: [[1, 2]]\nscale: [1, 2]\nbones: [[3-4, [2, 3]]]\n"
+)
+
+
+@examples(150)
+@given(damaged(LAYOUT) | RAW_TEXTS)
+def test_any_layout(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "layout.yaml"
+    path.write_bytes(raw)
+    layout = told(lambda: load_layout(path))
+    if layout is not None:
+        assert all(layout.parts.values())
+        assert KeypointLayout.from_dict(layout.to_dict()) == layout
 
 
 TOO_MUCH = {

@@ -42,7 +42,7 @@ class LayoutFile(BaseModel):
     features: tuple[str, ...] = Field(
         description="what each number of a keypoint is, such as [x, y, confidence]; coordinates come first"
     )
-    parts: dict[str, Keypoints] = Field(
+    parts: dict[str, Annotated[Keypoints, Field(min_length=1)]] = Field(
         description="each body part by its name, and its keypoints, such as right_hand: 7-27", min_length=1
     )
     mirror: tuple[tuple[Keypoints, Keypoints], ...] = Field(
@@ -92,8 +92,6 @@ class LayoutFile(BaseModel):
 
     def _num_keypoints(self) -> int:
         named = [keypoint for keypoints in self.parts.values() for keypoint in keypoints]
-        if not named:
-            raise ValueError("parts: found no keypoints, expected at least one; name them")
         twice = next((keypoint for keypoint, count in Counter(named).items() if count > 1), None)
         if twice is not None:
             raise ValueError(f"parts: found keypoint {twice} twice, expected each in one part; take it out of one")
