@@ -132,10 +132,11 @@ def transformed(
     present_BTK1 = presence(points_BTKD)
     changed_BTKC = torch.empty_like(clips_BTKC)
     changed_BTKC[..., layout.num_coordinates :] = clips_BTKC[..., layout.num_coordinates :]
+    offset_DBK = offset_BKD.movedim(-1, 0).contiguous()
     for row in range(layout.num_coordinates):
         # Coordinate by coordinate, each of which lies in memory by itself: a product of matrices would lay out anew.
         moved_BTK = changed_BTKC[..., row]
-        sum_BTK = offset_BKD[:, None, :, row]
+        sum_BTK = offset_DBK[row, :, None]
         for column in _mixed_with(row, layout.num_coordinates, is_in_plane):
             factor_B11 = matrix_BDD[:, row, column, None, None]
             sum_BTK = torch.addcmul(sum_BTK, points_BTKD[..., column], factor_B11, out=moved_BTK)
