@@ -22,6 +22,7 @@ from ds_trainer.export.source import load_source
 from ds_trainer.progress import complain, log, start_log
 from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, is_footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
+from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
@@ -106,6 +107,9 @@ def problem_of(name: str, frames: NDArray[Any], layout: KeypointLayout) -> str |
     if frames.dtype.kind not in "fiu" or not np.isfinite(frames).all():
         found = f"{frames.dtype} that is no number, NaN or infinite"
         return f"{name}: found {found}, expected finite numbers; write 0 for a missing keypoint"
+    if is_holistic(layout) and (own := in_order(layout, frames)) is not layout:
+        found, expected = (", ".join(order_of(each)) for each in (own, layout))
+        return f"{name}: found keypoints of {found} in this order, expected {expected} as in training; reorder them"
     return None
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ds_trainer.tasks.sign.holistic import holistic, in_order, misfit, unusual_order
+from ds_trainer.predict import problem_of
+from ds_trainer.tasks.sign.holistic import holistic, in_order, is_holistic, misfit, order_of
 from ds_trainer.tasks.sign.known_layouts import layout_for, notices_of
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.readers import default
 from ds_trainer.tasks.sign.store import ClipStore
@@ -59,7 +61,7 @@ def test_order_is_found_by_the_bones(order: tuple[str, ...]) -> None:
     assert found.parts == holistic(usual.features, 468 if "face" in order else 0, order).parts
     is_usual = order == tuple(part for part in ("pose", "face", "left_hand", "right_hand") if part in order)
     assert (found == usual) == is_usual
-    assert unusual_order(found) == ([] if is_usual else list(order))
+    assert order_of(found) == list(order)
     assert list(found.parts) == list(usual.parts), "a model sees the parts in one order"
 
 
@@ -92,8 +94,28 @@ def test_a_hand_that_is_never_seen_keeps_its_place() -> None:
     layout = layout_for(543, 4)
     frames[:, layout.parts["left_hand"]] = 0
     order = ("pose", "left_hand", "face", "right_hand")
-    assert unusual_order(in_order(layout, frames)) == []
-    assert unusual_order(in_order(layout, reordered(frames, order))) == list(order)
+    assert in_order(layout, frames) is layout
+    assert order_of(in_order(layout, reordered(frames, order))) == list(order)
+
+
+def test_clip_in_another_order_than_the_model_knows_is_told() -> None:
+    usual, clip = layout_for(543, 4), synthetic_frames(GOOGLE)[:40]
+    problem = problem_of("clip", clip, usual)
+    assert problem is not None
+    assert "found keypoints of face, left_hand, pose, right_hand in this order, expected pose, face" in problem
+    google = in_order(usual, clip)
+    assert problem_of("clip", clip, google) is None
+    assert problem_of("clip", synthetic_frames(ORDERS[6])[:40], usual) is None
+    assert problem_of("clip", synthetic_frames(ORDERS[6])[:40], google) is not None
+
+
+def test_what_only_is_called_so_is_no_holistic_layout() -> None:
+    assert is_holistic(layout_for(75, 4))
+    assert is_holistic(holistic(("x", "y"), 468, GOOGLE))
+    assert not is_holistic(layout_for(184, 4))
+    other = KeypointLayout("holistic_75", ("x", "y"), {"pose": tuple(range(75))})
+    assert not is_holistic(other)
+    assert problem_of("clip", random_frames(4, (75, 2)), other) is None
 
 
 def test_store_has_the_layout_of_its_frames(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ NUM_FACE_OF = {
 
 _ORDER = ("pose", "face", "left_hand", "right_hand")
 _WRISTS = {"left_hand": 15, "right_hand": 16}  # of the pose
+_NAME = "holistic_"
 _LIKE_A_BODY = 0.5
 _LEAST_KNOWN = 0.05
 
@@ -50,7 +51,7 @@ def holistic(features: tuple[str, ...], num_face: int, order: Sequence[str] = ()
     body |= {"left_hand": left_hand, "right_hand": right_hand}
     shoulders = (pose[mediapipe.LEFT_SHOULDER], pose[mediapipe.RIGHT_SHOULDER])
     return KeypointLayout(
-        name="_".join([f"holistic_{len(mirror)}", *named]),
+        name="_".join([f"{_NAME}{len(mirror)}", *named]),
         features=features,
         parts={part: tuple(keypoints) for part, keypoints in body.items() if keypoints},
         mirror=tuple(mirror.tolist()),
@@ -81,11 +82,18 @@ def in_order(usual: KeypointLayout, frames_NKD: Points) -> KeypointLayout:
     return layouts[place] if least < _LIKE_A_BODY else usual
 
 
-def unusual_order(layout: KeypointLayout) -> list[str]:
-    """The parts in the order that `in_order` found; empty for the usual order, and for any other layout."""
-    is_told = layout.name.startswith("holistic_") and layout.name != f"holistic_{layout.num_keypoints}"
-    parts = [part for part in layout.parts if part in _ORDER]
-    return sorted(parts, key=lambda part: layout.parts[part][0]) if is_told else []
+def is_holistic(layout: KeypointLayout) -> bool:
+    """Whether it is one that this module made: a file may call another one so."""
+    num_face = NUM_FACE_OF.get(layout.num_keypoints)
+    if num_face is None or not layout.name.startswith(_NAME):
+        return False
+    is_whole = layout.parts.keys() == holistic(layout.features, num_face).parts.keys()
+    return is_whole and layout.parts == holistic(layout.features, num_face, order_of(layout)).parts
+
+
+def order_of(layout: KeypointLayout) -> list[str]:
+    """The parts of a holistic layout in the order of the recording."""
+    return sorted((part for part in layout.parts if part in _ORDER), key=lambda part: layout.parts[part][0])
 
 
 def misfit(frames_NKD: Points, layout: KeypointLayout) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ds_trainer.tasks.sign import mediapipe
-from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, placed, unusual_order
+from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
 
 # Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
@@ -30,9 +30,9 @@ def notices_of(layout: KeypointLayout) -> list[str]:
             f"no layout of {layout.num_keypoints} keypoints is known: they are one part, without left and right, hands "
             f"and bones, of {', '.join(layout.features)}; --layout says what they are (docs/data.md)"
         ]
-    order = ", ".join(unusual_order(layout))
-    if not order:
+    if not is_holistic(layout) or layout == layout_for(layout.num_keypoints, layout.num_features):
         return []
+    order = ", ".join(order_of(layout))
     return [f"the lengths of bones say that keypoints come as {order}; if not, give --layout (docs/data.md)"]
 
 
