@@ -38,8 +38,8 @@ def holistic(features: tuple[str, ...], num_face: int, order: Sequence[str] = ()
         order: of those of these parts that are in the recording; empty: as they are named here.
     """
     lengths = {"pose": mediapipe.NUM_POSE, "face": num_face, **dict.fromkeys(_WRISTS, mediapipe.NUM_HAND)}
-    named, order = order, order or [part for part in _ORDER if lengths[part]]
-    ends = dict(zip(order, itertools.accumulate(lengths[part] for part in order), strict=True))
+    recorded = order or [part for part in _ORDER if lengths[part]]
+    ends = dict(zip(recorded, itertools.accumulate(lengths[part] for part in recorded), strict=True))
     pose, face, left_hand, right_hand = (range(ends.get(part, 0) - lengths[part], ends.get(part, 0)) for part in _ORDER)
     mirror, parents = np.arange(sum(lengths.values())), np.arange(sum(lengths.values()))
     mirror[pose], mirror[face] = placed(mediapipe.POSE_MIRROR, pose), placed(mediapipe.FACE_MIRROR[:num_face], face)
@@ -51,7 +51,7 @@ def holistic(features: tuple[str, ...], num_face: int, order: Sequence[str] = ()
     body |= {"left_hand": left_hand, "right_hand": right_hand}
     shoulders = (pose[mediapipe.LEFT_SHOULDER], pose[mediapipe.RIGHT_SHOULDER])
     return KeypointLayout(
-        name="_".join([f"{_NAME}{len(mirror)}", *named]),
+        name="_".join([f"{_NAME}{len(mirror)}", *order]),
         features=features,
         parts={part: tuple(keypoints) for part, keypoints in body.items() if keypoints},
         mirror=tuple(mirror.tolist()),
@@ -72,7 +72,7 @@ def in_order(usual: KeypointLayout, frames_NKD: Points) -> KeypointLayout:
 
     Args:
         usual: taken unless the keypoints are like a body in another order alone.
-        frames_NKD: some frames; a missing keypoint has all 0.
+        frames_NKD: some frames, of whose keypoints x and y are looked at; both are 0 where one is missing.
     """
     if misfit(frames_NKD, usual) < _LIKE_A_BODY:
         return usual
@@ -104,8 +104,9 @@ def misfit(frames_NKD: Points, layout: KeypointLayout) -> float:
     are missing. Below 0.5 in 597 of 600 recordings of fingerspelling (spoken-to-signed 0.4.0; half of them up to
     0.35), above 0.54 in each wrong order of a language's recordings together. Infinite where no pose is seen.
     """
-    is_there_NK = (frames_NKD != 0).any(-1)
-    points_NKD = np.where(is_there_NK[..., None], frames_NKD[..., :2], np.nan)
+    in_plane_NKD = frames_NKD[..., :2]
+    is_there_NK = (in_plane_NKD != 0).any(-1)
+    points_NKD = np.where(is_there_NK[..., None], in_plane_NKD, np.nan)
     pose = [*layout.parts["pose"], *layout.parts[LOWER_BODY]]
     bones = [(keypoint, parent) for keypoint, parent in layout.bones if keypoint in pose]
     wrists = [(root, pose[_WRISTS[hand]]) for hand, root in layout.part_roots.items()]
