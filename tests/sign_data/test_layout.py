@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from ds_trainer.tasks.sign import mediapipe
-from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_for, notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers import default, pose_file
+
+from .writers import frames as random_frames
 
 SHARED_KEYPOINTS = Path(__file__).parents[3] / "shared" / "data" / "karsl_keypoints_184.json"
 SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (553, 3), (7, 2)]
@@ -84,6 +86,15 @@ def _root(layout: KeypointLayout, keypoint: int) -> int:
 )
 def test_depth_counts_less_where_one_camera_guessed_it(shape: tuple[int, int], weight: float) -> None:
     assert layout_for(*shape).depth_weight == weight
+
+
+def test_depth_that_may_be_a_confidence_is_told() -> None:
+    confidence = random_frames(4, (20, 3))
+    assert any("if it is a confidence" in notice for notice in notices_of(layout_for(20, 3), confidence))
+    depths = {"in front of the body": confidence - 0.5, "in metres": confidence + 1.5, "none": confidence * (1, 1, 0)}
+    for what, frames in depths.items():
+        assert notices_of(layout_for(20, 3), frames.astype(np.float32)) == [], what
+    assert notices_of(layout_for(20, 2), confidence[..., :2]) == []
 
 
 def test_layout_survives_json(layout: KeypointLayout) -> None:

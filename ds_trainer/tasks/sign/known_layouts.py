@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ds_trainer.tasks.sign import mediapipe
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
@@ -23,8 +26,26 @@ def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
     return KeypointLayout(f"generic_{num_keypoints}", features, {"all": tuple(range(num_keypoints))})
 
 
-def notices_of(layout: KeypointLayout) -> list[str]:
-    """What the log must say about the layout of a store: where it may be other than its user thinks."""
+def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
+    """What the log must say about the layout of a store: where it may be other than its user thinks.
+
+    Args:
+        frames_NKC: some of the store's frames.
+    """
+    return [*_guesses(layout), *_doubtful_depth(layout, frames_NKC)]
+
+
+def _doubtful_depth(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
+    """Depth is measured from the body, and negative in front of it, or in metres: a confidence is neither."""
+    if layout.num_features != 3 or layout.num_coordinates != 3:
+        return []
+    depth_NK = frames_NKC[..., 2]
+    if depth_NK.min() < 0 or depth_NK.max() > 1 or not depth_NK.any():
+        return []
+    return ["z lies between 0 and 1 throughout: if it is a confidence, give --layout (docs/data.md)"]
+
+
+def _guesses(layout: KeypointLayout) -> list[str]:
     if not layout.is_known:
         return [
             f"no layout of {layout.num_keypoints} keypoints is known: they are one part, without left and right, hands "
