@@ -13,6 +13,7 @@ from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.constants import index_on, kept_on_device, picked
 from ds_trainer.tasks.sign.features import FEATURES
 from ds_trainer.tasks.sign.features import num_features as size_of
+from ds_trainer.tasks.sign.known_layouts import layout_for, notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
@@ -78,6 +79,27 @@ def test_a_batch_needs_no_other_copy_than_of_itself(
     with Copies() as copies:
         step(1)
     assert copies.found == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("changes", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("num_features", [1, 5, 6])
+def test_keypoints_without_known_coordinates_are_trained_on(
+    num_features: int, changes: dict[str, float], model: str
+) -> None:
+    training_step(layout_for(7, num_features), changes, model, CPU)(0)
+
+
+@pytest.mark.parametrize("num_features", [1, 6])
+@pytest.mark.parametrize("num_keypoints", [7, 20, 184])
+def test_numbers_that_nothing_is_known_of_are_passed_on_as_they_are(num_keypoints: int, num_features: int) -> None:
+    layout = layout_for(num_keypoints, num_features)
+    recorded = clips(layout, num_clips=3, num_frames=12)
+    preprocessing = Preprocessing(layout, Sampling(12), 1.0, ("place",), list(range(num_keypoints)))
+    draw = Draw(0, 0, torch.arange(3))
+    assert torch.equal(preprocessing.of_sampled(recorded, draw, Augmentation(mirror_fraction=0.9)), recorded)
+    (told,) = notices_of(layout, recorded[0].numpy())
+    assert "--layout says" in told
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -9,6 +9,9 @@ from ds_trainer.tasks.sign import mediapipe
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
 
+VERSION = 1
+"""Rises when the same clips would get another layout: a store keeps its own."""
+
 # Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
 _FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
 
@@ -51,6 +54,9 @@ def _guesses(layout: KeypointLayout) -> list[str]:
             f"no layout of {layout.num_keypoints} keypoints is known: they are one part, without left and right, hands "
             f"and bones, of {', '.join(layout.features)}; --layout says what they are (docs/data.md)"
         ]
+    if not layout.num_coordinates:
+        told = f"nothing is known of {layout.num_features} numbers a keypoint, which the model sees as they are"
+        return [f"{told}; --layout says which are x, y and z (docs/data.md)"]
     if not is_holistic(layout) or layout == layout_for(layout.num_keypoints, layout.num_features):
         return []
     order = ", ".join(order_of(layout))

@@ -24,7 +24,7 @@ def right_handed(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tens
     Args:
         is_mirrored_B: bool[B], the clips to mirror besides, or back; None: none.
     """
-    if layout.mirror is None:
+    if layout.mirror is None or not layout.num_coordinates:
         return planar(clips_BTKC)
     if set(_HANDS) <= set(layout.parts):
         is_left_B = _is_left_handed(clips_BTKC, layout)

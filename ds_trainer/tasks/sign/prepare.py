@@ -15,7 +15,7 @@ from filelock import FileLock
 from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, UserError
 from ds_trainer.problems import legible, nearest_name, shown
 from ds_trainer.progress import log, start_log, tell_problems, with_bar
-from ds_trainer.tasks.sign import synthetic
+from ds_trainer.tasks.sign import known_layouts, synthetic
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels
 from ds_trainer.tasks.sign.layout import KeypointLayout
@@ -148,8 +148,8 @@ def _fingerprint(reader: Reader, path: Path, labels: Path | None, layout: Keypoi
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its path and rights") from error
     names = asdict(load_labels(labels)) if labels is not None else ""
-    facts = [reader.FORMAT, reader.VERSION, STORE_VERSION, states, names]
-    return _hashed(facts if layout is None else [*facts, layout.to_dict()])
+    known_as = known_layouts.VERSION if layout is None else layout.to_dict()
+    return _hashed([reader.FORMAT, reader.VERSION, STORE_VERSION, states, names, known_as])
 
 
 def _hashed(facts: list[Any]) -> str:

@@ -13,7 +13,9 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 
 
 def presence(points_BTKD: Tensor) -> Tensor:
-    """float[B, T, K, 1]: 1 for keypoints that are there, 0 for missing ones."""
+    """float[B, T, K, 1]: 1 for keypoints that are there, 0 for missing ones; without coordinates all are there."""
+    if points_BTKD.shape[-1] == 0:
+        return points_BTKD.new_ones((*points_BTKD.shape[:-1], 1))
     # Coordinate by coordinate, each of which lies in memory by itself: over the last axis it takes twice as long.
     largest_BTK = functools.reduce(torch.maximum, map(torch.abs, points_BTKD.unbind(-1)))
     return largest_BTK.sign()[..., None]
@@ -21,6 +23,8 @@ def presence(points_BTKD: Tensor) -> Tensor:
 
 def lengths(vectors_BTKD: Tensor) -> Tensor:
     """float[B, T, K, 1], coordinate by coordinate as above: `norm` over the last axis takes ten times as long."""
+    if vectors_BTKD.shape[-1] == 0:
+        return vectors_BTKD.new_zeros((*vectors_BTKD.shape[:-1], 1))
     squares = (coordinate_BTK.square() for coordinate_BTK in vectors_BTKD.unbind(-1))
     return functools.reduce(torch.add, squares).sqrt()[..., None]
 
