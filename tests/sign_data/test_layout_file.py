@@ -163,3 +163,12 @@ def test_shipped_layouts_name_both_hands() -> None:
         assert layout.part_roots.keys() == {"left_hand", "right_hand"}
         assert {len(layout.parts[hand]) for hand in layout.part_roots} == {21}
         assert layout.signing_parts == ["pose", "face", "left_hand", "right_hand"]
+
+
+def test_layout_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (LAYOUTS_DIR.parents[1] / "docs" / "data.md").read_text()
+    lines = page[page.index("    features: [x, y, confidence]") :].split("\n\n")[0].splitlines()
+    layout = load_layout(write(tmp_path, "\n".join(line.removeprefix("    ") for line in lines)))
+    assert (layout.num_keypoints, layout.num_coordinates, len(layout.bones)) == (49, 2, 4)
+    assert layout.mirror is not None
+    assert [layout.mirror[keypoint] for keypoint in (0, 1, 7, 27)] == [0, 2, 28, 48]
