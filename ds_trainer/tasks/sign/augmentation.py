@@ -16,7 +16,7 @@ from torch import Tensor
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.constants import index_on, kept_on_device
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.presence import bones, presence
+from ds_trainer.tasks.sign.presence import bones, hanging_on, presence
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def with_limbs(clips_BTKC: Tensor, layout: KeypointLayout, growth_BK: Tensor) ->
     growth_BK = growth_BK[:, index_on(first_of_pair, growth_BK.device)]
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
-    hanging = index_on(tuple(keypoint for keypoint, _ in layout.bones), points_BTKD.device)
+    hanging = hanging_on(layout, points_BTKD.device)
     added_BTkD = bones(points_BTKD, present_BTK1, layout) * (growth_BK - 1)[:, None, hanging, None]
     moved_BTDk = added_BTkD.movedim(2, -1) @ _hangs_on(layout.parents, points_BTKD.device).T.to(points_BTKD.dtype)
     changed_BTKC = clips_BTKC.clone()

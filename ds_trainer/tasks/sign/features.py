@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.constants import index_on
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.presence import bones, changes, lengths, presence
+from ds_trainer.tasks.sign.presence import bones, changes, hanging_on, lengths, presence
 
 _LEAST_LENGTH = 1e-3
 
@@ -77,7 +76,7 @@ def bone(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> T
     directions_BTKD = torch.zeros_like(points_BTKD)
     if layout.bones:
         bones_BTkD = bones(points_BTKD, present_BTK1, layout)
-        hanging = index_on(tuple(keypoint for keypoint, _ in layout.bones), points_BTKD.device)
+        hanging = hanging_on(layout, points_BTKD.device)
         directions_BTKD[:, :, hanging] = bones_BTkD / lengths(bones_BTkD).clamp(min=_LEAST_LENGTH)
     return directions_BTKD
 

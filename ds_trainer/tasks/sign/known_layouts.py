@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.tasks.sign import mediapipe
-from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, is_holistic, order_of, placed
+from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, in_order, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
 
 VERSION = 1
@@ -29,13 +29,21 @@ def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
     return KeypointLayout(f"generic_{num_keypoints}", features, {"all": tuple(range(num_keypoints))})
 
 
-def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
-    """What the log must say about the layout of a store: where it may be other than its user thinks.
+def layout_of(frames_NKC: NDArray[np.float32]) -> KeypointLayout:
+    """The layout of a store's frames: what their shape says, and where parts may be in any order, their places."""
+    layout = layout_for(*frames_NKC.shape[1:])
+    return in_order(layout, _some(frames_NKC, 2000)) if is_holistic(layout) else layout
 
-    Args:
-        frames_NKC: some of the store's frames.
-    """
-    return [*_guesses(layout), *_doubtful_depth(layout, frames_NKC)]
+
+def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
+    """What the log must say about the layout of a store's frames: where it may be other than its user thinks."""
+    return [*_guesses(layout), *_doubtful_depth(layout, _some(frames_NKC, 64))]
+
+
+def _some(frames_NKC: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """So many frames at most, evenly taken: a store may be larger than memory."""
+    taken: NDArray[np.float32] = frames_NKC[np.linspace(0, len(frames_NKC) - 1, min(len(frames_NKC), most)).astype(int)]
+    return taken
 
 
 def _doubtful_depth(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:

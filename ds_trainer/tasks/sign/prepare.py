@@ -218,13 +218,8 @@ def _resolve(arguments: argparse.Namespace) -> Path:
                     for name in made_up
                 ]
             )
-        return resolve_store(
-            arguments.data,
-            arguments.labels,
-            arguments.stores_dir,
-            with_bar,
-            None if layout is None else Path(layout),
-        )
+        described = None if layout is None else Path(layout)
+        return resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar, described)
     if arguments.labels is not None:
         raise SettingsError("--labels: found with --source synthetic, whose signs have numbers only; leave it out")
     return resolve_synthetic(SyntheticSettings.from_flags(made_up), arguments.stores_dir, with_bar)

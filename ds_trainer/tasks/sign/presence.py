@@ -29,12 +29,18 @@ def lengths(vectors_BTKD: Tensor) -> Tensor:
     return functools.reduce(torch.add, squares).sqrt()[..., None]
 
 
+def hanging_on(layout: KeypointLayout, device: torch.device) -> Tensor:
+    """int64[k], the keypoints that hang on another, on the device."""
+    return index_on(tuple(keypoint for keypoint, _ in layout.bones), device)
+
+
 def bones(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
     """The k keypoints that hang on another as seen from it; 0 where one is missing: float[B, T, k, D].
 
     Few of a face's do, so these alone are looked at.
     """
-    hanging, over = (index_on(ends, points_BTKD.device) for ends in zip(*layout.bones, strict=True))
+    over = index_on(tuple(parent for _, parent in layout.bones), points_BTKD.device)
+    hanging = hanging_on(layout, points_BTKD.device)
     both_BTk1 = present_BTK1[:, :, hanging] * present_BTK1[:, :, over]
     return (points_BTKD[:, :, hanging] - points_BTKD[:, :, over]) * both_BTk1
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, Progress, RawClip, no_progress
-from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, in_order
-from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.known_layouts import layout_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.store import (
     FRAMES_FILE,
@@ -28,7 +27,6 @@ from ds_trainer.tasks.sign.store import (
 from ds_trainer.text_file import is_plain
 
 MAX_PROBLEMS_SHOWN = 10
-_FRAMES_LOOKED_AT = 2000
 _MAX_NAME = 1000
 """Names are kept in arrays whose entries are all as long as the longest."""
 
@@ -164,16 +162,9 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
 
 
 def _layout_of(source: ClipSource, frames_NKC: NDArray[np.float32]) -> KeypointLayout:
-    """What the source says of its keypoints, or else their number, and their places where parts may be in any order."""
-    shape_KC = frames_NKC.shape[1:]
-    if source.layout is None:
-        layout = layout_for(*shape_KC)
-        if shape_KC[0] not in NUM_FACE_OF:
-            return layout
-        looked_at = np.linspace(0, len(frames_NKC) - 1, min(len(frames_NKC), _FRAMES_LOOKED_AT)).astype(int)
-        return in_order(layout, frames_NKC[looked_at])
-    layout = source.layout
-    described = (layout.num_keypoints, layout.num_features)
+    """What the source says of its keypoints, or else what they show."""
+    layout = source.layout or layout_of(frames_NKC)
+    shape_KC, described = frames_NKC.shape[1:], (layout.num_keypoints, layout.num_features)
     if described != shape_KC:
         found, expected = ("{} keypoints x {} features".format(*shape) for shape in (described, shape_KC))
         raise DataError(

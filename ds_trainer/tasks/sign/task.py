@@ -36,8 +36,6 @@ from ds_trainer.watch.whereabouts import stand_at
 
 DEFAULT_RECIPE = Path(__file__).parents[3] / "ds_configs" / "recipes" / "fingerspelling.yaml"
 
-_FRAMES_LOOKED_AT = 64
-
 NORMALISATION = "body"
 """What `normalise` does, by name: a checkpoint says with which its model was trained."""
 
@@ -101,8 +99,7 @@ class SignTask(Task):
         self.test_set = test_set if len(test_set) else None
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
-        some = np.linspace(0, len(self.store.frames) - 1, _FRAMES_LOOKED_AT).astype(int)
-        self.notices = [*notices_of(self.store.layout, self.store.frames[some]), *splits.notices]
+        self.notices = [*notices_of(self.store.layout, self.store.frames), *splits.notices]
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
