@@ -210,7 +210,7 @@ class BatchLoader:
         sampler = self.sampler
         index_B = torch.tensor(micro_step.indices)
         weight_B = (torch.arange(sampler.micro_batch, device=device) < micro_step.num_real).float()
-        draw = Draw(sampler.seed, sampler.epoch, index_B) if sampler.seed is not None else None
+        draw = Draw.of(sampler.seed, sampler.epoch, index_B) if sampler.seed is not None else None
         inputs, targets = self.prepare(items, device, draw)
         return Batch(
             inputs,

@@ -7,7 +7,6 @@ in an epoch is the same on one rank or eight, and after a resume in mid-epoch.
 Axes: B examples, N columns.
 """
 
-import zlib
 from dataclasses import dataclass
 
 import torch
@@ -55,18 +54,23 @@ class Draw:
     """The random numbers of the examples of one batch.
 
     Args:
-        seed: the seed of the run.
-        epoch: the epoch, from 0.
-        index_B: int64[B], the number of each example in its split.
+        state_B1: int64[B, 1], a well-mixed number of each example, from which all others follow. It alone changes from
+            batch to batch: what is compiled with a draw serves every epoch.
     """
 
-    seed: int
-    epoch: int
-    index_B: Tensor
+    state_B1: Tensor
+
+    @classmethod
+    def of(cls, seed: int, epoch: int, index_B: Tensor) -> "Draw":
+        """Those of the run's seed and an epoch, counted from 0, for examples of these numbers in the split, int64[B].
+
+        They are on the device of `index_B`.
+        """
+        return cls(_mix_tensor(index_B[:, None] * _signed(_INCREMENT) + mixed(seed, epoch)))
 
     def on(self, device: torch.device) -> "Draw":
         """The same numbers, computed on `device`."""
-        return Draw(self.seed, self.epoch, self.index_B.to(device, non_blocking=True))
+        return Draw(self.state_B1.to(device, non_blocking=True))
 
     def uniform(self, name: str, num_columns: int = 1) -> Tensor:
         """float32[B, num_columns], uniform in [0, 1). Other names give independent numbers."""
@@ -83,8 +87,9 @@ class Draw:
         return hash_BN.view(torch.int16)[:, :num_columns].float().add_(0.5).mul_(2.0**-15)
 
     def _hashes(self, name: str, num_columns: int) -> Tensor:
-        """int64[B, num_columns], all bits of which are random."""
-        key = mixed(self.seed, self.epoch, zlib.crc32(name.encode()))
-        row_B1 = _mix_tensor(self.index_B[:, None] * _signed(_INCREMENT) + key)
-        columns_N = torch.arange(1, num_columns + 1, device=self.index_B.device)
-        return _mix_tensor(row_B1 + columns_N * _signed(_INCREMENT))
+        """int64[B, num_columns], all bits of which are random.
+
+        As SplitMix64 does with its streams, each example counts in odd steps of its own, from a start of the name's.
+        """
+        columns_N = torch.arange(1, num_columns + 1, device=self.state_B1.device)
+        return _mix_tensor(torch.addcmul(self.state_B1 + mixed(*name.encode()), columns_N, self.state_B1 | 1))

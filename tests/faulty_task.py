@@ -14,6 +14,8 @@ from ds_trainer.settings import TaskSettings, setting
 from ds_trainer.task import Task
 
 NUM_CLIPS, BAD = 12, 5
+MARK = 2.0
+"""The target that the bad clip is known by."""
 
 
 class FaultSettings(TaskSettings):
@@ -26,6 +28,8 @@ class Clips(Dataset[tuple[Tensor, Tensor]]):
         self.targets = torch.ones(NUM_CLIPS)
         if fault == "loss":
             self.targets[BAD] = 0.0
+        elif fault == "augmentation":
+            self.targets[BAD] = MARK
         elif fault in FEATURES:
             self.points[BAD] = FEATURES[fault]
 
@@ -137,7 +141,7 @@ class FaultyTask(Task):
         if draw is not None:
             points = points * draw.on(device).between("scale", 0.9, 1.1)
             if self.fault == "augmentation":
-                points[draw.index_B == BAD] = float("inf")
+                points[targets == MARK] = float("inf")
         return (points,), targets
 
     def build_model(self) -> nn.Module:

@@ -177,7 +177,7 @@ def test_batch_says_who_is_in_it() -> None:
     for batch, indices in zip((first, last), order, strict=True):
         assert batch.index_B.tolist() == indices
         assert batch.inputs[0].tolist() == [index**2 for index in indices]
-        assert torch.equal(batch.targets.uniform("x"), Draw(0, 4, torch.tensor(indices)).uniform("x"))
+        assert torch.equal(batch.targets.uniform("x"), Draw.of(0, 4, torch.tensor(indices)).uniform("x"))
     assert (first.weight_B.tolist(), last.weight_B.tolist()) == ([1, 1], [0, 0])
     assert (first.share, last.share) == (2 / 4, 2 / 1)
     assert (first.ends_step, last.ends_step) == (True, True)

@@ -127,7 +127,7 @@ def test_scale_is_the_same_for_all_coordinates(layout: KeypointLayout) -> None:
 
 def test_shift_moves_all_but_what_has_a_root_of_its_own(layout: KeypointLayout) -> None:
     original = clips(layout)
-    draw = Draw(0, 0, torch.arange(3))
+    draw = Draw.of(0, 0, torch.arange(3))
     difference = points(replace(NOTHING, max_shift=5.0)(original, layout, draw) - original, layout)
     shift = draw.between("shift", -5.0, 5.0, layout.num_coordinates)
     rooted = {keypoint for part in layout.part_roots for keypoint in layout.parts[part]}
@@ -142,7 +142,7 @@ def test_shift_moves_all_but_what_has_a_root_of_its_own(layout: KeypointLayout) 
 )
 def test_missing_keypoints_stay_missing(layout: KeypointLayout, augmentation: Augmentation) -> None:
     original = clips(layout, missing=0.4)
-    changed = augmentation(original, layout, Draw(0, 0, torch.arange(3)))
+    changed = augmentation(original, layout, Draw.of(0, 0, torch.arange(3)))
     num_missing = (points(original, layout) == 0).all(-1).sum((1, 2))
     assert torch.equal((points(changed, layout) == 0).all(-1).sum((1, 2)), num_missing)
     if augmentation.mirror_fraction == 0:
@@ -169,7 +169,7 @@ def test_limbs_grow_and_carry_what_hangs_on_them() -> None:
 
 def test_limbs_keep_the_directions_of_bones(known: KeypointLayout) -> None:
     original = clips(known).double()
-    draw = Draw(0, 0, torch.arange(3))
+    draw = Draw.of(0, 0, torch.arange(3))
     grown = replace(NOTHING, max_limb_fraction=0.4)(original, known, draw)
     ratios = []
     for keypoint, parent in known.bones:
@@ -187,18 +187,18 @@ def test_limbs_keep_the_directions_of_bones(known: KeypointLayout) -> None:
 def test_turn_keeps_distances_in_space_and_the_height_or_not() -> None:
     layout = layout_for(20, 3)
     original = clips(layout, 200, num_frames=1)
-    turned = replace(NOTHING, max_turn_degrees=30)(original, layout, Draw(0, 0, torch.arange(200)))
+    turned = replace(NOTHING, max_turn_degrees=30)(original, layout, Draw.of(0, 0, torch.arange(200)))
     torch.testing.assert_close(distances(turned), distances(original), rtol=1e-4, atol=1e-4)
     assert ((turned - original).abs() > 0.01).flatten(1).any(1).float().mean() > 0.95
     flat = layout_for(7, 2)
     in_plane = clips(flat)
-    assert torch.equal(replace(NOTHING, max_turn_degrees=30)(in_plane, flat, Draw(0, 0, torch.arange(3))), in_plane)
+    assert torch.equal(replace(NOTHING, max_turn_degrees=30)(in_plane, flat, Draw.of(0, 0, torch.arange(3))), in_plane)
 
 
 def test_stretch_grows_each_coordinate_by_itself() -> None:
     layout = layout_for(7, 3)
     original = clips(layout, 300)
-    ratio = replace(NOTHING, max_stretch_fraction=0.2)(original, layout, Draw(0, 0, torch.arange(300))) / original
+    ratio = replace(NOTHING, max_stretch_fraction=0.2)(original, layout, Draw.of(0, 0, torch.arange(300))) / original
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))
     assert 0.8 - 1e-5 <= ratio.min() < 0.82
     assert 1.18 < ratio.max() <= 1.2 + 1e-5
@@ -221,7 +221,7 @@ def test_limbs_cost_what_has_bones_and_a_face_nothing() -> None:
 def test_displacement_is_of_a_keypoint_and_noise_of_a_frame() -> None:
     layout = layout_for(20, 3)
     original = clips(layout, 50)
-    draw = Draw(0, 0, torch.arange(50))
+    draw = Draw.of(0, 0, torch.arange(50))
     displaced = replace(NOTHING, max_displacement=0.2)(original, layout, draw) - original
     torch.testing.assert_close(displaced, displaced[:, :1].expand_as(displaced), rtol=0, atol=1e-6)
     assert 0.19 < displaced.abs().max() <= 0.2 + 1e-6
@@ -237,7 +237,7 @@ def test_displacement_is_of_a_keypoint_and_noise_of_a_frame() -> None:
 def test_masks_take_away_keypoints_parts_and_frames() -> None:
     layout = layout_for(20, 3)
     original = clips(layout, 400)
-    draw = Draw(0, 0, torch.arange(400))
+    draw = Draw.of(0, 0, torch.arange(400))
 
     def is_masked(augmentation: Augmentation) -> Tensor:
         changed = augmentation(original, layout, draw)
@@ -266,7 +266,7 @@ def test_masks_take_away_keypoints_parts_and_frames() -> None:
 def num_mirrored(layout: KeypointLayout, fraction: float, num_clips: int = 400) -> int:
     """How many of these clips came out mirrored; each of the others came out as it was."""
     original = clips(layout, 1, num_frames=1).expand(num_clips, -1, -1, -1)
-    drawn = replace(NOTHING, mirror_fraction=fraction).mirrors(layout, Draw(0, 0, torch.arange(num_clips)))
+    drawn = replace(NOTHING, mirror_fraction=fraction).mirrors(layout, Draw.of(0, 0, torch.arange(num_clips)))
     changed, as_it_is = normalise(original, layout, is_mirrored_B=drawn), normalise(original, layout)
     is_mirrored = torch.isclose(changed, mirrored(as_it_is, layout), atol=1e-5).flatten(1).all(1)
     assert torch.equal(is_mirrored, ~(changed == as_it_is).flatten(1).all(1))
@@ -282,7 +282,7 @@ def test_fraction_of_mirrored_clips() -> None:
 
 
 def test_layout_without_a_mirror_is_never_mirrored() -> None:
-    draw = Draw(0, 0, torch.arange(3))
+    draw = Draw.of(0, 0, torch.arange(3))
     assert replace(NOTHING, mirror_fraction=1.0).mirrors(layout_for(7, 3), draw) is None
 
 
@@ -292,7 +292,7 @@ def test_a_matrix_in_the_plane_is_one_that_leaves_the_depth_to_itself(max_turn: 
     layout = layout_for(20, 3)
     original, (_, shift) = clips(layout), still(layout, 3)
     augmentation = Augmentation(max_turn_degrees=max_turn)
-    matrix = augmentation._matrix(Draw(0, 0, torch.arange(3)), 3)
+    matrix = augmentation._matrix(Draw.of(0, 0, torch.arange(3)), 3)
     whole, in_plane = (transformed(original, layout, matrix, shift, is_in_plane) for is_in_plane in (False, True))
     assert torch.equal(whole, in_plane) == (max_turn == 0)
 
@@ -301,18 +301,18 @@ def test_a_matrix_in_the_plane_is_one_that_leaves_the_depth_to_itself(max_turn: 
 def test_features_of_which_nothing_is_known_are_left_alone(num_features: int) -> None:
     layout = layout_for(7, num_features)
     original = clips(layout)
-    assert torch.equal(Augmentation()(original, layout, Draw(0, 0, torch.arange(3))), original)
+    assert torch.equal(Augmentation()(original, layout, Draw.of(0, 0, torch.arange(3))), original)
 
 
 def test_nothing_asked_for_changes_nothing(layout: KeypointLayout) -> None:
     original = clips(layout, missing=0.2)
-    assert torch.equal(NOTHING(original, layout, Draw(0, 0, torch.arange(3))), original)
+    assert torch.equal(NOTHING(original, layout, Draw.of(0, 0, torch.arange(3))), original)
 
 
 def test_changes_stay_within_their_limits() -> None:
     layout = layout_for(7, 3)
     original = clips(layout, 1, num_frames=1).expand(500, -1, -1, -1)
-    draw = Draw(0, 0, torch.arange(500))
+    draw = Draw.of(0, 0, torch.arange(500))
     before = points(original, layout)
     shift = replace(NOTHING, max_shift=0.3)(original, layout, draw) - before
     assert shift.abs().max() <= 0.3 + 1e-5
@@ -332,7 +332,7 @@ def test_changes_stay_within_their_limits() -> None:
 def test_a_clip_is_changed_as_a_whole(layout: KeypointLayout) -> None:
     """Each frame alike, so that movement stays smooth."""
     frozen = clips(layout, 2, num_frames=1).expand(-1, 5, -1, -1)
-    changed = Augmentation()(frozen, layout, Draw(0, 0, torch.arange(2)))
+    changed = Augmentation()(frozen, layout, Draw.of(0, 0, torch.arange(2)))
     torch.testing.assert_close(changed, changed[:, :1].expand(-1, 5, -1, -1))
     assert not torch.equal(changed, frozen)
 
@@ -342,9 +342,9 @@ def test_augmentation_of_a_clip_does_not_depend_on_its_batch(
     layout: KeypointLayout, augmentation: Augmentation
 ) -> None:
     original = clips(layout, 5, missing=0.1)
-    whole = augmentation(original, layout, Draw(3, 2, torch.arange(5)))
+    whole = augmentation(original, layout, Draw.of(3, 2, torch.arange(5)))
     index = torch.tensor([4, 1])
-    some = augmentation(original[index], layout, Draw(3, 2, index))
+    some = augmentation(original[index], layout, Draw.of(3, 2, index))
     torch.testing.assert_close(some, whole[index], rtol=0, atol=1e-5)
-    other_epoch = augmentation(original, layout, Draw(3, 3, torch.arange(5)))
+    other_epoch = augmentation(original, layout, Draw.of(3, 3, torch.arange(5)))
     assert (other_epoch != whole).flatten(1).any(1).all(), "each clip is seen anew in each epoch"

@@ -61,7 +61,7 @@ def training_step(layout: KeypointLayout, changes: dict[str, float], model: str,
     clips_BFKC = clips(layout, num_clips=6, num_frames=24 if changes else 12).to(device)
 
     def step(epoch: int) -> None:
-        draw = Draw(0, epoch, torch.arange(6)).on(device)
+        draw = Draw.of(0, epoch, torch.arange(6)).on(device)
         fraction = 0.3 if changes else 0.0
         net(preprocessing.of_sampled(clips_BFKC, draw, Augmentation(**changes), fraction)).sum().backward()
 
@@ -96,7 +96,7 @@ def test_numbers_that_nothing_is_known_of_are_passed_on_as_they_are(num_keypoint
     layout = layout_for(num_keypoints, num_features)
     recorded = clips(layout, num_clips=3, num_frames=12)
     preprocessing = Preprocessing(layout, Sampling(12), 1.0, ("place",), list(range(num_keypoints)))
-    draw = Draw(0, 0, torch.arange(3))
+    draw = Draw.of(0, 0, torch.arange(3))
     assert torch.equal(preprocessing.of_sampled(recorded, draw, Augmentation(mirror_fraction=0.9)), recorded)
     (told,) = notices_of(layout, recorded[0].numpy())
     assert "--layout says" in told

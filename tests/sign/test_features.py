@@ -88,7 +88,7 @@ def test_unknown_bones_are_nothing() -> None:
 def test_masked_features_are_missing_as_a_whole_and_never_all(layout: KeypointLayout) -> None:
     original = clips(layout, 1).expand(400, -1, -1, -1)
     names = ["place", "velocity", "bone"] if layout.parents else ["place", "velocity"]
-    draw = Draw(0, 0, torch.arange(400))
+    draw = Draw.of(0, 0, torch.arange(400))
     whole = with_features(original, layout, names)
     masked = with_features(original, layout, names, 0.4, draw)
     widths = [num_features(layout, [name]) for name in names]

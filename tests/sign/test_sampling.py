@@ -14,13 +14,13 @@ FIRST = LENGTHS.cumsum(0) - LENGTHS + 7
 
 def drawn(num_samples: int, seed: int, draw_index: torch.Tensor | None = None) -> torch.Tensor:
     index = torch.arange(len(LENGTHS)) if draw_index is None else draw_index
-    return Sampling(num_samples).frames(FIRST[index], LENGTHS[index], Draw(seed, 0, index))
+    return Sampling(num_samples).frames(FIRST[index], LENGTHS[index], Draw.of(seed, 0, index))
 
 
 @pytest.mark.parametrize("num_samples", [2, 3, 50, 64])
 @pytest.mark.parametrize("seed", [None, 0, 1, 2])
 def test_frames_are_of_their_clip_and_in_order(num_samples: int, seed: int | None) -> None:
-    draw = None if seed is None else Draw(seed, 0, torch.arange(len(LENGTHS)))
+    draw = None if seed is None else Draw.of(seed, 0, torch.arange(len(LENGTHS)))
     frames = Sampling(num_samples).frames(FIRST, LENGTHS, draw)
     assert frames.shape == (200, num_samples)
     assert frames.dtype == torch.int64
@@ -33,13 +33,13 @@ class Upmost(Draw):
     """Draws the largest number that there is below 1, for every frame."""
 
     def uniform(self, name: str, num_columns: int = 1) -> torch.Tensor:
-        return torch.full((len(self.index_B), num_columns), 1 - 2.0**-24)
+        return torch.full((len(self.state_B1), num_columns), 1 - 2.0**-24)
 
 
 @pytest.mark.parametrize("num_samples", [2, 3, 7, 49, 50, 64])
 def test_largest_draw_stays_in_the_clip(num_samples: int) -> None:
     lengths = torch.arange(1, 3001)
-    frames = Sampling(num_samples).frames(torch.zeros_like(lengths), lengths, Upmost(0, 0, lengths))
+    frames = Sampling(num_samples).frames(torch.zeros_like(lengths), lengths, Upmost(lengths[:, None]))
     assert (frames[:, -1] == lengths - 1).all()
 
 
@@ -52,7 +52,7 @@ def test_centres_of_bins_without_a_draw() -> None:
 def tempos(most: float, num_clips: int = 300) -> torch.Tensor:
     """Frames passed in each tenth of 300 clips of 10,000 frames, as a fraction of a tenth: float[B, 10]."""
     lengths = torch.full((num_clips,), 10_000)
-    draw = Draw(0, 0, torch.arange(num_clips))
+    draw = Draw.of(0, 0, torch.arange(num_clips))
     frames = Sampling(1001, max_tempo_fraction=most).frames(torch.zeros_like(lengths), lengths, draw)
     assert (frames.diff(dim=1) >= 0).all(), "time never runs back"
     return frames[:, ::100].diff(dim=1) / 1000
@@ -69,7 +69,7 @@ def test_tempo_rises_and_falls_within_its_limits() -> None:
 
 def test_cut_begins_and_ends_elsewhere_and_stays_in_the_clip() -> None:
     lengths = torch.full((400,), 1000)
-    draw = Draw(0, 0, torch.arange(400))
+    draw = Draw.of(0, 0, torch.arange(400))
     frames = Sampling(100, max_cut_fraction=0.2).frames(torch.zeros_like(lengths), lengths, draw)
     assert frames.min() == 0
     assert frames.max() == 999
@@ -80,7 +80,7 @@ def test_cut_begins_and_ends_elsewhere_and_stays_in_the_clip() -> None:
 
 @given(st.integers(1, 200), st.integers(2, 60), st.integers(0, 1000))
 def test_jitter_stays_in_its_bin(length: int, num_samples: int, seed: int) -> None:
-    draw = Draw(seed, 0, torch.tensor([length]))
+    draw = Draw.of(seed, 0, torch.tensor([length]))
     (frames,) = Sampling(num_samples).frames(torch.tensor([0]), torch.tensor([length]), draw).tolist()
     for place, frame in enumerate(frames):
         # The frame covers [frame, frame + 1) of the clip's time: some of that lies in the bin.
@@ -90,7 +90,7 @@ def test_jitter_stays_in_its_bin(length: int, num_samples: int, seed: int) -> No
 
 def test_jitter_reaches_all_frames_of_its_bin() -> None:
     seen = [
-        Sampling(50).frames(torch.tensor([0]), torch.tensor([200]), Draw(0, epoch, torch.tensor([3])))[0]
+        Sampling(50).frames(torch.tensor([0]), torch.tensor([200]), Draw.of(0, epoch, torch.tensor([3])))[0]
         for epoch in range(60)
     ]
     offsets = torch.stack(seen) - torch.arange(0, 200, 4)
@@ -142,12 +142,12 @@ def test_missing_keypoints_are_not_made_up_between_frames() -> None:
 
 def test_movement_as_the_clock_reads_twice_the_frames_and_draws_as_before() -> None:
     sampling = Sampling(8, motion_fraction=0.5, max_tempo_fraction=0.3)
-    draw = Draw(1, 2, torch.arange(3))
+    draw = Draw.of(1, 2, torch.arange(3))
     frames = sampling.frames(torch.zeros(3, dtype=torch.int64), torch.tensor([16, 32, 5]), draw)
     assert frames[0].tolist() == list(range(16))
     assert frames.shape == (3, 16)
     clips = torch.rand(3, 16, 4, 3) + 0.1
     one, again = (sampling.by_motion(clips, 3, [0, 1], draw) for _ in range(2))
     assert torch.equal(one, again)
-    alone = sampling.by_motion(clips[[2]], 3, [0, 1], Draw(1, 2, torch.tensor([2])))
+    alone = sampling.by_motion(clips[[2]], 3, [0, 1], Draw.of(1, 2, torch.tensor([2])))
     torch.testing.assert_close(alone, one[[2]])

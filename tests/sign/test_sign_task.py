@@ -179,11 +179,11 @@ def test_clips_come_out_the_same_in_any_batch(build: BuildTask) -> None:
 
 def test_augmentation_is_a_function_of_seed_epoch_and_clip(build: BuildTask) -> None:
     task = build()
-    together, _ = batch(task, [5, 6, 7], Draw(1, 2, torch.tensor([5, 6, 7])))
-    alone, _ = batch(task, [6], Draw(1, 2, torch.tensor([6])))
+    together, _ = batch(task, [5, 6, 7], Draw.of(1, 2, torch.tensor([5, 6, 7])))
+    alone, _ = batch(task, [6], Draw.of(1, 2, torch.tensor([6])))
     torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-6)
     as_it_is, _ = batch(task, [6])
-    for other in (Draw(1, 3, torch.tensor([6])), Draw(2, 2, torch.tensor([6])), None):
+    for other in (Draw.of(1, 3, torch.tensor([6])), Draw.of(2, 2, torch.tensor([6])), None):
         assert not torch.equal(batch(task, [6], other)[0], alone)
     assert torch.equal(batch(task, [6])[0], as_it_is)
 
@@ -192,10 +192,10 @@ def test_augmentation_can_be_switched_off(build: BuildTask) -> None:
     none = {"mirror_fraction": 0.0, "max_rotation_degrees": 0.0, "max_scale_fraction": 0.0, "max_shift": 0.0}
     task = build(**none, num_frames=2)
     two_frames = 0  # the first repetition has two frames, so that the jitter has no choice
-    changed, _ = batch(task, [two_frames], Draw(1, 2, torch.tensor([two_frames])))
+    changed, _ = batch(task, [two_frames], Draw.of(1, 2, torch.tensor([two_frames])))
     assert torch.equal(changed, batch(task, [two_frames])[0])
     whole = build(**(none | {"mirror_fraction": 1.0}), num_frames=2)
-    assert not torch.equal(batch(whole, [two_frames], Draw(1, 2, torch.tensor([two_frames])))[0], changed)
+    assert not torch.equal(batch(whole, [two_frames], Draw.of(1, 2, torch.tensor([two_frames])))[0], changed)
 
 
 def test_preparing_leaves_the_store_alone(build: BuildTask) -> None:

@@ -142,7 +142,7 @@ def draw_augmentation(task: SignTask, path: Path) -> None:
     """Draw a training clip as the model gets it, then with each augmentation of the settings alone, then with all."""
     layout = task.store.layout
     items = torch.tensor([task.train_set[0]])  # type: ignore[index]
-    draw = Draw(task.settings.seed, 0, torch.tensor([0]))
+    draw = Draw.of(task.settings.seed, 0, torch.tensor([0]))
     on_device = draw.on(device())
     (clips_BTKC,), _ = task.prepare(items, device(), None)
     plain_BTKC = clips_BTKC[..., : layout.num_features]
