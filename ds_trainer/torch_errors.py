@@ -27,7 +27,7 @@ def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
 
     Raises:
         MemoryLimitError: the device's memory or the host's does not suffice.
-        SettingsError: `torch.compile` failed on the model.
+        SettingsError: `torch.compile` failed.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def _mendable(error: Exception, out_of_memory: str) -> UserError | None:
     compiler = sys.modules.get("torch._dynamo.exc")  # where it was not loaded, nothing was compiled
     if compiler is not None and isinstance(error, compiler.TorchDynamoException):
         return SettingsError(
-            f"torch.compile failed on the model ({type(error).__name__}: {reason[:_MOST_SHOWN]}); leave out --compile, "
+            f"torch.compile failed ({type(error).__name__}: {reason[:_MOST_SHOWN]}); leave out --compile, "
             f"or the model's own call of it, to train without; TORCH_LOGS=+dynamo shows where it failed"
         )
     return None

@@ -66,6 +66,6 @@ def test_what_cannot_be_compiled_is_told_without_pages_of_torch(tmp_path: Path) 
     command = [sys.executable, "launch/train.py", *FLAGS, "--compile", "--runs_dir", tmp_path / "runs"]
     finished = run(command, env={"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "empty")})
     assert finished.returncode == 2, finished.stdout
-    assert "error: torch.compile failed on the model (InductorError: CppCompileError" in finished.stdout
+    assert "error: torch.compile failed (InductorError: CppCompileError" in finished.stdout
     assert "leave out --compile" in finished.stdout
     assert "Traceback" not in finished.stdout

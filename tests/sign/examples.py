@@ -1,15 +1,45 @@
 """Clips as recordings have them, in any layout: smooth, off the origin, with keypoints missing here and there."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from ds_trainer.tasks.sign.features import PLACE
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.preprocessing import Preprocessing
+from ds_trainer.tasks.sign.sampling import Sampling
 
 SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2), (7, 3), (7, 4)]
 """Keypoints and features of each known layout, and of unknown ones with two, three and four features."""
 
 LAYOUTS = {f"{layout.name}x{layout.num_features}": layout for layout in (layout_for(*shape) for shape in SHAPES)}
+
+EVERYTHING = {
+    "max_turn_degrees": 15, "max_stretch_fraction": 0.1, "max_limb_fraction": 0.2, "max_displacement": 0.1,
+    "noise": 0.01, "keypoint_mask_fraction": 0.1, "part_mask_fraction": 0.1, "max_frame_mask_fraction": 0.2,
+}  # fmt: skip
+"""Beside the defaults, all that augmentation can do."""
+
+
+def preprocessing(
+    layout: KeypointLayout,
+    sampling: Sampling,
+    features: Sequence[str] = (PLACE,),
+    parts: Iterable[str] = (),
+) -> Preprocessing:
+    """That of a model that looks at these parts, or at all that sign."""
+    described = {
+        "layout": layout.to_dict(),
+        "parts": {part: layout.parts[part] for part in parts or layout.signing_parts},
+        "num_frames": sampling.num_frames,
+        "motion_fraction": sampling.motion_fraction,
+        "depth_weight": layout.depth_weight,
+        "features": features,
+    }
+    return replace(Preprocessing.of(described), sampling=sampling)
 
 
 def clips(

@@ -17,19 +17,13 @@ from ds_trainer.tasks.sign.known_layouts import layout_for, notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
-from ds_trainer.tasks.sign.preprocessing import Preprocessing
 from ds_trainer.tasks.sign.sampling import Sampling
 
-from .examples import LAYOUTS, clips
+from .examples import EVERYTHING, LAYOUTS, clips, preprocessing
 
 CPU = torch.device("cpu")
 Step = Callable[[int], None]
 """Takes the number of an epoch."""
-
-EVERYTHING = {
-    "max_turn_degrees": 15, "max_stretch_fraction": 0.1, "max_limb_fraction": 0.2, "max_displacement": 0.1,
-    "noise": 0.01, "keypoint_mask_fraction": 0.1, "part_mask_fraction": 0.1, "max_frame_mask_fraction": 0.2,
-}  # fmt: skip
 
 
 class Copies(TorchFunctionMode):
@@ -52,18 +46,17 @@ class Copies(TorchFunctionMode):
 
 def training_step(layout: KeypointLayout, changes: dict[str, float], model: str, device: torch.device) -> Step:
     features = FEATURES if changes else ("place",)
-    parts = [layout.parts[part] for part in layout.signing_parts]
     sampling = Sampling(12, 0.5, 0.5, 0.1) if changes else Sampling(12)
-    preprocessing = Preprocessing(layout, sampling, 0.3, features, [keypoint for part in parts for keypoint in part])
+    used = preprocessing(layout, sampling, features)
     size = ModelSize.parse("t_1_1")
     with device:
-        net = MODELS[model](ModelSpec(parts, size_of(layout, features), 3, 12, size, 0.3))
+        net = MODELS[model](ModelSpec(used.parts, size_of(layout, features), 3, 12, size, 0.3))
     clips_BFKC = clips(layout, num_clips=6, num_frames=24 if changes else 12).to(device)
 
     def step(epoch: int) -> None:
         draw = Draw.of(0, epoch, torch.arange(6)).on(device)
         fraction = 0.3 if changes else 0.0
-        net(preprocessing.of_sampled(clips_BFKC, draw, Augmentation(**changes), fraction)).sum().backward()
+        net(used.of_sampled(clips_BFKC, draw, Augmentation(**changes), fraction)).sum().backward()
 
     return step
 
@@ -95,9 +88,9 @@ def test_keypoints_without_known_coordinates_are_trained_on(
 def test_numbers_that_nothing_is_known_of_are_passed_on_as_they_are(num_keypoints: int, num_features: int) -> None:
     layout = layout_for(num_keypoints, num_features)
     recorded = clips(layout, num_clips=3, num_frames=12)
-    preprocessing = Preprocessing(layout, Sampling(12), 1.0, ("place",), list(range(num_keypoints)))
+    used = preprocessing(layout, Sampling(12), parts=layout.parts)
     draw = Draw.of(0, 0, torch.arange(3))
-    assert torch.equal(preprocessing.of_sampled(recorded, draw, Augmentation(mirror_fraction=0.9)), recorded)
+    assert torch.equal(used.of_sampled(recorded, draw, Augmentation(mirror_fraction=0.9)), recorded)
     (told,) = notices_of(layout, recorded[0].numpy())
     assert "--layout says" in told
 

@@ -97,6 +97,25 @@ def test_depth_that_may_be_a_confidence_is_told() -> None:
     assert notices_of(layout_for(20, 2), confidence[..., :2]) == []
 
 
+def test_layout_of_some_keypoints_says_what_the_whole_one_says(layout: KeypointLayout) -> None:
+    for owns in layout.parts.values():
+        taken = layout.needed_for(owns)
+        some = layout.only(taken)
+        assert some.num_keypoints == len(taken)
+        assert set(owns) <= set(taken)
+        for number, keypoint in enumerate(taken):
+            if layout.mirror is not None:
+                assert some.mirror is not None
+                assert taken[some.mirror[number]] == layout.mirror[keypoint]
+            if layout.parents:
+                assert taken[some.parents[number]] == layout.parents[keypoint]
+        assert {taken[keypoint] for keypoint in some.centre} == set(layout.centre)
+        for part, root in some.part_roots.items():
+            assert taken[root] == layout.part_roots[part]
+            assert [taken[keypoint] for keypoint in some.parts[part]] == list(layout.parts[part])
+    assert layout.only(range(layout.num_keypoints)) == layout
+
+
 def test_layout_survives_json(layout: KeypointLayout) -> None:
     assert KeypointLayout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
 

@@ -140,7 +140,7 @@ def draw_samples(store: ClipStore, path: Path) -> None:
 
 def draw_augmentation(task: SignTask, path: Path) -> None:
     """Draw a training clip as the model gets it, then with each augmentation of the settings alone, then with all."""
-    layout = task.store.layout
+    layout = task.preprocessing.layout
     items = torch.tensor([task.train_set[0]])  # type: ignore[index]
     draw = Draw.of(task.settings.seed, 0, torch.tensor([0]))
     on_device = draw.on(device())

@@ -1,12 +1,14 @@
 """What the keypoints of a clip are: which body part each belongs to, and which one stands in its place in a mirror."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any
 
 LOWER_BODY = "lower_body"
 """The part that does not sign: a sitting signer's legs rest, and where the image ends above them they are guessed."""
+
+HANDS = ("left_hand", "right_hand")
 
 _GUESSED_DEPTH_WEIGHT = 0.3
 
@@ -101,6 +103,34 @@ class KeypointLayout:
         """For each keypoint the number of its part."""
         numbers = {keypoint: number for number, part in enumerate(self.parts.values()) for keypoint in part}
         return [numbers[keypoint] for keypoint in range(self.num_keypoints)]
+
+    def needed_for(self, keypoints: Iterable[int]) -> tuple[int, ...]:
+        """These keypoints, in order, and all that says where they are: the body's centre and scale, both hands, which
+        tell a left-handed signer, what each hangs on, its partner in the mirror, and its part if that has a root."""
+        both_hands = (keypoint for hand in HANDS for keypoint in self.parts.get(hand, ()))
+        links = [other for other in (self.mirror, self.parents) if other]
+        wholes = [set(self.parts[part]) for part in self.part_roots]
+        found: set[int] = set()
+        new = {*keypoints, *self.centre, *(self.scale or ()), *both_hands}
+        while new:
+            found |= new
+            linked = {other[keypoint] for other in links for keypoint in new}
+            new = linked.union(*(whole for whole in wholes if whole & new)) - found
+        return tuple(sorted(found))
+
+    def only(self, keypoints: Sequence[int]) -> "KeypointLayout":
+        """The layout of these keypoints alone, numbered anew in this order: all that `needed_for` some of them says."""
+        number = {keypoint: place for place, keypoint in enumerate(keypoints)}
+        parts = {part: tuple(number[own] for own in owns if own in number) for part, owns in self.parts.items()}
+        return replace(
+            self,
+            parts={part: owns for part, owns in parts.items() if owns},
+            mirror=None if self.mirror is None else tuple(number[self.mirror[keypoint]] for keypoint in keypoints),
+            centre=tuple(number[keypoint] for keypoint in self.centre),
+            scale=None if self.scale is None else (number[self.scale[0]], number[self.scale[1]]),
+            part_roots={part: number[root] for part, root in self.part_roots.items() if root in number},
+            parents=tuple(number[self.parents[keypoint]] for keypoint in keypoints) if self.parents else (),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """This layout as plain JSON types, which also load with `weights_only=True`."""

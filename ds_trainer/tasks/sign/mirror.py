@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from ds_trainer.tasks.sign.constants import index_on, picked
-from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.planar import planar
 from ds_trainer.tasks.sign.presence import presence
 
-_HANDS = ("left_hand", "right_hand")
 _LEFT_HANDED_FROM = 0.5
 
 
@@ -26,7 +25,7 @@ def right_handed(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tens
     """
     if layout.mirror is None or not layout.num_coordinates:
         return planar(clips_BTKC)
-    if set(_HANDS) <= set(layout.parts):
+    if set(HANDS) <= set(layout.parts):
         is_left_B = _is_left_handed(clips_BTKC, layout)
         is_mirrored_B = is_left_B if is_mirrored_B is None else is_left_B ^ is_mirrored_B
     # Once, and for all clips, though few may need it: to ask whether any does would wait for the device.
@@ -38,7 +37,7 @@ def _is_left_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
         presence(clips_BTKC[:, :, picked(layout.parts[hand], clips_BTKC.device), : layout.num_coordinates])
         .amax((2, 3))
         .mean(1)
-        for hand in _HANDS
+        for hand in HANDS
     )
     return left_B - right_B > _LEFT_HANDED_FROM
 

@@ -4,6 +4,7 @@ Axes: B clips, N frames of the longest clip, F frames that are read, T frames th
 C features.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.features import with_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
@@ -47,31 +49,41 @@ class Preprocessing:
     """What is done to each clip, always, before a model sees it.
 
     Args:
+        taken: keypoints of recorded clips, all others being left out at once: a model that looks at the hands alone
+            need not wait for a face.
+        layout: of the keypoints taken.
         sampling: which frames are taken.
         depth_weight: factor on the third coordinate.
         features: what the model sees of each keypoint.
-        keypoints: those that the model looks at: their movement is the clock, where time is counted in it.
+        parts: keypoints of the layout that the model looks at, by body part: their movement is the clock, where time is
+            counted in it.
     """
 
+    taken: tuple[int, ...]
     layout: KeypointLayout
     sampling: Sampling
     depth_weight: float
     features: Sequence[str]
-    keypoints: Sequence[int]
+    parts: Sequence[Sequence[int]]
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Preprocessing":
         """That of a trained model, as its checkpoint describes it."""
+        recorded = KeypointLayout.from_dict(description["layout"])
+        parts = list(description["parts"].values())
+        taken = recorded.needed_for(itertools.chain(*parts))
+        number = {keypoint: place for place, keypoint in enumerate(taken)}
         return cls(
-            layout=KeypointLayout.from_dict(description["layout"]),
+            taken=taken,
+            layout=recorded.only(taken),
             sampling=Sampling(description["num_frames"], description["motion_fraction"]),
             depth_weight=description["depth_weight"],
             features=description["features"],
-            keypoints=[keypoint for part in description["parts"].values() for keypoint in part],
+            parts=[[number[keypoint] for keypoint in part] for part in parts],
         )
 
     def __call__(self, clips_BNKC: Tensor, num_frames_B: Tensor) -> Tensor:
-        """What a model sees of recorded clips: float[B, T, K, features].
+        """What a model sees of recorded clips: float[B, T, taken, features].
 
         Args:
             clips_BNKC: float[B, N, K, C], a missing keypoint with all coordinates exactly 0.
@@ -88,17 +100,19 @@ class Preprocessing:
         augmentation: Augmentation | None = None,
         feature_mask_fraction: float = 0.0,
     ) -> Tensor:
-        """The same for the frames that `sampling` took, augmented in training: float[B, T, K, features].
+        """The same for the frames that `sampling` took, augmented in training: float[B, T, taken, features].
 
         Args:
             draw: the random numbers of training; None: clips as they are.
         """
+        clips_BFKC = clips_BFKC[:, :, picked(self.taken, clips_BFKC.device)]
         is_mirrored_B = None
         if draw is not None and augmentation is not None:
             is_mirrored_B = augmentation.mirrors(self.layout, draw)
         clips_BTKC = normalise(clips_BFKC, self.layout, self.depth_weight, is_mirrored_B)
         if self.sampling.motion_fraction > 0:
-            clips_BTKC = self.sampling.by_motion(clips_BTKC, self.layout.num_coordinates, self.keypoints, draw)
+            seen = list(itertools.chain(*self.parts))
+            clips_BTKC = self.sampling.by_motion(clips_BTKC, self.layout.num_coordinates, seen, draw)
         if draw is not None and augmentation is not None:
             clips_BTKC = augmentation(clips_BTKC, self.layout, draw)
         return with_features(clips_BTKC, self.layout, self.features, feature_mask_fraction, draw).contiguous()

@@ -3,7 +3,8 @@
 Axes: B clips, T frames, K keypoints, C features.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,19 @@ class SignTask(Task):
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
         frame_BF = self.preprocessing.sampling.frames(self._first[items], self._num_frames[items], draw)
         clips_BFKC = self._frames.read(frame_BF, device)
-        clips_BTKC = self.preprocessing.of_sampled(
-            clips_BFKC,
-            None if draw is None else draw.on(device),
-            self.augmentation,
-            self.settings.feature_mask_fraction,
-        )
+        if draw is None:
+            clips_BTKC = self.preprocessing.of_sampled(clips_BFKC)
+        else:
+            is_compiled = self.settings.compile and device.type == "cuda"
+            of_sampled = self._compiled if is_compiled else self.preprocessing.of_sampled
+            masked = self.settings.feature_mask_fraction
+            clips_BTKC = of_sampled(clips_BFKC, draw.on(device), self.augmentation, masked)
         return (clips_BTKC,), self._class[items].to(device, non_blocking=True)
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[..., Tensor]:
+        """A tenth of the kernels, whose launches are what a GPU waits for; a processor is slower so."""
+        return torch.compile(self.preprocessing.of_sampled, dynamic=False)
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
         """The body parts that the model looks at."""
@@ -166,10 +173,10 @@ class SignTask(Task):
 
     @classmethod
     def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
-        layout = KeypointLayout.from_dict(description["layout"])
+        preprocessing = Preprocessing.of(description)
         spec = ModelSpec(
-            parts=list(description["parts"].values()),
-            num_features=num_features(layout, description["features"]),
+            parts=preprocessing.parts,
+            num_features=num_features(preprocessing.layout, description["features"]),
             num_signs=len(description["sign_names"]),
             num_frames=description["num_frames"],
             size=ModelSize.parse(description["model_size"]),
