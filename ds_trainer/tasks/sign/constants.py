@@ -13,16 +13,38 @@ from torch import Tensor
 
 def kept_on_device(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`make`, whose results are remembered by its arguments, of which the device is one; nobody may change them."""
-    remembered = functools.cache(make)
+    kept: dict[tuple[object, ...], Tensor] = {}
 
     @functools.wraps(make)
     def get(*arguments: object) -> Tensor:
+        if arguments in kept and not torch.compiler.is_exporting():
+            return kept[arguments]
         if torch.compiler.is_compiling():  # what is made here belongs to the graph, and is no tensor to keep
             return make(*arguments)
         with torch.inference_mode(False):  # else it could serve inference only
-            return remembered(*arguments)
+            kept[arguments] = make(*arguments)
+        return kept[arguments]
 
     return get
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`function`, compiled for fixed shapes into one graph, which is given what is kept.
+
+    It runs once as it is, so that this is known before: a graph would copy to the device anew whatever it makes itself.
+    """
+    graph = torch.compile(function, dynamic=False, fullgraph=True)
+    is_known = False
+
+    @functools.wraps(function)
+    def call(*arguments: object) -> Tensor:
+        nonlocal is_known
+        if not is_known:
+            function(*arguments)
+            is_known = True
+        return graph(*arguments)
+
+    return call
 
 
 @kept_on_device

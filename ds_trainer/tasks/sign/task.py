@@ -21,6 +21,7 @@ from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
 from ds_trainer.task import Deployment, Skeleton, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
 from ds_trainer.tasks.sign.known_layouts import notices_of
@@ -136,7 +137,7 @@ class SignTask(Task):
     @functools.cached_property
     def _compiled(self) -> Callable[..., Tensor]:
         """A tenth of the kernels, whose launches are what a GPU waits for; a processor is slower so."""
-        return torch.compile(self.preprocessing.of_sampled, dynamic=False)
+        return compiled(self.preprocessing.of_sampled)
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
         """The body parts that the model looks at."""
