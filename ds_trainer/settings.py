@@ -111,8 +111,8 @@ class RunSettings(BaseModel):
     compile: bool = setting(
         False,
         "training",
-        "compile the model by torch.compile: a minute or more before the first step, then fewer kernels; meant for "
-        "GPUs, on a CPU it does not pay (docs/speed.md)",
+        "compile the model by torch.compile, and on a GPU the preparation of clips: a minute or more before the first "
+        "step, then fewer kernels; meant for GPUs, on a CPU it does not pay (docs/speed.md)",
         is_identity=False,
     )
 

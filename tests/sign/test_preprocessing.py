@@ -43,6 +43,14 @@ def test_what_is_left_out_changes_nothing(name: str, part: str) -> None:
     assert seen == list(layout.parts[part])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_keypoints_of_a_part_are_neighbours(layout: KeypointLayout) -> None:
+    """So that a model takes slices."""
+    for parts in ([], [*layout.parts][::-1]):
+        used = preprocessing(layout, SAMPLING, parts=parts)
+        assert [keypoint for part in used.parts for keypoint in part] == list(range(sum(map(len, used.parts))))
+
+
 def test_a_face_is_left_out_where_hands_are_looked_at() -> None:
     layout = LAYOUTS["holistic_543x4"]
     assert len(preprocessing(layout, SAMPLING).taken) > 500

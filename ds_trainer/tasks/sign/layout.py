@@ -104,8 +104,8 @@ class KeypointLayout:
         numbers = {keypoint: number for number, part in enumerate(self.parts.values()) for keypoint in part}
         return [numbers[keypoint] for keypoint in range(self.num_keypoints)]
 
-    def needed_for(self, keypoints: Iterable[int]) -> tuple[int, ...]:
-        """These keypoints, in order, and all that says where they are: the body's centre and scale, both hands, which
+    def needed_for(self, keypoints: Sequence[int]) -> tuple[int, ...]:
+        """These keypoints, and behind them all that says where they are: the body's centre and scale, both hands, which
         tell a left-handed signer, what each hangs on, its partner in the mirror, and its part if that has a root."""
         both_hands = (keypoint for hand in HANDS for keypoint in self.parts.get(hand, ()))
         links = [other for other in (self.mirror, self.parents) if other]
@@ -116,7 +116,7 @@ class KeypointLayout:
             found |= new
             linked = {other[keypoint] for other in links for keypoint in new}
             new = linked.union(*(whole for whole in wholes if whole & new)) - found
-        return tuple(sorted(found))
+        return (*keypoints, *sorted(found.difference(keypoints)))
 
     def only(self, keypoints: Sequence[int]) -> "KeypointLayout":
         """The layout of these keypoints alone, numbered anew in this order: all that `needed_for` some of them says."""

@@ -50,7 +50,7 @@ class Preprocessing:
 
     Args:
         taken: keypoints of recorded clips, all others being left out at once: a model that looks at the hands alone
-            need not wait for a face.
+            need not wait for a face. Those of a part are neighbours.
         layout: of the keypoints taken.
         sampling: which frames are taken.
         depth_weight: factor on the third coordinate.
@@ -71,7 +71,7 @@ class Preprocessing:
         """That of a trained model, as its checkpoint describes it."""
         recorded = KeypointLayout.from_dict(description["layout"])
         parts = list(description["parts"].values())
-        taken = recorded.needed_for(itertools.chain(*parts))
+        taken = recorded.needed_for(list(itertools.chain(*parts)))
         number = {keypoint: place for place, keypoint in enumerate(taken)}
         return cls(
             taken=taken,
