@@ -75,7 +75,7 @@ def assert_same_compiled(
     layout: KeypointLayout, changes: dict[str, float], backend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.compiler.reset()
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, fullgraph=True, backend=backend))
     used = preprocessing(layout, SAMPLING if changes else Sampling(12), FEATURES if changes else (PLACE,))
     recorded = clips(layout, num_frames=24 if changes else 12, missing=0.1)
     of_sampled, augmentation = compiled(used.of_sampled), Augmentation(**changes)

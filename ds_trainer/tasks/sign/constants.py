@@ -29,11 +29,11 @@ def kept_on_device(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`function`, compiled for fixed shapes into one graph, which is given what is kept.
+    """`function`, compiled for fixed shapes into a graph that is given what is kept.
 
     It runs once as it is, so that this is known before: a graph would copy to the device anew whatever it makes itself.
     """
-    graph = torch.compile(function, dynamic=False, fullgraph=True)
+    graph = torch.compile(function, dynamic=False)
     is_known = False
 
     @functools.wraps(function)
