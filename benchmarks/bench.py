@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Bench:
         self,
         outcome: Outcome,
         title: str,
-        names: Sequence[str],
+        names: Iterable[str],
         case: Case,
         effort: Effort | None = None,
         world_size: int = 1,

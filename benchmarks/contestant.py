@@ -19,6 +19,7 @@ CONTESTANTS = {
     "deepspeed": "raw_deepspeed:train",
     "accelerate": "accelerated:train",
     "ds_trainer_data": "own:prepare",
+    "ds_trainer_data_compiled": "own:prepare_compiled",
     "numpy_data": "plain:prepare",
 }
 """Module and function in `benchmarks.contestants`: imported by the one that runs alone, so memory is its own."""

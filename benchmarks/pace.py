@@ -57,7 +57,7 @@ class Pace:
         """Count a step; `totals` is asked between rounds only, as it may wait for the device."""
         self._left -= 1
         if self._left == 0:
-            _wait_for_device()
+            wait_for_device()
         self._cpu_s.append(time.process_time())
         self._wall_s.append(time.perf_counter())
         if self._left == 0:
@@ -70,7 +70,7 @@ class Pace:
         if not sys.stdin.readline():
             raise EnoughError
         self._left, self._is_warm, self._totals = self.steps, True, now
-        _wait_for_device()
+        wait_for_device()
         self._begin_counting()
         self._cpu_s, self._wall_s = [time.process_time()], [time.perf_counter()]
 
@@ -132,6 +132,7 @@ def _differences(marks: list[float]) -> list[float]:
     return [round(after - before, 6) for before, after in itertools.pairwise(marks)]
 
 
-def _wait_for_device() -> None:
+def wait_for_device() -> None:
+    """Until a GPU, if there is one, has done all that it was asked for."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.case import Case
 from benchmarks.case_writer import settings_of
-from benchmarks.pace import AfterStep, Totals, nothing_learned
+from benchmarks.pace import AfterStep, Totals, nothing_learned, wait_for_device
 from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
@@ -59,12 +59,18 @@ def _train(settings: RunSettings, after_step: AfterStep) -> None:
     )
 
 
-def prepare(case: Case, after_step: AfterStep) -> None:
+def prepare(case: Case, after_step: AfterStep, is_compiled: bool = False) -> None:
     """Only the data path."""
-    task = SignTask(settings_of(case, Path("unused")))
+    task = SignTask(settings_of(case, Path("unused"), is_compiled))
     sampler = ShardedSampler(size_of(task.train_set), case.micro_batch, seed=task.settings.seed)
     loader = BatchLoader(task.train_set, sampler, task.prepare, task.collate, task.num_workers)
     for epoch in range(task.settings.num_epochs):
         sampler.set_epoch(epoch)
         for _ in loader:
+            wait_for_device()  # nothing else makes a GPU finish one batch before the next
             after_step(nothing_learned)
+
+
+def prepare_compiled(case: Case, after_step: AfterStep) -> None:
+    """The same with `--compile`."""
+    prepare(case, after_step, is_compiled=True)
