@@ -171,3 +171,6 @@ def test_what_is_first_needed_in_an_export_is_not_kept() -> None:
     assert (twos(3, CPU) + 1).tolist() == [3.0, 3.0, 3.0]
     assert twos(3, CPU) is twos(3, CPU)
     assert len(made) == 2, "once in the export, once to keep"
+    again = torch.export.export(Doubled(), (torch.ones(3),)).module()
+    assert again(torch.ones(3)).tolist() == [2.0, 2.0, 2.0], "what is kept serves an export, too"
+    assert len(made) == 2

@@ -17,7 +17,7 @@ def kept_on_device(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(make)
     def get(*arguments: object) -> Tensor:
-        if arguments in kept and not torch.compiler.is_exporting():
+        if arguments in kept:
             return kept[arguments]
         if torch.compiler.is_compiling():  # what is made here belongs to the graph, and is no tensor to keep
             return make(*arguments)
