@@ -4,7 +4,7 @@ runs/2026-11-22_14-03-09-signs_502-st_transformer-s_4_6/
   run.yaml  engine.json  environment.json    resolved settings; commit, versions, hardware, data
   status.json                                running, finished, stopped, failed
   metrics.jsonl                              one line an epoch, and one every N steps
-  best.pth                                   the checkpoint with the lowest validation loss
+  best.pth                                   the model with the lowest validation loss, or the last one
   resume/                                    resume points
   diagnostics/                               plots, the classification report, the answer to each example
   report.html                                all of it on one page
