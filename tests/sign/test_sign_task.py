@@ -87,6 +87,14 @@ def test_described_hands_are_seen_from_their_wrists_and_confidence_is_kept(build
     assert task.description()["layout"]["name"] == "nine"
 
 
+def test_a_recipe_is_named_to_those_who_give_none(build: BuildTask) -> None:
+    def is_named(task: SignTask) -> bool:
+        return any("unseen_signers.yaml" in notice for notice in task.notices)
+
+    assert is_named(build())
+    assert not is_named(build(config=Path("my.yaml")))
+
+
 def test_last_signer_is_held_out_unless_asked_otherwise(build: BuildTask) -> None:
     for settings, expected in (({}, "s04"), ({"split": "signer:s02"}, "s02")):
         task = build(**settings)
