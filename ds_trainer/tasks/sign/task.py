@@ -122,7 +122,7 @@ class SignTask(Task):
         self.objective = classification_objective(num_classes, settings.label_smoothing, weights_S)
 
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, K, C],), classes int64[B])."""
+        """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, taken, features],), classes int64[B])."""
         frame_BF = self.preprocessing.sampling.frames(self._first[items], self._num_frames[items], draw)
         clips_BFKC = self._frames.read(frame_BF, device)
         if draw is None:
