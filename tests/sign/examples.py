@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ds_trainer.tasks.sign.features import PLACE
+from ds_trainer.tasks.sign.features import FEATURES, PLACE
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing
@@ -22,6 +22,9 @@ EVERYTHING = {
     "noise": 0.01, "keypoint_mask_fraction": 0.1, "part_mask_fraction": 0.1, "max_frame_mask_fraction": 0.2,
 }  # fmt: skip
 """Beside the defaults, all that augmentation can do."""
+
+SAMPLING = Sampling(12, motion_fraction=0.5, max_tempo_fraction=0.5, max_cut_fraction=0.1)
+"""All that sampling can do."""
 
 
 def preprocessing(
@@ -40,6 +43,12 @@ def preprocessing(
         "features": features,
     }
     return replace(Preprocessing.of(described), sampling=sampling)
+
+
+def in_training(layout: KeypointLayout, changes: dict[str, float]) -> tuple[Preprocessing, Tensor]:
+    """What prepares clips by the defaults, or with all that there is where augmentation `changes`; frames for it."""
+    used = preprocessing(layout, SAMPLING, FEATURES) if changes else preprocessing(layout, Sampling(12))
+    return used, clips(layout, num_clips=6, num_frames=24 if changes else 12, missing=0.1)
 
 
 def clips(

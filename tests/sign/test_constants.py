@@ -11,7 +11,6 @@ from torch.overrides import TorchFunctionMode
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.constants import index_on, kept_on_device, picked
-from ds_trainer.tasks.sign.features import FEATURES
 from ds_trainer.tasks.sign.features import num_features as size_of
 from ds_trainer.tasks.sign.known_layouts import layout_for, notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
@@ -19,7 +18,7 @@ from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.sampling import Sampling
 
-from .examples import EVERYTHING, LAYOUTS, clips, preprocessing
+from .examples import EVERYTHING, LAYOUTS, clips, in_training, preprocessing
 
 CPU = torch.device("cpu")
 Step = Callable[[int], None]
@@ -45,13 +44,11 @@ class Copies(TorchFunctionMode):
 
 
 def training_step(layout: KeypointLayout, changes: dict[str, float], model: str, device: torch.device) -> Step:
-    features = FEATURES if changes else ("place",)
-    sampling = Sampling(12, 0.5, 0.5, 0.1) if changes else Sampling(12)
-    used = preprocessing(layout, sampling, features)
-    size = ModelSize.parse("t_1_1")
+    used, clips_BFKC = in_training(layout, changes)
+    clips_BFKC = clips_BFKC.to(device)
     with device:
-        net = MODELS[model](ModelSpec(used.parts, size_of(layout, features), 3, 12, size, 0.3))
-    clips_BFKC = clips(layout, num_clips=6, num_frames=24 if changes else 12).to(device)
+        size = ModelSize.parse("t_1_1")
+        net = MODELS[model](ModelSpec(used.parts, size_of(layout, used.features), 3, 12, size, 0.3))
 
     def step(epoch: int) -> None:
         draw = Draw.of(0, epoch, torch.arange(6)).on(device)
