@@ -4,8 +4,10 @@ Each contestant is one process, or one a rank, and lives through all rounds: sta
 steps. The order is turned round in every other round.
 """
 
+import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import statistics
@@ -207,7 +209,9 @@ def rank_environment(effort: Effort, rank: int = 0, world_size: int = 1, port: i
 
 
 def free_port() -> int:
-    """A port on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nobody listened a moment ago, below those that connections get: another may have one at once."""
+    while True:
+        port = 20_000 + secrets.randbelow(9_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -1,6 +1,8 @@
 """Starts real processes for tests: with a timeout, an environment of their own, and their last lines when they fail."""
 
+import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -81,10 +83,12 @@ def run_ranks(script: Path, world_size: int, arguments: Sequence[str | Path], ti
 
 
 def free_port() -> int:
-    """A port on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nobody listened a moment ago, below those that connections get: another may have one at once."""
+    while True:
+        port = 20_000 + secrets.randbelow(9_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _by_rank(outputs: Sequence[str]) -> str:
