@@ -14,6 +14,7 @@ from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.task import ClipNumbers, SignTask
 
 ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
+REFERENCE = Path(__file__).with_name("reference.yaml")
 NUM_EPOCHS = 1_000_000  # a contestant is stopped long before
 
 
@@ -21,6 +22,7 @@ def flags_of(case: Case, runs_dir: Path, num_epochs: int) -> list[str]:
     """The flags of `launch/train.py` with which ds_trainer trains a case."""
     flags = {
         "deepspeed_config": case.folder / "engine.json",
+        "config": REFERENCE,
         "data": case.store,
         "model_size": case.size,
         "dropout": case.dropout,

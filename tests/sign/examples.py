@@ -17,11 +17,15 @@ SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2), (7, 3), (7, 4)]
 
 LAYOUTS = {f"{layout.name}x{layout.num_features}": layout for layout in (layout_for(*shape) for shape in SHAPES)}
 
+IN_PLANE = {"mirror_fraction": 0.5, "max_rotation_degrees": 10, "max_scale_fraction": 0.1, "max_shift": 0.1}
+"""What augmentation can do in the plane of the image."""
+
 EVERYTHING = {
+    **IN_PLANE,
     "max_turn_degrees": 15, "max_stretch_fraction": 0.1, "max_limb_fraction": 0.2, "max_displacement": 0.1,
     "noise": 0.01, "keypoint_mask_fraction": 0.1, "part_mask_fraction": 0.1, "max_frame_mask_fraction": 0.2,
 }  # fmt: skip
-"""Beside the defaults, all that augmentation can do."""
+"""All that augmentation can do."""
 
 SAMPLING = Sampling(12, motion_fraction=0.5, max_tempo_fraction=0.5, max_cut_fraction=0.1)
 """All that sampling can do."""
@@ -46,9 +50,10 @@ def preprocessing(
 
 
 def in_training(layout: KeypointLayout, changes: dict[str, float]) -> tuple[Preprocessing, Tensor]:
-    """What prepares clips by the defaults, or with all that there is where augmentation `changes`; frames for it."""
-    used = preprocessing(layout, SAMPLING, FEATURES) if changes else preprocessing(layout, Sampling(12))
-    return used, clips(layout, num_clips=6, num_frames=24 if changes else 12, missing=0.1)
+    """What prepares clips as they are, or with all that there is where `changes` do more than `IN_PLANE`; frames."""
+    is_plain = changes == IN_PLANE
+    used = preprocessing(layout, Sampling(12)) if is_plain else preprocessing(layout, SAMPLING, FEATURES)
+    return used, clips(layout, num_clips=6, num_frames=12 if is_plain else 24, missing=0.1)
 
 
 def clips(

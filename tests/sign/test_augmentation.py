@@ -17,8 +17,10 @@ from ds_trainer.tasks.sign.normalisation import normalise
 
 from .examples import LAYOUTS, clips
 
-NOTHING = Augmentation(mirror_fraction=0, max_rotation_degrees=0, max_scale_fraction=0, max_shift=0)
-EVERYTHING = Augmentation(
+NOTHING = Augmentation()
+IN_PLANE = Augmentation(mirror_fraction=0.5, max_rotation_degrees=10, max_scale_fraction=0.1, max_shift=0.1)
+EVERYTHING = replace(
+    IN_PLANE,
     max_turn_degrees=20,
     max_stretch_fraction=0.2,
     max_limb_fraction=0.3,
@@ -138,7 +140,7 @@ def test_shift_moves_all_but_what_has_a_root_of_its_own(layout: KeypointLayout) 
 
 
 @pytest.mark.parametrize(
-    "augmentation", [NOTHING, Augmentation(), Augmentation(1, 180, 0.9, 5, 90, 0.5, 0.5, 0.3, 0.1)], ids=lambda _: ""
+    "augmentation", [NOTHING, IN_PLANE, Augmentation(1, 180, 0.9, 5, 90, 0.5, 0.5, 0.3, 0.1)], ids=lambda _: ""
 )
 def test_missing_keypoints_stay_missing(layout: KeypointLayout, augmentation: Augmentation) -> None:
     original = clips(layout, missing=0.4)
@@ -291,7 +293,7 @@ def test_a_matrix_in_the_plane_is_one_that_leaves_the_depth_to_itself(max_turn: 
     """What is left out where no clip is turned is a product with 0."""
     layout = layout_for(20, 3)
     original, (_, shift) = clips(layout), still(layout, 3)
-    augmentation = Augmentation(max_turn_degrees=max_turn)
+    augmentation = replace(IN_PLANE, max_turn_degrees=max_turn)
     matrix = augmentation._matrix(Draw.of(0, 0, torch.arange(3)), 3)
     whole, in_plane = (transformed(original, layout, matrix, shift, is_in_plane) for is_in_plane in (False, True))
     assert torch.equal(whole, in_plane) == (max_turn == 0)
@@ -301,7 +303,7 @@ def test_a_matrix_in_the_plane_is_one_that_leaves_the_depth_to_itself(max_turn: 
 def test_features_of_which_nothing_is_known_are_left_alone(num_features: int) -> None:
     layout = layout_for(7, num_features)
     original = clips(layout)
-    assert torch.equal(Augmentation()(original, layout, Draw.of(0, 0, torch.arange(3))), original)
+    assert torch.equal(IN_PLANE(original, layout, Draw.of(0, 0, torch.arange(3))), original)
 
 
 def test_nothing_asked_for_changes_nothing(layout: KeypointLayout) -> None:
@@ -332,12 +334,12 @@ def test_changes_stay_within_their_limits() -> None:
 def test_a_clip_is_changed_as_a_whole(layout: KeypointLayout) -> None:
     """Each frame alike, so that movement stays smooth."""
     frozen = clips(layout, 2, num_frames=1).expand(-1, 5, -1, -1)
-    changed = Augmentation()(frozen, layout, Draw.of(0, 0, torch.arange(2)))
+    changed = IN_PLANE(frozen, layout, Draw.of(0, 0, torch.arange(2)))
     torch.testing.assert_close(changed, changed[:, :1].expand(-1, 5, -1, -1))
     assert not torch.equal(changed, frozen)
 
 
-@pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING], ids=["default", "everything"])
+@pytest.mark.parametrize("augmentation", [IN_PLANE, EVERYTHING], ids=["in_plane", "everything"])
 def test_augmentation_of_a_clip_does_not_depend_on_its_batch(
     layout: KeypointLayout, augmentation: Augmentation
 ) -> None:

@@ -21,7 +21,7 @@ from ds_trainer.tasks.sign.presence import bones, hanging_on, presence
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far clips are changed in training.
+    """How far clips are changed in training; not at all, unless it says so.
 
     Args:
         mirror_fraction: of clips that are mirrored, as if signed with the other hand.
@@ -39,10 +39,10 @@ class Augmentation:
         max_frame_mask_fraction: longest stretch of frames that is blank, as a fraction of the clip.
     """
 
-    mirror_fraction: float = 0.5
-    max_rotation_degrees: float = 10.0
-    max_scale_fraction: float = 0.1
-    max_shift: float = 0.1
+    mirror_fraction: float = 0.0
+    max_rotation_degrees: float = 0.0
+    max_scale_fraction: float = 0.0
+    max_shift: float = 0.0
     max_turn_degrees: float = 0.0
     max_stretch_fraction: float = 0.0
     max_limb_fraction: float = 0.0

@@ -28,7 +28,7 @@ NUM_SAMPLES = 6
 _MOST_CLIPS_READ = 2000
 """For what is missing: more, evenly taken, would say the same."""
 
-_NOTHING = Augmentation(mirror_fraction=0, max_rotation_degrees=0, max_scale_fraction=0, max_shift=0)
+_NOTHING = Augmentation()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -53,7 +53,7 @@ class SignSettings(TaskSettings):
     )
     dropout: float = setting(0.3, _MODEL, "fraction of activations left out in training", ge=0, lt=1)
     label_smoothing: float = setting(
-        0.0, _MODEL, "fraction of each target spread over all signs, in training and validation loss", ge=0, lt=1
+        0.2, _MODEL, "fraction of each target spread over all signs, in training and validation loss", ge=0, lt=1
     )
     class_weights: Literal["none", "balanced"] = setting(
         "none", _MODEL, "balanced: in the training loss each sign counts alike, however many clips it has"
@@ -63,7 +63,7 @@ class SignSettings(TaskSettings):
     )
     num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2, le=10_000)
     motion_fraction: float = setting(
-        0.0, _MODEL, "how far time is counted in movement instead of frames, so that waiting takes none", ge=0, le=1
+        0.8, _MODEL, "how far time is counted in movement instead of frames, so that waiting takes none", ge=0, le=1
     )
 
     depth_weight: float | None = setting(
@@ -75,42 +75,45 @@ class SignSettings(TaskSettings):
     )
 
     features: NameList = setting(
-        ("place",), _MODEL, f"what the model sees of each keypoint, of {', '.join(FEATURES)}", min_length=1
+        ("place", "presence", "velocity", "bone"),
+        _MODEL,
+        f"what the model sees of each keypoint, of {', '.join(FEATURES)}",
+        min_length=1,
     )
 
     mirror_fraction: float = setting(
-        0.5, _AUGMENTATION, "fraction of clips mirrored, left and right swapped", ge=0, le=1
+        0.0, _AUGMENTATION, "fraction of clips mirrored, left and right swapped", ge=0, le=1
     )
     max_rotation_degrees: float = setting(
         10.0, _AUGMENTATION, "largest rotation in the image plane, degrees", ge=0, le=180
     )
-    max_scale_fraction: float = setting(0.1, _AUGMENTATION, "largest growth or shrinking, as a fraction", ge=0, lt=1)
+    max_scale_fraction: float = setting(0.15, _AUGMENTATION, "largest growth or shrinking, as a fraction", ge=0, lt=1)
     max_shift: float = setting(0.1, _AUGMENTATION, "largest shift along each axis, in widths of the shoulders", ge=0)
 
     max_turn_degrees: float = setting(
-        0.0, _AUGMENTATION, "largest turn of the body about the vertical and the horizontal axis, degrees", ge=0, le=90
+        15.0, _AUGMENTATION, "largest turn of the body about the vertical and the horizontal axis, degrees", ge=0, le=90
     )
     max_stretch_fraction: float = setting(
-        0.0, _AUGMENTATION, "largest growth or shrinking along each axis by itself, as a fraction", ge=0, lt=1
+        0.1, _AUGMENTATION, "largest growth or shrinking along each axis by itself, as a fraction", ge=0, lt=1
     )
     max_limb_fraction: float = setting(
-        0.0, _AUGMENTATION, "largest growth or shrinking of each bone by itself, as a fraction", ge=0, lt=1
+        0.2, _AUGMENTATION, "largest growth or shrinking of each bone by itself, as a fraction", ge=0, lt=1
     )
     max_displacement: float = setting(
         0.0, _AUGMENTATION, "largest shift of each keypoint by itself, in widths of the shoulders", ge=0
     )
     noise: float = setting(
-        0.0, _AUGMENTATION, "standard deviation of noise on each coordinate, in widths of the shoulders", ge=0
+        0.006, _AUGMENTATION, "standard deviation of noise on each coordinate, in widths of the shoulders", ge=0
     )
     max_tempo_fraction: float = setting(
-        0.0,
+        0.5,
         _AUGMENTATION,
         "how far the tempo rises and falls within a clip, 0.5 for half to one and a half",
         ge=0,
         lt=1,
     )
     max_cut_fraction: float = setting(
-        0.0,
+        0.1,
         _AUGMENTATION,
         "how much earlier or later a clip begins and ends, as a fraction of its length",
         ge=0,
@@ -118,7 +121,7 @@ class SignSettings(TaskSettings):
     )
     keypoint_mask_fraction: float = setting(0.0, _AUGMENTATION, "keypoints that are missing in a clip", ge=0, lt=1)
     feature_mask_fraction: float = setting(
-        0.0, _AUGMENTATION, "place and each of --features, by itself, that a clip does not show", ge=0, lt=1
+        0.3, _AUGMENTATION, "place and each of --features, by itself, that a clip does not show", ge=0, lt=1
     )
     part_mask_fraction: float = setting(0.0, _AUGMENTATION, "body parts that are missing in a clip", ge=0, lt=1)
     max_frame_mask_fraction: float = setting(

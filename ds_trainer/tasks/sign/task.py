@@ -24,7 +24,7 @@ from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
-from ds_trainer.tasks.sign.known_layouts import KARSL, notices_of
+from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
@@ -101,7 +101,7 @@ class SignTask(Task):
         self.test_set = test_set if len(test_set) else None
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
-        self.notices = [*notices_of(self.store.layout, self.store.frames), *splits.notices, *self._recipe_notices()]
+        self.notices = [*notices_of(self.store.layout, self.store.frames), *splits.notices]
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
@@ -138,17 +138,6 @@ class SignTask(Task):
     def _compiled(self) -> Callable[..., Tensor]:
         """A tenth of the kernels, whose launches are what a GPU waits for; a processor is slower so."""
         return compiled(self.preprocessing.of_sampled)
-
-    def _recipe_notices(self) -> list[str]:
-        """Without a recipe the settings are those of KArSL-502: many clips of many signs, which few people have."""
-        given = self.settings
-        is_chosen = given.config is not None or given.resume != "never"  # an earlier run's are, too
-        if is_chosen or given.data == DEFAULT_DATA or self.store.layout.name == KARSL:
-            return []
-        return [
-            "no recipe: the settings are those for KArSL-502; for recordings of your own start with "
-            "--config ds_configs/recipes/unseen_signers.yaml (s02 of isl-kinect30, unseen: 0.87 in place of 0.75)"
-        ]
 
     def _chosen_parts(self) -> dict[str, tuple[int, ...]]:
         """The body parts that the model looks at."""
