@@ -75,7 +75,9 @@ def export(source: Path, form: str, out: Path) -> str:
 def run_dir(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     config = config_of(folder, 1, "bf16")
-    return train(store, folder / "runs", 1, config, "--model", "conv_transformer", "--model_size", "t_2_1")
+    return train(
+        store, folder / "runs", 1, config, "--model", "conv_transformer", "--model_size", "t_2_1", "--num_members", "2"
+    )
 
 
 @pytest.mark.parametrize("form", MOST_DIFFERENCE)

@@ -51,6 +51,14 @@ class SignSettings(TaskSettings):
     model_size: str = setting(
         "s_4_6", _MODEL, "HEAD_HEADS_LAYERS: head size t, s, m or l (16, 32, 64, 128), attention heads, layers"
     )
+    num_members: int = setting(
+        1,
+        _MODEL,
+        "models of that kind that are trained side by side, and whose probabilities are averaged: each costs as much "
+        "as one, and together they know better, and better how sure they can be",
+        ge=1,
+        le=100,
+    )
     dropout: float = setting(0.3, _MODEL, "fraction of activations left out in training", ge=0, lt=1)
     label_smoothing: float = setting(
         0.2, _MODEL, "fraction of each target spread over all signs, in training and validation loss", ge=0, lt=1

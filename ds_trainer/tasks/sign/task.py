@@ -27,6 +27,7 @@ from ds_trainer.tasks.sign.frames import Frames
 from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
+from ds_trainer.tasks.sign.models.committee import Committee, taught_by_themselves
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
@@ -120,6 +121,8 @@ class SignTask(Task):
         if settings.class_weights == "balanced":
             weights_S = balanced_weights(self._class[torch.from_numpy(splits.train)], num_classes)
         self.objective = classification_objective(num_classes, settings.label_smoothing, weights_S)
+        if settings.num_members > 1:
+            self.objective = taught_by_themselves(self.objective)
 
     def prepare(self, items: Tensor, device: torch.device, draw: Draw | None) -> tuple[tuple[Tensor, ...], Tensor]:
         """Numbers of clips in the store, int64[B] -> ((clips float32[B, T, taken, features],), classes int64[B])."""
@@ -153,13 +156,15 @@ class SignTask(Task):
 
     def label(self) -> str:
         settings = self.settings
-        return f"signs_{len(self.class_names or ())}-{settings.model}-{settings.model_size}"
+        members = f"-{settings.num_members}_members" if settings.num_members > 1 else ""
+        return f"signs_{len(self.class_names or ())}-{settings.model}-{settings.model_size}{members}"
 
     def description(self) -> dict[str, Any]:
         layout, given = self.store.layout, self.settings.depth_weight
         return {
             "model": self.settings.model,
             "model_size": self.settings.model_size,
+            "num_members": self.settings.num_members,
             "dropout": self.settings.dropout,
             "num_frames": self.settings.num_frames,
             "motion_fraction": self.settings.motion_fraction,
@@ -183,7 +188,8 @@ class SignTask(Task):
             size=ModelSize.parse(description["model_size"]),
             dropout=description["dropout"],
         )
-        return MODELS[description["model"]](spec)
+        kind, num_members = MODELS[description["model"]], description.get("num_members", 1)  # earlier versions had one
+        return kind(spec) if num_members == 1 else Committee(kind(spec) for _ in range(num_members))
 
     @classmethod
     def deployment(cls, model: nn.Module, description: Mapping[str, Any]) -> Deployment:
