@@ -92,7 +92,7 @@ SIGNERS = st.sampled_from(["s01", "s02", "s03"]) | TEXTS
 RULES = st.builds(
     SplitRule,
     split=st.sampled_from(["auto", "own", "random"]) | st.lists(SIGNERS).map(lambda names: f"signer:{','.join(names)}"),
-    val_by=st.sampled_from(["auto", "clip", "signer"]),
+    val_by=st.sampled_from(["clip", "signer"]),
     val_fraction=st.floats(0, 1, exclude_min=True, exclude_max=True),
     signers=st.none() | st.lists(SIGNERS, max_size=4),
     signs_from=st.none() | st.integers(1, 4) | st.integers(1, 2**63 - 1),

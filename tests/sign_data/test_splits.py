@@ -44,7 +44,8 @@ RULES: dict[str, dict[str, Any]] = {
     "auto": {},
     "random": {"split": "random"},
     "signer": {"split": "signer:s02"},
-    "two signers": {"split": "signer:s02, s04", "val_by": "clip"},
+    "two signers": {"split": "signer:s02, s04"},
+    "by signer": {"split": "signer:s02", "val_by": "signer"},
 }
 
 
@@ -64,10 +65,19 @@ def test_seed_changes_what_is_drawn(build_store: BuildStore) -> None:
     assert drawn[0] != drawn[1] != drawn[2]
 
 
-def test_auto_leaves_the_last_signer_out_and_validates_on_another(build_store: BuildStore) -> None:
+def test_auto_leaves_the_last_signer_out_and_validates_on_clips_of_the_others(build_store: BuildStore) -> None:
     store = build_store()
     splits = make_splits(store, SplitRule())
     assert signers(store, splits.test) == {"s05"}
+    assert signers(store, splits.train) == {"s01", "s02", "s03", "s04"}
+    assert 0 < len(splits.val) < len(splits.train)
+    (told,) = splits.notices
+    assert told.startswith("unseen signers in test: s05; those in validation train, too")
+
+
+def test_validation_on_another_signer(build_store: BuildStore) -> None:
+    store = build_store()
+    splits = make_splits(store, SplitRule(val_by="signer"))
     assert len(signers(store, splits.val)) == 1
     assert signers(store, splits.train) | signers(store, splits.val) == {"s01", "s02", "s03", "s04"}
     assert not signers(store, splits.train) & signers(store, splits.val)
@@ -105,7 +115,7 @@ def test_shared_signer_breaks_the_claim_of_unseen_ones(build_store: BuildStore) 
 @pytest.mark.parametrize("val_fraction", [0.05, 0.15, 0.5, 0.9])
 def test_validation_by_clip_is_stratified_and_empties_no_sign(build_store: BuildStore, val_fraction: float) -> None:
     store = build_store()
-    splits = make_splits(store, SplitRule(val_by="clip", val_fraction=val_fraction))
+    splits = make_splits(store, SplitRule(val_fraction=val_fraction))
     num_clips = len(splits.train) + len(splits.val)
     assert len(splits.val) == pytest.approx(val_fraction * num_clips, abs=1)
     in_val = np.bincount(store.sign[splits.val], minlength=4)
@@ -115,13 +125,13 @@ def test_validation_by_clip_is_stratified_and_empties_no_sign(build_store: Build
 
 def test_many_signs_of_few_clips_still_give_their_share(build_store: BuildStore) -> None:
     store = build_store(signs=50, signers=3, repetitions=1)
-    splits = make_splits(store, SplitRule(split="signer:s03", val_by="clip", val_fraction=0.2))
+    splits = make_splits(store, SplitRule(split="signer:s03", val_fraction=0.2))
     assert len(splits.val) == 20
     assert len(np.unique(store.sign[splits.train])) == 50
 
 
 def test_validation_has_at_least_one_clip(build_store: BuildStore) -> None:
-    splits = make_splits(build_store(signs=1, signers=2, repetitions=2), SplitRule(val_by="clip", val_fraction=0.01))
+    splits = make_splits(build_store(signs=1, signers=2, repetitions=2), SplitRule(val_fraction=0.01))
     assert (len(splits.train), len(splits.val)) == (1, 1)
 
 
@@ -203,7 +213,7 @@ def test_copy_on_the_other_side_is_refused_whatever_its_name(tmp_path: Path) -> 
     first = next(number for number, clip in enumerate(clips) if clip.signer == "s01")
     second = next(number for number, clip in enumerate(clips) if clip.signer == "s02")
     store = with_copies(tmp_path, (first, second))
-    rule = SplitRule(split="signer:s01", val_by="clip", val_fraction=0.1)
+    rule = SplitRule(split="signer:s01", val_fraction=0.1)
     with pytest.raises(DataError) as refused:
         make_splits(store, rule)
     (problem,) = refused.value.problems

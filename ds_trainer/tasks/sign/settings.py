@@ -38,11 +38,11 @@ class SignSettings(TaskSettings):
         "what is held out for the test: own (as the data comes), signer:NAME[,NAME] (these signers), random; "
         "auto: own, or else the last signer",
     )
-    val_by: Literal["auto", "clip", "signer"] = setting(
-        "auto",
+    val_by: Literal["clip", "signer"] = setting(
+        "clip",
         _DATA,
-        "whether validation takes clips of every training signer or all clips of some; auto: signer if the test "
-        "signers are unseen and there are at least three others",
+        "whether validation takes clips of every training signer or all clips of some, who then do not train: of few "
+        "signers that costs more than it tells",
     )
     val_fraction: float = setting(0.15, _DATA, "fraction of the training clips, or signers, that validate", gt=0, lt=1)
     stores_dir: Path = setting(Path("data/stores"), _DATA, "where prepared clips are kept", is_identity=False)

@@ -66,15 +66,12 @@ def draw_validation(
     """Training and validation clips, the latter taken out of `train`.
 
     Args:
-        val_by: `signer`, `clip`, or `auto`: signers when those in test are unseen and at least three train.
-        val_fraction: of the training signers or clips.
+        val_by: `clip` or `signer`.
+        val_fraction: of the training clips or signers.
     """
     rng = np.random.default_rng([seed, _VALIDATION_STREAM])
-    signers = np.unique(store.signer[train])
-    if val_by == "auto":
-        is_unseen = not np.isin(store.signer[test], signers).any()
-        val_by = "signer" if is_unseen and len(signers) >= 3 else "clip"
     if val_by == "signer":
+        signers = np.unique(store.signer[train])
         # All but one at most; with a single signer none is left, which is reported as an empty split.
         num_signers = min(max(1, round(val_fraction * len(signers))), len(signers) - 1)
         drawn = rng.permutation(signers)[: max(num_signers, 0)]

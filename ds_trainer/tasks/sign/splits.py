@@ -32,15 +32,15 @@ class SplitRule:
     Args:
         split: `own`: as the data comes; `random`; `signer:NAME[,NAME]`: these signers are the test split; `auto`: own
             where the data has one, else the last signer is left out, else (one signer) random.
-        val_by: whether validation takes whole signers or clips of each sign from the training split; `auto`: signers
-            when those in test are unseen and at least three train. A validation split of the data is used as it is.
+        val_by: whether validation takes clips of each sign from the training split, or all clips of some signers. A
+            validation split of the data is used as it is.
         val_fraction: of the training signers or clips.
         signers: the only ones to use; None: all.
         signs_from, signs_to: numbers of the first and last sign to use, inclusive; None: no limit.
     """
 
     split: str = "auto"
-    val_by: Literal["auto", "clip", "signer"] = "auto"
+    val_by: Literal["clip", "signer"] = "clip"
     val_fraction: float = 0.15
     signers: Sequence[str] | None = None
     signs_from: int | None = None
@@ -90,7 +90,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
         raise DataError(problems)
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
-    notices = _range_notices(rule, numbers) + _split_notices(store, split, train, test)
+    notices = _range_notices(rule, numbers) + _split_notices(store, split, train, val, test)
     notices += _untrained_notices(store, sign_of_class, train) + _copy_notices(store, train)
     return Splits(train, val, test, sign_of_class, numbers, notices)
 
@@ -181,7 +181,7 @@ def _range_notices(rule: SplitRule, numbers: Sequence[int]) -> list[str]:
     ]
 
 
-def _split_notices(store: ClipStore, split: str, train: Clips, test: Clips) -> list[str]:
+def _split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:
     shared = _shared_signers(store, train, test)
     if split == "random":
         return [
@@ -190,7 +190,10 @@ def _split_notices(store: ClipStore, split: str, train: Clips, test: Clips) -> l
         ]
     if shared:
         return [f"{_listed(shared)}: in training and in test, so results hold for signers who are known"]
-    return [f"unseen signers in test: {_listed(signers_of(store, test))}"]
+    unseen = f"unseen signers in test: {_listed(signers_of(store, test))}"
+    if _shared_signers(store, train, val):
+        unseen += "; those in validation train, too: expect less of the test than of validation"
+    return [unseen]
 
 
 def _copy_notices(store: ClipStore, train: Clips) -> list[str]:
