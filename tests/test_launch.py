@@ -9,7 +9,8 @@ import pytest
 import torch
 from launching import ROOT, run, succeed, uses_launcher
 
-from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.predict import load_recogniser
 
 pytestmark = [uses_launcher, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -45,7 +46,7 @@ def assert_complete(run_dir: Path, num_signs: int) -> None:
     description = checkpoint["description"]
     num_keypoints = sum(len(part) for part in description["layout"]["parts"].values())
     clips = torch.randn(2, description["num_frames"], num_keypoints, len(description["layout"]["features"]))
-    assert load_model(checkpoint)(clips).shape == (2, num_signs)
+    assert load_recogniser(checkpoint)(clips, torch.tensor([description["num_frames"], 1])).shape == (2, num_signs)
     assert len(description["sign_names"]) == num_signs
 
 

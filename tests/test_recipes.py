@@ -34,7 +34,7 @@ def test_recipe_trains_on_clips_of_another_layout(recipe: Path, layout: str, tmp
     flags = ["--deepspeed_config", "unused", "--config", str(recipe), "--data", str(store)]
     task = SignTask(load_settings(flags, load_task_type))
     (clips_BTKC,), classes_B = task.prepare(torch.tensor([0, 1]), torch.device("cpu"), None)
-    assert task.build_model()(clips_BTKC).shape == (len(classes_B), 3)
+    assert task.build_model().eval()(clips_BTKC).shape == (len(classes_B), 3)
 
 
 def test_table_names_it_with_a_result_and_a_cost(recipe: Path) -> None:
