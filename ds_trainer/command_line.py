@@ -64,7 +64,7 @@ def load_settings(
         flags["config"] = recipe_path
     if "config" in recipe:
         problems.append(f"{recipe_path}: config: a recipe cannot name another recipe; write its settings here")
-    origins = {name: f"{recipe_path}: " for name in recipe if name not in flags}
+    origins = {name: f"{recipe_path or 'settings of the run'}: " for name in recipe if name not in flags}
     values = {
         **{name: _value_in_recipe(value, model.model_fields.get(name)) for name, value in recipe.items()},
         **flags,
@@ -99,8 +99,9 @@ def build_parser(model: type[RunSettings]) -> argparse.ArgumentParser:
 def _help(field: FieldInfo) -> str:
     if field.is_required():
         return f"{field.description} (required)".replace("%", "%%")
-    words = {"None": "none", "True": "yes", "False": "no", "()": "all"}
-    return f"{field.description} (default: {words.get(str(field.default), field.default)})".replace("%", "%%")
+    words = {"None": "none", "True": "yes", "False": "no", "": "all"}
+    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    return f"{field.description} (default: {words.get(str(default), default)})".replace("%", "%%")
 
 
 def _metavar(field: FieldInfo) -> str:

@@ -79,8 +79,12 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
     if distributed.is_master():
         tell(results, f"{own.on} split of {own.checkpoint} (epoch {checkpoint['epoch'] + 1})")
         for group, named in results.by_group.items():
-            log.info(f"  {group}:" + "".join(f"  {name} {value:.3f}" for name, value in named.items()))
+            log.info(f"  {group}:" + "".join(f"  {name} {_shown(value)}" for name, value in named.items()))
     return results
+
+
+def _shown(value: float) -> str:
+    return f"{value}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def _refuse_other_data(task: Task, trained: dict[str, Any]) -> None:

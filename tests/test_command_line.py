@@ -39,6 +39,13 @@ def test_empty_value_is_told(name: str) -> None:
     assert "cannot be read (it is a folder)" in problem or f"--{name}: found an empty text" in problem
 
 
+def test_what_an_earlier_version_allowed_is_told_as_the_runs() -> None:
+    earlier = {"task": "toy", "deepspeed_config": "engine.json", "seed": "early"}
+    with pytest.raises(SettingsError, match="settings of the run: seed: found 'early'"):
+        load_settings([], load_task_type, earlier)
+    assert load_settings(["--seed", "2"], load_task_type, earlier).seed == 2
+
+
 def test_empty_list_of_names_means_all() -> None:
     sign = ["--deepspeed_config", "engine.json", "--data", "clips.npz"]
     assert load(*sign, "--signers=", "--parts", "").model_dump()["parts"] == ()

@@ -110,7 +110,9 @@ def test_settings_of_an_own_task() -> None:
     settings = load_settings([*ENGINE, "--names", "x,y"], lambda name: Owner())  # type: ignore[arg-type, return-value]
     assert settings.model_dump()["names"] == ("x", "y")
     assert settings.model_dump()["bare"] == 3
-    assert "own task:" in build_parser(combined_settings(OwnSettings)).format_help()
+    text = build_parser(combined_settings(OwnSettings)).format_help()
+    assert "own task:" in text
+    assert "(default: a,b)" in text
 
 
 def test_recipe_that_a_task_brings(recipe: Path) -> None:

@@ -12,8 +12,6 @@ from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
 VERSION = 1
 """Rises when the same clips would get another layout: a store keeps its own."""
 
-KARSL = "karsl_184"
-
 # Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
 _FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
 
@@ -80,7 +78,7 @@ def karsl_184(features: tuple[str, ...]) -> KeypointLayout:
     # All 136 have their partner among the 136, so the mirror loses none.
     face_mirror = tuple(face[mediapipe.KARSL_FACE.index(mediapipe.FACE_MIRROR[k])] for k in mediapipe.KARSL_FACE)
     return KeypointLayout(
-        name=KARSL,
+        name="karsl_184",
         features=features,
         parts={"pose": pose, "face": face, "right_hand": right_hand, "left_hand": left_hand},
         mirror=(1, 0, 3, 2, 5, 4, *face_mirror, *left_hand, *right_hand),

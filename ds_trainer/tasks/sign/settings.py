@@ -54,8 +54,7 @@ class SignSettings(TaskSettings):
     num_members: int = setting(
         1,
         _MODEL,
-        "models of that kind that are trained side by side, and whose probabilities are averaged: each costs as much "
-        "as one, and together they know better, and better how sure they can be",
+        "models of that kind, trained side by side, whose probabilities are averaged: each costs as much as one",
         ge=1,
         le=100,
     )
@@ -90,7 +89,11 @@ class SignSettings(TaskSettings):
     )
 
     mirror_fraction: float = setting(
-        0.0, _AUGMENTATION, "fraction of clips mirrored, left and right swapped", ge=0, le=1
+        0.0,
+        _AUGMENTATION,
+        "fraction of clips mirrored, left and right swapped; left-handed signers are mirrored anyway",
+        ge=0,
+        le=1,
     )
     max_rotation_degrees: float = setting(
         10.0, _AUGMENTATION, "largest rotation in the image plane, degrees", ge=0, le=180
