@@ -27,7 +27,7 @@ from ds_trainer.tasks.sign.frames import Frames
 from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
-from ds_trainer.tasks.sign.models.committee import Committee, taught_by_themselves
+from ds_trainer.tasks.sign.models.ensemble import Ensemble, taught_by_themselves
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
@@ -189,7 +189,7 @@ class SignTask(Task):
             dropout=description["dropout"],
         )
         kind, num_members = MODELS[description["model"]], description.get("num_members", 1)  # earlier versions had one
-        return kind(spec) if num_members == 1 else Committee(kind(spec) for _ in range(num_members))
+        return kind(spec) if num_members == 1 else Ensemble(kind(spec) for _ in range(num_members))
 
     @classmethod
     def deployment(cls, model: nn.Module, description: Mapping[str, Any]) -> Deployment:

@@ -18,7 +18,7 @@ from ds_trainer.tasks.sign.models.base import SignModel
 _LEAST_PROBABILITY = 1e-30
 
 
-class Committee(nn.Module):
+class Ensemble(nn.Module):
     """Clips -> the logits of each member in training, else those of the average.
 
     Args:
@@ -39,7 +39,7 @@ class Committee(nn.Module):
 
 
 def taught_by_themselves(objective: Objective) -> Objective:
-    """The objective of a committee: in training the mean of its members' losses.
+    """The objective of an ensemble: in training the mean of its members' losses.
 
     The loss of their average would be lower if they shared the work, and no member could then do it alone.
     """
