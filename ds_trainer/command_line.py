@@ -62,9 +62,10 @@ def load_settings(
     if recipe_path is None and earlier is None and (default_recipe := owner.recipe_for(flags)) is not None:
         recipe, recipe_path = load_recipe(default_recipe), str(default_recipe)
         flags["config"] = recipe_path
+    source = recipe_path or "settings of the run"
     if "config" in recipe:
-        problems.append(f"{recipe_path}: config: a recipe cannot name another recipe; write its settings here")
-    origins = {name: f"{recipe_path or 'settings of the run'}: " for name in recipe if name not in flags}
+        problems.append(f"{source}: config: a recipe cannot name another recipe; write its settings here")
+    origins = {name: f"{source}: " for name in recipe if name not in flags}
     values = {
         **{name: _value_in_recipe(value, model.model_fields.get(name)) for name, value in recipe.items()},
         **flags,

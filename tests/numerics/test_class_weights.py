@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, free_port, succeed
+from launching import ROOT, succeed
+
+from benchmarks.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

@@ -176,8 +176,8 @@ def test_clip_is_evaluated_as_it_was_recorded(build: BuildTask, clip: int) -> No
 def test_clips_come_out_the_same_in_any_batch(build: BuildTask) -> None:
     task = build()
     together, signs = batch(task, [0, 20, 47, 3])
-    place, presence, velocity, bone = 3, 1, 3, 3
-    assert together.shape == (4, 6, 10, place + presence + velocity + bone), "without legs, which are not looked at"
+    num_features = 3 + 1 + 3 + 3  # place, presence, velocity, bone
+    assert together.shape == (4, 6, 10, num_features), "without legs, which the model does not look at"
     assert together.dtype == torch.float32
     for place, clip in enumerate([0, 20, 47, 3]):
         alone, sign = batch(task, [clip])
