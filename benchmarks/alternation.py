@@ -4,9 +4,12 @@ Each contestant is one process, or one a rank, and lives through all rounds: sta
 steps. The order is turned round in every other round.
 """
 
+import contextlib
 import json
 import os
+import secrets
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -20,7 +23,6 @@ from typing import IO, Any
 from benchmarks.case import Case
 from benchmarks.case_writer import ENGINE_CONFIG
 from benchmarks.pace import MARK
-from benchmarks.ports import free_port
 from ds_trainer.rank_variables import without_ranks
 
 ROOT = Path(__file__).parents[1]
@@ -204,3 +206,12 @@ def rank_environment(effort: Effort, rank: int = 0, world_size: int = 1, port: i
         environment |= {name: str(value) for name, value in ranks.items()}
         environment["MASTER_ADDR"] = "127.0.0.1"
     return environment
+
+
+def free_port() -> int:
+    """A port on which nobody listened a moment ago, below those that connections get: another may have one at once."""
+    while True:
+        port = 20_000 + secrets.randbelow(9_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -1,6 +1,9 @@
 """Starts real processes for tests: with a timeout, an environment of their own, and their last lines when they fail."""
 
+import contextlib
 import os
+import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -8,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ports import free_port
 from ds_trainer.rank_variables import without_ranks
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +80,15 @@ def run_ranks(script: Path, world_size: int, arguments: Sequence[str | Path], ti
         outputs = [process.communicate()[0] for process in processes]
         raise AssertionError(f"ranks hang after {timeout_s} s\n{_by_rank(outputs)}") from None
     assert all(process.returncode == 0 for process in processes), _by_rank(outputs)
+
+
+def free_port() -> int:
+    """A port on which nobody listened a moment ago, below those that connections get: another may have one at once."""
+    while True:
+        port = 20_000 + secrets.randbelow(9_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _by_rank(outputs: Sequence[str]) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launching import ROOT, clean_environment, run, succeed
+from launching import ROOT, clean_environment, free_port, run, succeed
 
-from benchmarks.ports import free_port
 from ds_trainer.checkpoint import load_checkpoint, load_model
 from ds_trainer.export.formats import MOST_DIFFERENCE, WEIGHTS
 from ds_trainer.export.source import load_source

@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from launching import ROOT, clean_environment, run, uses_launcher
+from launching import ROOT, clean_environment, free_port, run, uses_launcher
 
-from benchmarks.ports import free_port
 from ds_trainer.watch.watch import EXIT_RANK_LOST
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import ROOT, succeed
+from launching import ROOT, free_port, succeed
 
-from benchmarks.ports import free_port
 from ds_trainer.engine_config import check_engine_config
 from ds_trainer.errors import SettingsError
 from ds_trainer.monitors import events_of, start_monitors, without_monitors

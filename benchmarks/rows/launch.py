@@ -8,12 +8,11 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.alternation import ROOT, rank_environment
+from benchmarks.alternation import ROOT, free_port, rank_environment
 from benchmarks.bench import Bench, Outcome
 from benchmarks.case import Case
 from benchmarks.case_writer import flags_of
 from benchmarks.figures import OWN, Measure, at_most, compare
-from benchmarks.ports import free_port
 
 _MOST_ROUNDS = 3
 _TIMEOUT_S = 300.0

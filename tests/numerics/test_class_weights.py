@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, succeed
-
-from benchmarks.ports import free_port
+from launching import ROOT, free_port, succeed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 

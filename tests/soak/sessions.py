@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launching import ROOT, clean_environment
-
-from benchmarks.ports import free_port
+from launching import ROOT, clean_environment, free_port
 
 _NUM_LAST_LINES = 15
 
