@@ -14,7 +14,7 @@ import pytest
 from launching import ROOT, clean_environment, succeed
 
 from ds_trainer.cross_validation.folds import Fold, folds_of
-from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log
+from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, share_of
 from ds_trainer.cross_validation.table import draw_table, summarise, table_lines, write_table
 from ds_trainer.errors import SettingsError
 
@@ -45,6 +45,28 @@ def test_groups_of_many_names_have_folders_of_their_own(tmp_path: Path) -> None:
     names = [f"participant_{number:03}" for number in range(20)]
     folds = [*folds_of(names, 2, 1, 0), *folds_of(names, 3, 1, 0)]
     assert len({fold.dir_in(tmp_path) for fold in folds}) == 5
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [(None, "0 1 0"), ("2,3", "2 3 2"), ("GPU-a,GPU-b", "GPU-a GPU-b GPU-a")]
+)
+def test_jobs_share_the_gpus_that_the_sweep_was_given(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, expected: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [share_of(job, 3)["CUDA_VISIBLE_DEVICES"] for job in range(3)] == expected.split()
+
+
+@pytest.mark.parametrize(("num_jobs", "allowed", "expected"), [(1, 8, 8), (3, 8, 2), (20, 8, 1), (2, 1, 1), (2, 6, 4)])
+def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch, num_jobs: int, allowed: int, expected: int) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("torch.get_num_threads", lambda: allowed)
+    assert share_of(0, num_jobs) == {"OMP_NUM_THREADS": str(expected)}
 
 
 def test_folds_that_others_train_come_last(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import Queue
@@ -60,8 +60,8 @@ def run_folds(
     remaining = _remaining(folds, is_done)
     num_before = len(folds) - len(remaining)
     places: Queue[dict[str, str]] = Queue()
-    for place in _places(num_jobs):
-        places.put(place)
+    for job in range(num_jobs):
+        places.put(share_of(job, num_jobs))
     began = time.monotonic()
     processes: list[subprocess.Popen[bytes]] = []
     is_over, starting = Event(), Lock()
@@ -105,15 +105,15 @@ def _remaining(folds: Sequence[Fold], is_done: Callable[[Fold], bool]) -> list[F
     return remaining
 
 
-def _places(num_jobs: int) -> Iterator[dict[str, str]]:
-    """The environment of each job: its share of the cores, its GPU."""
-    num_threads = max(1, len(os.sched_getaffinity(0)) // num_jobs)
-    num_gpus = torch.cuda.device_count()
-    for job in range(num_jobs):
-        place = {"OMP_NUM_THREADS": str(num_threads)}
-        if num_gpus:
-            place["CUDA_VISIBLE_DEVICES"] = str(job % num_gpus)
-        yield place
+def share_of(job: int, num_jobs: int) -> dict[str, str]:
+    """The environment of one of the jobs: its share of the cores, if it may use as many threads, and one
+    of the GPUs that this process may use."""
+    num_threads = min(torch.get_num_threads(), max(1, len(os.sched_getaffinity(0)) // num_jobs))
+    share = {"OMP_NUM_THREADS": str(num_threads)}
+    if num_gpus := torch.cuda.device_count():
+        numbers = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))
+        share["CUDA_VISIBLE_DEVICES"] = numbers.split(",")[job % num_gpus]
+    return share
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
