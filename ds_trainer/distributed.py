@@ -63,11 +63,15 @@ def join(
             timeout given to the first group alone leaves ZeRO's groups at 30 minutes (seen with deepspeed 0.19.8).
         meeting_timeout_s: seconds for the host of the store to come up.
         on_meeting: called with the store in which the ranks meet, before there is a process group to hang in.
+
+    Raises:
+        MeetingError: this host has fewer GPUs than ranks, or rank 0 is not found.
     """
     timeout = datetime.timedelta(seconds=timeout_s)
     for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
         setattr(dist.distributed_c10d, name, timeout)
     if torch.cuda.is_available():
+        _refuse_fewer_gpus_than_ranks()
         torch.cuda.set_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
@@ -86,6 +90,17 @@ def join(
         timeout=timeout,
         device_id=device() if is_gpu else None,
     )
+
+
+def _refuse_fewer_gpus_than_ranks() -> None:
+    """Raise on each rank of a host that has not enough: CUDA would say "invalid device ordinal", and that of some."""
+    num_ranks, num_gpus = max(ranks_on_this_node(), local_rank() + 1), torch.cuda.device_count()
+    if num_ranks > num_gpus:
+        raise MeetingError(
+            f"rank {rank()} on {socket.gethostname()}: GPUs for {num_ranks} ranks: found {num_gpus}, expected one for "
+            "each; start fewer ranks there, or let each see all GPUs of its host (Slurm: --gpus-per-node in place of "
+            "--gpus-per-task)"
+        )
 
 
 def _wait_for_master(address: str, port: int, timeout_s: float) -> None:

@@ -28,7 +28,7 @@ class UserError(Exception):
 
 
 class MeetingError(UserError):
-    """One rank did not find the others: it tells so itself, whichever it is."""
+    """One rank cannot join the others: it tells so itself, whichever it is."""
 
 
 class SettingsError(UserError):

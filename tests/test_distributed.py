@@ -7,7 +7,7 @@ import torch
 from torch.distributed import distributed_c10d
 
 from ds_trainer import distributed
-from ds_trainer.errors import CheckpointError
+from ds_trainer.errors import CheckpointError, MeetingError
 from ds_trainer.rank_variables import export_rank_variables
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -47,10 +47,31 @@ def test_only_the_master_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decisions == []
 
 
-def test_process_group_of_one_rank_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    export_rank_variables()
-    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):  # `join` changes these for the whole process
+@pytest.fixture
+def kept_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`join` changes these for the whole process."""
+    for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
         monkeypatch.setattr(distributed_c10d, name, getattr(distributed_c10d, name))
+
+
+@pytest.mark.parametrize(("local_rank", "ranks_told"), [("0", "4"), ("3", "4"), ("3", None)])
+@pytest.mark.usefixtures("kept_timeouts")
+def test_fewer_gpus_than_ranks_are_told_before_cuda_stumbles(
+    monkeypatch: pytest.MonkeyPatch, local_rank: str, ranks_told: str | None
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for name, value in zip(NAMES, (local_rank, "4", local_rank, "127.0.0.1", "29500"), strict=True):
+        monkeypatch.setenv(name, value)
+    if ranks_told is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks_told)
+    with pytest.raises(MeetingError, match=f"^rank {local_rank} on .*GPUs for 4 ranks: found 1,.*--gpus-per-node"):
+        distributed.join(timeout_s=20)
+
+
+@pytest.mark.usefixtures("kept_timeouts")
+def test_process_group_of_one_rank_gives_the_same() -> None:
+    export_rank_variables()
     distributed.join(timeout_s=20)
     try:
         assert distributed_c10d.default_pg_timeout.total_seconds() == 20
