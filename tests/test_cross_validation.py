@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
 
 import pytest
 from launching import ROOT, clean_environment, succeed
 
+from ds_trainer.cross_validation import sweep
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, share_of
 from ds_trainer.cross_validation.table import draw_table, summarise, table_lines, write_table
@@ -67,6 +69,35 @@ def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch, num_jobs: int, al
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.setattr("torch.get_num_threads", lambda: allowed)
     assert share_of(0, num_jobs) == {"OMP_NUM_THREADS": str(expected)}
+
+
+def test_folders_of_odd_names_stay_in_the_sweep(tmp_path: Path) -> None:
+    names = ["..", "a/b", "a_b", "/etc", "Lee, Ann", ".hidden", "ünï"]
+    folders = [Fold((name,), seed=0).dir_in(tmp_path) for name in names]
+    assert {folder.resolve().parent for folder in folders} == {(tmp_path / "seed_0").resolve()}
+    assert len(set(folders)) == len(names)
+    assert [folders[2].name, folders[6].name] == ["a_b", "ünï"]
+
+
+def test_failing_fold_ends_a_sweep_that_has_more_to_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = []
+
+    def fail(fold: Fold, *others: object) -> subprocess.Popen[bytes]:
+        started.append(fold)
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(2)"])
+
+    def late(futures: Iterable[Future[Fold]]) -> Iterator[Future[Fold]]:
+        for ended in as_completed(futures):
+            time.sleep(1)  # a worker has time to take the next folds
+            yield ended
+
+    monkeypatch.setattr(sweep, "_start", fail)
+    monkeypatch.setattr(sweep, "as_completed", late)
+    with ThreadPoolExecutor(1) as pool:
+        trained = pool.submit(sweep.run_folds, folds_of(SIGNERS, None, 1, 0), [], tmp_path, 1, lambda fold: False)
+        with pytest.raises(sweep.FoldError, match="s1 held out, seed 0: training ended with status 2"):
+            trained.result(timeout=20)
+    assert len(started) == 1
 
 
 def test_folds_that_others_train_come_last(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -124,8 +155,8 @@ def test_sweeps_that_share_a_folder_share_the_folds(store: Path, tmp_path: Path)
         subprocess.Popen(flags, cwd=ROOT, env=clean_environment(rank), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for _ in range(2)
     ]
-    outputs = [sweep.communicate(timeout=250)[0].decode() for sweep in sweeps]
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    outputs = [each.communicate(timeout=250)[0].decode() for each in sweeps]
+    assert [each.returncode for each in sweeps] == [0, 0], outputs
     run_dirs = [path.parent for path in tmp_path.glob("seed_*/*/*/status.json")]
     assert len(run_dirs) == 6, "each fold was trained once"
     times = sorted(
@@ -228,7 +259,7 @@ def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_pa
     subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)  # its training, in the same session
     output = succeed(command(store, killed), timeout_s=300)
     assert "1 of 3 folds are done already" in output
-    one, other = (json.loads((sweep / "results.json").read_text()) for sweep in (straight, killed))
+    one, other = (json.loads((folder / "results.json").read_text()) for folder in (straight, killed))
     assert one["scores"] == other["scores"]
     assert set(one["scores"]["0"]) == {path.name for path in (straight / "seed_0").iterdir()}
     num_examples = 0

@@ -3,12 +3,13 @@
 import hashlib
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX
+from ds_trainer.tasks.sign.split_draws import holding_out
 
 _LONGEST_NAME = 80
 
@@ -23,13 +24,14 @@ class Fold:
     @property
     def flags(self) -> list[str]:
         """What the training is told beside the settings that all folds share."""
-        return ["--split", SIGNER_PREFIX + ",".join(self.signers), "--seed", str(self.seed)]
+        return ["--split", holding_out(self.signers), "--seed", str(self.seed)]
 
     def dir_in(self, sweep_dir: Path) -> Path:
         """Where its run is kept."""
-        name = "_".join(self.signers)
-        if len(name) > _LONGEST_NAME:  # cut off alone, two groups could have the same
-            name = f"{name[:_LONGEST_NAME]}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+        signers = "_".join(self.signers)
+        name = re.sub(r"[^\w.-]", "_", signers).lstrip(".")[:_LONGEST_NAME]
+        if name != signers:  # two groups could have the same
+            name = f"{name}-{hashlib.blake2b(signers.encode(), digest_size=4).hexdigest()}"
         return sweep_dir / f"seed_{self.seed}" / name
 
     def __str__(self) -> str:

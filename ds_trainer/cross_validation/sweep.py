@@ -59,30 +59,15 @@ def run_folds(
     """
     remaining = _remaining(folds, is_done)
     num_before = len(folds) - len(remaining)
-    places: Queue[dict[str, str]] = Queue()
-    for job in range(num_jobs):
-        places.put(share_of(job, num_jobs))
     began = time.monotonic()
-    processes: list[subprocess.Popen[bytes]] = []
-    is_over, starting = Event(), Lock()
-    waiting = Waiting(remaining, sweep_dir, is_over)
+    trainings = _Trainings(flags, sweep_dir, num_jobs)
+    waiting = Waiting(remaining, sweep_dir, trainings.is_over)
 
     def run() -> Fold:
-        place = places.get()
         fold, log_file = waiting.next()
         with log_file:
-            if is_done(fold):
-                places.put(place)
-                return fold
-            with starting:
-                if is_over.is_set():  # a worker is free again before the sweep knows why
-                    raise FoldStopped(str(fold))
-                processes.append(process := _start(fold, flags, sweep_dir, place, log_file))
-        status = process.wait()
-        if status != 0:
-            is_over.set()
-        places.put(place)
-        _check(fold, status, sweep_dir)
+            if not is_done(fold):
+                trainings.train(fold, log_file)
         return fold
 
     with ThreadPoolExecutor(num_jobs) as pool:
@@ -91,10 +76,8 @@ def run_folds(
                 left_s = (time.monotonic() - began) / num_done * (len(remaining) - num_done)
                 log.info(f"fold {num_before + num_done}/{len(folds)}: {ended.result()}  {clock(left_s)} left")
         except BaseException:
-            with starting:
-                is_over.set()
+            trainings.end()
             pool.shutdown(wait=False, cancel_futures=True)
-            _end(processes)
             raise
 
 
@@ -106,8 +89,8 @@ def _remaining(folds: Sequence[Fold], is_done: Callable[[Fold], bool]) -> list[F
 
 
 def share_of(job: int, num_jobs: int) -> dict[str, str]:
-    """The environment of one of the jobs: its share of the cores, if it may use as many threads, and one
-    of the GPUs that this process may use."""
+    """The environment of one of the jobs: its cores, of which no more than this process uses, and its GPU,
+    one of those that this process may use."""
     num_threads = min(torch.get_num_threads(), max(1, len(os.sched_getaffinity(0)) // num_jobs))
     share = {"OMP_NUM_THREADS": str(num_threads)}
     if num_gpus := torch.cuda.device_count():
@@ -116,10 +99,47 @@ def share_of(job: int, num_jobs: int) -> dict[str, str]:
     return share
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()  # it writes a resume point
+class _Trainings:
+    """Processes that train folds side by side, until one fails or the sweep ends."""
+
+    def __init__(self, flags: Sequence[str], sweep_dir: Path, num_jobs: int):
+        self.is_over = Event()
+        self._flags = flags
+        self._sweep_dir = sweep_dir
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._starting = Lock()
+        self._shares: Queue[dict[str, str]] = Queue()
+        for job in range(num_jobs):
+            self._shares.put(share_of(job, num_jobs))
+
+    def train(self, fold: Fold, log_file: IO[bytes]) -> None:
+        """Train a fold, and wait for the end of it.
+
+        Raises:
+            FoldError: it failed.
+            FoldStopped: it was stopped on request, or the sweep is over.
+        """
+        share = self._shares.get()
+        try:
+            with self._starting:
+                if self.is_over.is_set():  # a worker is free again before the sweep knows why
+                    raise FoldStopped(str(fold))
+                process = _start(fold, self._flags, self._sweep_dir, share, log_file)
+                self._processes.append(process)
+            status = process.wait()
+            if status != 0:
+                self.is_over.set()
+        finally:
+            self._shares.put(share)
+        _check(fold, status, self._sweep_dir)
+
+    def end(self) -> None:
+        """Start nothing more, and end what runs, at a resume point."""
+        with self._starting:
+            self.is_over.set()
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
 
 
 class Waiting:
@@ -170,12 +190,12 @@ def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
 
 
 def _start(
-    fold: Fold, flags: Sequence[str], sweep_dir: Path, place: Mapping[str, str], log_file: IO[bytes]
+    fold: Fold, flags: Sequence[str], sweep_dir: Path, share: Mapping[str, str], log_file: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     own: list[Any] = ["--runs_dir", fold.dir_in(sweep_dir), "--resume", "auto"]
     command = [sys.executable, "-m", "ds_trainer", *flags, *fold.flags, *own]
     return subprocess.Popen(
-        command, stdout=log_file, stderr=subprocess.STDOUT, env={**without_ranks(os.environ), **place}
+        command, stdout=log_file, stderr=subprocess.STDOUT, env={**without_ranks(os.environ), **share}
     )
 
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ds_trainer.errors import DataError
+from ds_trainer.errors import DataError, SettingsError
+from ds_trainer.tasks.sign.split_draws import holding_out, named_signers
 from ds_trainer.tasks.sign.splits import SplitRule, Splits, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
@@ -94,6 +97,34 @@ def test_auto_with_one_signer_is_random_and_says_that_results_flatter(build_stor
     splits = make_splits(build_store(signers=1), SplitRule())
     assert "results flatter" in splits.notices[0]
     assert len(splits.test) == 4
+
+
+@given(st.lists(st.text(alphabet="ab ,\"':é", min_size=1).map(str.strip).filter(bool), min_size=1, max_size=3))
+def test_any_names_of_signers_can_be_held_out(names: list[str]) -> None:
+    assert named_signers(holding_out(names)) == names
+
+
+def test_plain_names_stand_as_they_are_and_need_no_quotes() -> None:
+    assert holding_out(["s01", "Ann Lee"]) == "signer:s01,Ann Lee"
+    assert named_signers('signer: s01 ,"Lee, Ann",') == ["s01", "Lee, Ann"]
+
+
+def test_names_in_two_lines_are_refused() -> None:
+    with pytest.raises(SettingsError, match=r"--split: found 'signer:a\\nb'.*expected signer:NAME"):
+        named_signers("signer:a\nb")
+
+
+def test_blanks_around_a_name_do_not_count_and_commas_do(tmp_path: Path) -> None:
+    called = {"s01": " s01", "s02": "Lee, Ann", "s03": "z"}
+    clips = [
+        replace(clip, signer=called[clip.signer] + " " * (number % 2))
+        for number, clip in enumerate(grid(signs=2, signers=3, repetitions=4))
+    ]
+    write_store(tmp_path / "store", source(clips))
+    store = ClipStore.open(tmp_path / "store")
+    assert store.signer_names == ["Lee, Ann", "s01", "z"]
+    splits = make_splits(store, SplitRule(split='signer:"Lee, Ann"'))
+    assert (signers(store, splits.test), signers(store, splits.train)) == ({"Lee, Ann"}, {"s01", "z"})
 
 
 def test_signers_who_are_known_are_said_to_be(build_store: BuildStore) -> None:

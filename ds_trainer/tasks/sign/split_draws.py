@@ -1,11 +1,14 @@
 """Draws the clips of each split: by what the data says, by signer, or by chance, the same for the same seed."""
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ds_trainer.errors import SettingsError
 from ds_trainer.tasks.sign.clips import SPLITS
 from ds_trainer.tasks.sign.store import ClipStore
 
@@ -31,9 +34,24 @@ def signers_of(store: ClipStore, clips: Clips) -> list[str]:
     return [store.signer_names[signer] for signer in np.unique(store.signer[clips])]
 
 
+def holding_out(signers: Sequence[str]) -> str:
+    """`signer:NAME[,NAME]`, as `named_signers` reads it: a name with a comma stands in quotes."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(signers)
+    return SIGNER_PREFIX + line.getvalue()
+
+
 def named_signers(split: str) -> list[str]:
-    """The signers that `signer:NAME[,NAME]` names."""
-    return [name.strip() for name in split.removeprefix(SIGNER_PREFIX).split(",") if name.strip()]
+    """The signers that `signer:NAME[,NAME]` names.
+
+    Raises:
+        SettingsError: it is no such line.
+    """
+    try:
+        names = next(csv.reader([split.removeprefix(SIGNER_PREFIX)], skipinitialspace=True), [])
+    except csv.Error as error:
+        raise SettingsError(f"--split: found {split[:80]!r} ({error}), expected signer:NAME[,NAME]; mend it") from error
+    return [name.strip() for name in names if name.strip()]
 
 
 def resolve_split(store: ClipStore, split: str, selected: Clips) -> str:
@@ -43,7 +61,7 @@ def resolve_split(store: ClipStore, split: str, selected: Clips) -> str:
     if (store.split[selected] == SPLITS.index("test")).any():
         return "own"
     signers = signers_of(store, selected)
-    return SIGNER_PREFIX + signers[-1] if len(signers) > 1 else "random"
+    return holding_out(signers[-1:]) if len(signers) > 1 else "random"
 
 
 def split_by(store: ClipStore, split: str, selected: Clips, seed: int) -> tuple[Clips, Clips, Clips]:

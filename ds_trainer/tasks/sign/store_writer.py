@@ -75,7 +75,7 @@ class _Index:
         self.lengths.append(len(frames_TKC))
         self.content.append(content_of(frames_TKC))
         self.sign_numbers.append(clip.sign)
-        self.signers.append(clip.signer)
+        self.signers.append(clip.signer.strip())
         self.splits.append(SPLITS.index(clip.split))
         self.clip_ids.append(clip.clip_id)
 
