@@ -1,11 +1,11 @@
 """Unit: who is to blame, told from beats and clocks, and what is said of it."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
+from ds_trainer import distributed, loop
 from ds_trainer.watch import whereabouts
 from ds_trainer.watch.beats import Beat, Kind, Left
 from ds_trainer.watch.verdict_message import alone_message, headline, message
@@ -167,10 +167,11 @@ def test_stack_shows_what_the_main_thread_does() -> None:
     assert main_stack()[-2][2] == "test_stack_shows_what_the_main_thread_does"
     assert not waits_for_others(main_stack())
     assert waits_for_others(WAITING)
+    assert waits_for_others([*OWN, (distributed.__file__, 207, "cast")]), "what waits there calls no Python"
 
 
 def test_stack_keeps_the_innermost_frames_and_those_of_this_package() -> None:
-    own = str(Path(whereabouts.__file__).with_name("loop.py"))
+    own = loop.__file__
     imports = ("<frozen importlib._bootstrap>", 1, "_find")
     stack = [("/x/train.py", 1, "main"), (own, 2, "train"), *[("/x/torch/y.py", n, "f") for n in range(9)], imports]
     assert whereabouts._telling(stack) == [stack[1], *stack[3:-1]]

@@ -4,6 +4,7 @@ Kept for the whole process, as a process is at one place: the code that moves on
 (`watch.py`) tells the other ranks. Each call counts as progress and costs 3 microseconds: nothing is synchronised.
 """
 
+import os
 import sys
 import threading
 import traceback
@@ -11,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import ds_trainer
+
 _REPEATED = ("fetching", "training", "validating")
 """Phases that come again within a step: how long one lasts is known after the first."""
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = os.path.join(os.path.dirname(ds_trainer.__file__), "")
 _NUM_INNERMOST, _NUM_OWN = 8, 3
-_COLLECTIVES = Path(__file__).with_name("distributed.py").as_posix()
+_COLLECTIVES = Path(_PACKAGE, "distributed.py").as_posix()
 
 Stack = list[tuple[str, int, str]]
 """File, line and function of each frame, the innermost last."""
