@@ -58,11 +58,6 @@ class ShardedSampler:
         self.first_step = 0
 
     @property
-    def is_training(self) -> bool:
-        """Whether the examples are shuffled and may be augmented."""
-        return self.seed is not None
-
-    @property
     def passed_at_once(self) -> int:
         """Examples in a micro-step, over all ranks."""
         return self.micro_batch * self.world_size

@@ -8,8 +8,6 @@ from torch import Tensor
 
 from ds_trainer.distributed import device, gathered, is_master, rank, world_size
 
-Sum = Tensor | float
-
 
 def _zero() -> Tensor:
     return torch.zeros((), dtype=torch.float64, device=device())

@@ -56,12 +56,6 @@ def sync_dir(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_file(path: Path) -> None:
-    """Bring a file that somebody else wrote to disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:

@@ -98,7 +98,6 @@ def test_training_is_shuffled_by_seed_and_epoch_and_validation_is_not() -> None:
         sampler.set_epoch(epoch)
         return next(iter(sampler)).indices
 
-    assert sampler.is_training
     assert order(0) != order(1)
     assert order(0) == order(0), "an epoch can be repeated"
     (same,), (other) = ranks(30, 1, 30), ranks(30, 1, 30, seed=1)[0]
@@ -106,7 +105,6 @@ def test_training_is_shuffled_by_seed_and_epoch_and_validation_is_not() -> None:
     assert next(iter(other)).indices != order(0)
     (in_order,) = ranks(30, 1, 30, seed=None)
     in_order.set_epoch(5)
-    assert not in_order.is_training
     assert next(iter(in_order)).indices == list(range(30))
 
 
