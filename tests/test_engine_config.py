@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -299,7 +300,10 @@ def test_any_value_is_told_or_resolved(name: str, data: st.DataObject, value: An
 
 
 TEXTS = {
-    "trailing comma": ('{\n  "a": 1,\n}', ":3:1: not JSON: found a comma after the last entry"),
+    "trailing comma": (
+        '{\n  "a": 1,\n}',
+        f":{'2:9' if sys.version_info >= (3, 13) else '3:1'}: not JSON: found a comma after the last entry",
+    ),
     "slash comment": ('{ // why\n"a": 1}', ":1:3: not JSON: found a comment"),
     "hash comment": ('{"a": 1} # why', ":1:10: not JSON: found a comment"),
     "unquoted key": ("{a: 1}", ":1:2: not JSON: found 'a:'; keys and texts stand in double quotes"),
