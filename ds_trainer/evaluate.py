@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer import distributed
+from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, SettingsError, UserError
@@ -70,8 +71,8 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
     _refuse_other_data(task, checkpoint["description"])
     datasets = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
     dataset = datasets[own.on]
-    if dataset is None:
-        raise SettingsError(f"--on {own.on}: nothing is held out by --split; choose val, or another --split")
+    if dataset is None or size_of(dataset) == 0:
+        raise SettingsError(f"--on {own.on}: --split leaves nothing for it; choose another --on, or another --split")
     model = load_model(checkpoint).to(distributed.device())
     temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
     micro_batch = own.micro_batch or checkpoint["engine_config"][_MICRO_BATCH]

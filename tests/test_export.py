@@ -203,6 +203,17 @@ def test_evaluate_on_some_of_the_signs_knows_them_by_name(run_dir: Path, store: 
     assert found["top1"] == pytest.approx(sum(is_right) / len(is_right))
 
 
+def test_evaluate_scores_all_of_other_data(run_dir: Path, store: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "launch/evaluate.py", run_dir, "--split", "all"]
+    succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
+    found, before = (json.loads(path.read_text()) for path in (tmp_path / "out.json", run_dir / "status.json"))
+    assert sum(group["num_examples"] for group in found["by_group"].values()) == len(ClipStore.open(store))
+    for signer, scored in before["by_group"].items():
+        assert found["by_group"][signer] == pytest.approx(scored, rel=1e-3)
+    refused = run([*command, "--on", "val"])
+    assert (refused.returncode, "error: --on val: --split leaves nothing for it" in refused.stdout) == (2, True)
+
+
 def test_evaluate_refuses_signs_that_the_model_does_not_know(run_dir: Path, store: Path, tmp_path: Path) -> None:
     opened = ClipStore.open(store)
     np.savez(

@@ -50,7 +50,7 @@ def test_all_signs_unless_some_are_selected() -> None:
         ("--model bilsm", "--model: found 'bilsm'; did you mean 'bilstm'?"),
         ("--model gru", f"--model: found 'gru'; known names: {', '.join(sorted(MODELS))}"),
         ("--model_size s_4", "--model_size: found 's_4'; expected HEAD_HEADS_LAYERS such as s_4_6"),
-        ("--split sgner:a", "--split: found 'sgner:a'; expected auto, own, random or signer:NAME[,NAME]"),
+        ("--split sgner:a", "--split: found 'sgner:a'; expected auto, own, random, all or signer:NAME[,NAME]"),
         ("--val_by sign", "--val_by: found 'sign'; input should be 'clip' or 'signer'"),
         ("--val_fraction 1", "--val_fraction: found 1; input should be less than 1"),
         ("--val_fraction 0", "--val_fraction: found 0; input should be greater than 0"),

@@ -80,6 +80,15 @@ def test_command_draws_samples_and_each_augmentation(
     assert [[int(row[2]), *map(int, row[3:])] for row in rows] == [[6, 2, 2, 2]] * 2
 
 
+def test_augmentation_is_drawn_whatever_the_model_sees_and_whatever_trains(store: ClipStore, tmp_path: Path) -> None:
+    drawn = []
+    for number, flags in enumerate((["--features", "velocity,bone"], ["--features", "place,velocity"])):
+        out = ["--out_dir", str(tmp_path / str(number))]
+        assert main(["--data", str(store.path), "--split", "all", "--augment", *flags, *out]) == 0
+        drawn.append((tmp_path / str(number) / "augmentation.png").read_bytes())
+    assert drawn[0] == drawn[1]
+
+
 def test_wrong_flag_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dataa", "x"]) == 2
     assert "did you mean" in capsys.readouterr().out

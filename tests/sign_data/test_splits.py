@@ -87,6 +87,16 @@ def test_validation_on_another_signer(build_store: BuildStore) -> None:
     assert splits.notices == ["unseen signers in test: s05"]
 
 
+def test_all_are_test_where_nothing_is_to_be_trained(build_store: BuildStore) -> None:
+    store = build_store(signers=2)
+    splits = make_splits(store, SplitRule(split="all", signers=["s02"], signs_from=2))
+    assert (len(splits.train), len(splits.val), splits.notices) == (0, 0, [])
+    assert signers(store, splits.test) == {"s02"}
+    assert len(splits.test) == 3 * 6
+    with pytest.raises(DataError, match="no clip in the test split"):
+        make_splits(replace(store, signer=np.zeros_like(store.signer)), SplitRule(split="all", signers=["s02"]))
+
+
 def test_auto_takes_the_split_of_the_data(build_store: BuildStore) -> None:
     store = build_store(split_of={1: "train", 2: "train", 3: "val", 4: "test", 5: "train"}, claims=True)
     splits = make_splits(store, SplitRule())
@@ -203,7 +213,7 @@ def test_sign_without_training_clips_is_said(build_store: BuildStore) -> None:
         ({"split": "signer:s2"}, "--split: found signer 's2', expected one of the data's; did you mean"),
         ({"signers": ["s01", "nobody"]}, "--signers: found signer 'nobody'"),
         ({"split": "own"}, "the data brings no split"),
-        ({"split": "sorted"}, "found 'sorted', expected auto, own, random"),
+        ({"split": "sorted"}, "found 'sorted', expected auto, own, random, all"),
         ({"signs_from": 9, "signs_to": 12}, r"found no sign with clips in this range, expected one within 1\.\.4"),
         ({"split": "signer:s01,s02,s03,s04,s05"}, "no clip in the train split"),
         ({"split": "signer:s01", "signers": ["s02", "s03"]}, "no clip in the test split"),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ds_trainer.batches import size_of
 from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
 from ds_trainer.errors import EXIT_USER_ERROR, UserError
@@ -19,6 +20,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.features import PLACE
 from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.skeleton_plots import apart, skeletons_figure
 from ds_trainer.tasks.sign.store import ClipStore
@@ -140,20 +142,21 @@ def draw_samples(store: ClipStore, path: Path) -> None:
 
 def draw_augmentation(task: SignTask, path: Path) -> None:
     """Draw a training clip as the model gets it, then with each augmentation of the settings alone, then with all."""
+    task.preprocessing = replace(task.preprocessing, features=(PLACE,))  # whatever else the model may see
     layout = task.preprocessing.layout
-    items = torch.tensor([task.train_set[0]])  # type: ignore[index]
+    dataset = task.train_set if size_of(task.train_set) else task.test_set
+    items = torch.tensor([dataset[0]])  # type: ignore[index]
     draw = Draw.of(task.settings.seed, 0, torch.tensor([0]))
     on_device = draw.on(device())
     (clips_BTKC,), _ = task.prepare(items, device(), None)
-    plain_BTKC = clips_BTKC[..., : layout.num_features]
-    shown = {"as it is": plain_BTKC}
+    shown = {"as it is": clips_BTKC}
     for changed in _one_by_one(task.augmentation):
         (name,) = (f.name for f in fields(changed) if getattr(changed, f.name) != getattr(_NOTHING, f.name))
         is_mirrored_B = changed.mirrors(layout, on_device)
-        seen_BTKC = plain_BTKC if is_mirrored_B is None else mirrored(plain_BTKC, layout, is_mirrored_B)
+        seen_BTKC = clips_BTKC if is_mirrored_B is None else mirrored(clips_BTKC, layout, is_mirrored_B)
         shown[name] = changed(seen_BTKC, layout, on_device)
     (all_BTKC,), _ = task.prepare(items, device(), draw)
-    shown["all, and other frames"] = all_BTKC[..., : layout.num_features]
+    shown["all, and other frames"] = all_BTKC
     clips = [apart(clip_BTKC[0].cpu().numpy(), layout) for clip_BTKC in shown.values()]
     skeletons_figure(clips, list(shown), layout, "one clip, as training may see it").savefig(path)
 

@@ -10,7 +10,7 @@ from ds_trainer.settings import NameList, TaskSettings, setting
 from ds_trainer.tasks.sign.features import FEATURES
 from ds_trainer.tasks.sign.models import MODELS
 from ds_trainer.tasks.sign.models.size import ModelSize
-from ds_trainer.tasks.sign.splits import SIGNER_PREFIX
+from ds_trainer.tasks.sign.splits import RULES, SIGNER_PREFIX
 
 _DATA, _MODEL, _AUGMENTATION = "data", "model", "augmentation (training only)"
 
@@ -36,7 +36,7 @@ class SignSettings(TaskSettings):
         "auto",
         _DATA,
         "what is held out for the test: own (as the data comes), signer:NAME[,NAME] (these signers), random; "
-        "auto: own, or else the last signer",
+        "auto: own, or else the last signer; all: everything, for launch/evaluate.py on other data",
     )
     val_by: Literal["clip", "signer"] = setting(
         "clip",
@@ -163,8 +163,8 @@ class SignSettings(TaskSettings):
     @field_validator("split")
     @classmethod
     def _split_is_known(cls, rule: str) -> str:
-        if rule not in ("auto", "own", "random") and not rule.startswith(SIGNER_PREFIX):
-            raise ValueError("expected auto, own, random or signer:NAME[,NAME]")
+        if rule not in RULES and not rule.startswith(SIGNER_PREFIX):
+            raise ValueError(f"expected {', '.join(RULES)} or signer:NAME[,NAME]")
         return rule
 
     @model_validator(mode="after")

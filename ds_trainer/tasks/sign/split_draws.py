@@ -19,6 +19,8 @@ TEST_FRACTION = 0.2
 """Of the clips of each sign, in a random split."""
 
 SIGNER_PREFIX = "signer:"
+RULES = ("auto", "own", "random", "all")
+"""What `--split` may be, beside names of signers behind `SIGNER_PREFIX`."""
 
 # Test and validation draw from random numbers of their own, so that a change to one leaves the other as it is.
 _TEST_STREAM, _VALIDATION_STREAM = 1, 2
@@ -70,6 +72,8 @@ def split_by(store: ClipStore, split: str, selected: Clips, seed: int) -> tuple[
     if split == "own":
         codes = store.split[selected]
         is_val, is_test = codes == SPLITS.index("val"), codes == SPLITS.index("test")
+    elif split == "all":
+        is_test = np.ones(len(selected), dtype=bool)
     elif split == "random":
         rng = np.random.default_rng([seed, _TEST_STREAM])
         is_test = np.isin(selected, _stratified(store.sign, selected, TEST_FRACTION, rng))

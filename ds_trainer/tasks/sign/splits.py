@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.problems import nearest_name
 from ds_trainer.tasks.sign.split_draws import (
+    RULES,
     SIGNER_PREFIX,
     Clips,
     draw_validation,
@@ -22,7 +23,7 @@ from ds_trainer.tasks.sign.split_draws import (
 )
 from ds_trainer.tasks.sign.store import ClipStore
 
-__all__ = ["SIGNER_PREFIX", "SplitRule", "Splits", "make_splits"]
+__all__ = ["RULES", "SIGNER_PREFIX", "SplitRule", "Splits", "make_splits"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class SplitRule:
     """How to split, as the run settings say it.
 
     Args:
-        split: `own`: as the data comes; `random`; `signer:NAME[,NAME]`: these signers are the test split; `auto`: own
-            where the data has one, else the last signer is left out, else (one signer) random.
+        split: `own`: as the data comes; `random`; `signer:NAME[,NAME]`: these signers are the test split; `all`: every
+            clip is, for a model that was trained elsewhere; `auto`: own where the data has one, else the last signer is
+            left out, else (one signer) random.
         val_by: whether validation takes clips of each sign from the training split, or all clips of some signers. A
             validation split of the data is used as it is.
         val_fraction: of the training signers or clips.
@@ -83,15 +85,17 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     selected = np.flatnonzero(is_selected)
     split = resolve_split(store, rule.split, selected)
     train, val, test = split_by(store, split, selected, rule.seed)
-    if not len(val):
+    if not len(val) and split != "all":
         train, val = draw_validation(store, train, test, rule.val_by, rule.val_fraction, rule.seed)
     problems = _problems_of(store, split, train, val, test)
     if problems:
         raise DataError(problems)
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
-    notices = _range_notices(rule, numbers) + _split_notices(store, split, train, val, test)
-    notices += _untrained_notices(store, sign_of_class, train) + _copy_notices(store, train)
+    notices = _range_notices(rule, numbers)
+    if split != "all":
+        notices += _split_notices(store, split, train, val, test)
+        notices += _untrained_notices(store, sign_of_class, train) + _copy_notices(store, train)
     return Splits(train, val, test, sign_of_class, numbers, notices)
 
 
@@ -110,8 +114,8 @@ def _impossible(store: ClipStore, rule: SplitRule) -> list[str]:
     named = {"--signers": list(rule.signers or [])}
     if rule.split.startswith(SIGNER_PREFIX):
         named["--split"] = named_signers(rule.split)
-    elif rule.split not in ("auto", "own", "random"):
-        problems.append(f"--split: found {rule.split!r}, expected auto, own, random or signer:NAME; change it")
+    elif rule.split not in RULES:
+        problems.append(f"--split: found {rule.split!r}, expected {', '.join(RULES)} or signer:NAME; change it")
     elif rule.split == "own" and not store.split.any():
         problems.append("--split: found own, but the data brings no split; expected random or signer:NAME")
     for setting, names in named.items():
@@ -135,7 +139,7 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
     problems = [
         f"--split {split}: found no clip in the {name} split, expected at least one; {remedy}"
         for name, (clips, remedy) in remedies.items()
-        if not len(clips)
+        if not len(clips) and (split != "all" or name == "test")
     ]
     shared = _shared_signers(store, np.concatenate([train, val]), test)
     if split == "own" and store.claims_unseen_signers and shared:
