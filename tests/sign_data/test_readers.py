@@ -135,7 +135,7 @@ def test_packed_npz(tmp_path: Path) -> None:
 def test_packed_npz_of_the_least(tmp_path: Path) -> None:
     np.savez(tmp_path / "clips.npz", **packed_arrays(label_names=None, signer=None, ids=None))
     source, clips = read(tmp_path / "clips.npz")
-    assert facts(clips) == [(1, "unknown", "", 2), (2, "unknown", "", 3), (2, "unknown", "", 4)]
+    assert facts(clips) == [(1, "", "", 2), (2, "", "", 3), (2, "", "", 4)]
     assert (source.num_signs, list(source.sign_names)) == (2, [])
 
 

@@ -31,6 +31,7 @@ class RawClip:
     Args:
         frames: [T, K, C]; a missing keypoint has all coordinates exactly 0.
         sign: its number, from 1.
+        signer: a name; blank: unknown.
         split: one of `SPLITS`.
         origin: the file, and where in it, for messages.
     """

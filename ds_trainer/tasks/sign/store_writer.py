@@ -27,6 +27,7 @@ from ds_trainer.tasks.sign.store import (
 from ds_trainer.text_file import is_plain
 
 MAX_PROBLEMS_SHOWN = 10
+_NOBODY = "unknown"
 _MAX_NAME = 1000
 """Names are kept in arrays whose entries are all as long as the longest."""
 
@@ -75,7 +76,7 @@ class _Index:
         self.lengths.append(len(frames_TKC))
         self.content.append(content_of(frames_TKC))
         self.sign_numbers.append(clip.sign)
-        self.signers.append(clip.signer.strip())
+        self.signers.append(clip.signer.strip() or _NOBODY)
         self.splits.append(SPLITS.index(clip.split))
         self.clip_ids.append(clip.clip_id)
 

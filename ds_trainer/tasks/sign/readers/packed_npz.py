@@ -134,7 +134,7 @@ def _clips(path: Path, arrays: Arrays, texts: Mapping[str, list[str]]) -> Iterat
                 yield RawClip(
                     np.ndarray(shape_of_clip, dtype, raw),
                     label + 1,
-                    texts["signer"][clip] if "signer" in texts else "unknown",
+                    texts["signer"][clip] if "signer" in texts else "",
                     texts["split"][clip] if "split" in texts else "",
                     texts["ids"][clip] if "ids" in texts else str(clip),
                     str(path),

@@ -45,7 +45,7 @@ def read(path: Path) -> ClipSource:
         raise DataError(f"{index_path}: line {number}: found no {column}, expected one in each line; add it")
     numbers = {name: number for number, name in enumerate(names, start=1)}
     clips = (
-        read_clip(path, row["path"], numbers[row[column]], row.get("signer") or "unknown", row.get("split") or "")
+        read_clip(path, row["path"], numbers[row[column]], row.get("signer") or "", row.get("split") or "")
         for row in rows
     )
     return ClipSource(str(path), len(rows), len(names), clips, names)
