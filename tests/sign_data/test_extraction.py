@@ -12,7 +12,8 @@ import pytest
 from launching import ROOT, clean_environment, run, succeed
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.extraction.work import pieces_of
+from ds_trainer.tasks.sign.extraction import command
+from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
 from ds_trainer.tasks.sign.known_layouts import layout_for
 
 PYTHON = ROOT / ".venv-video" / "bin" / "python"
@@ -54,9 +55,41 @@ def test_pieces_of_karsl_and_of_any_folder(tmp_path: Path) -> None:
     assert mine.out == tmp_path / "out" / "x" / "y.npz"
     (one,) = pieces_of(tmp_path / "mine" / "x" / "y.mov", tmp_path / "out")
     assert one.out == tmp_path / "out" / "y.npz"
+    (tmp_path / "mine" / "x" / "y.mp4").touch()
+    with pytest.raises(DataError, match=r"y\.mp4: found y\.mov beside it"):
+        pieces_of(tmp_path / "mine", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="found no video"):
         pieces_of(tmp_path / "empty", tmp_path / "out")
+
+
+def test_dots_in_the_names_of_folders_are_kept(tmp_path: Path) -> None:
+    for path in ("karsl/01/train/0001/a.1/0.jpg", "karsl/01/train/0001/a.2/0.jpg", "mine/a.1/0.jpg", "mine/a.2/0.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (karsl,) = pieces_of(tmp_path / "karsl", tmp_path / "out")
+    assert list(karsl.clips) == ["a.1", "a.2"]
+    mine = pieces_of(tmp_path / "mine", tmp_path / "out")
+    assert [piece.out.name for piece in mine] == ["a.1.npz", "a.2.npz"]
+    (one,) = pieces_of(tmp_path / "mine" / "a.1", tmp_path / "out")
+    assert one.out.name == "a.1.npz"
+    (tmp_path / "karsl/01/train/0001/a.1.mp4").touch()
+    with pytest.raises(DataError, match=r"a\.1\.mp4: found a\.1 beside it, expected one clip of that name"):
+        pieces_of(tmp_path / "karsl", tmp_path / "out")
+
+
+def ended_from_outside(piece: Piece) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_process_that_is_killed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(command, "extract", ended_from_outside)
+    assert command.main([str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
+    assert "error: --jobs 1: a process was ended" in capsys.readouterr().out
 
 
 def test_without_mediapipe_it_says_what_to_install(tmp_path: Path) -> None:

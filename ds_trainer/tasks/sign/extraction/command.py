@@ -5,6 +5,7 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = [piece for piece in pieces if not piece.out.exists()]
     if len(missing) < len(pieces):
         log.info(f"{len(pieces) - len(missing)} of {len(pieces)} files are there already")
-    failed = _extract_all(missing, own.jobs)
+    try:
+        failed = _extract_all(missing, own.jobs)
+    except BrokenProcessPool:
+        problem = f"--jobs {own.jobs}: a process was ended, for want of memory perhaps"
+        tell_problems([f"{problem}; the same command with fewer goes on where it was"])
+        return EXIT_USER_ERROR
     log.info(f"{len(missing) - failed} of {len(missing)} files written to {own.out}")
     return EXIT_USER_ERROR if failed else 0
 

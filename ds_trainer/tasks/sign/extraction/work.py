@@ -1,6 +1,6 @@
 """What there is to extract, in pieces that are done whole or not at all, so that a run that was ended goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,25 +31,41 @@ def pieces_of(footage: Path, out_dir: Path) -> list[Piece]:
     each clip becomes a file of its own, in folders as before.
 
     Raises:
-        DataError: there is no footage.
+        DataError: there is no footage, or two clips would have one name.
     """
     if is_footage(footage):
-        return [Piece({footage.stem: footage}, out_dir / f"{footage.stem}.npz")]
+        return [Piece({_name_of(footage): footage}, out_dir / f"{_name_of(footage)}.npz")]
     signs = [sign for split in SPLITS if split for sign in sorted(footage.glob(f"*/{split}/{_SIGN}"))]
     pieces = []
     for sign in signs:
-        clips = {clip.stem: clip for clip in sorted(sign.iterdir()) if is_footage(clip)}
+        named = _by_name(clip for clip in sorted(sign.iterdir()) if is_footage(clip))
+        clips = {path.name: clip for path, clip in named.items()}
         if clips:
             split = sign.parent
             pieces.append(Piece(clips, out_dir / f"{split.parent.name}-{split.name}" / f"{sign.name}.npz"))
     if not signs:
         pieces = [
-            Piece({clip.stem: clip}, (out_dir / clip.relative_to(footage)).with_suffix(".npz"))
-            for clip in _footage_below(footage)
+            Piece({path.name: clip}, out_dir / path.parent.relative_to(footage) / f"{path.name}.npz")
+            for path, clip in _by_name(_footage_below(footage)).items()
         ]
     if not pieces:
         raise DataError(f"{footage}: found no video and no folder of images, expected at least one")
     return pieces
+
+
+def _name_of(clip: Path) -> str:
+    """A folder's name may hold dots, behind which nothing is an ending."""
+    return clip.name if clip.is_dir() else clip.stem
+
+
+def _by_name(clips: Iterable[Path]) -> dict[Path, Path]:
+    """Clips by their paths without the ending of a video."""
+    named: dict[Path, Path] = {}
+    for clip in clips:
+        other = named.setdefault(clip.with_name(_name_of(clip)), clip)
+        if other != clip:
+            raise DataError(f"{clip}: found {other.name} beside it, expected one clip of that name; rename one of them")
+    return named
 
 
 def _footage_below(folder: Path) -> Iterator[Path]:
