@@ -13,8 +13,10 @@ from launching import ROOT, clean_environment, run, succeed
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.extraction import command
+from ds_trainer.tasks.sign.extraction.footage import images_in
 from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
 from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.readers.npz_file import load_arrays
 
 PYTHON = ROOT / ".venv-video" / "bin" / "python"
 NUM_FRAMES = 12
@@ -76,6 +78,22 @@ def test_dots_in_the_names_of_folders_are_kept(tmp_path: Path) -> None:
     (tmp_path / "karsl/01/train/0001/a.1.mp4").touch()
     with pytest.raises(DataError, match=r"a\.1\.mp4: found a\.1 beside it, expected one clip of that name"):
         pieces_of(tmp_path / "karsl", tmp_path / "out")
+
+
+def test_images_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = ["1.jpg", "2.jpg", "10.jpg", "take2_9.png", "take2_10.JPG", "take10_1.bmp"]
+    for name in (*reversed(names), "10.txt"):
+        (tmp_path / name).touch()
+    assert [file.name for file in images_in(tmp_path)] == names
+
+
+def test_clips_of_any_name_are_written(tmp_path: Path) -> None:
+    arrays = {name: np.full((2, 3, 4), number, np.float32) for number, name in enumerate(("file", "args", "مرحبا"))}
+    with (tmp_path / "a.npz").open("wb") as file:
+        command.write_arrays(file, arrays)
+    found = load_arrays(tmp_path / "a.npz")
+    assert found.keys() == arrays.keys()
+    assert all(np.array_equal(found[name], array) for name, array in arrays.items())
 
 
 def ended_from_outside(piece: Piece) -> None:

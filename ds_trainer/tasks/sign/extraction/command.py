@@ -3,13 +3,15 @@
 import argparse
 import multiprocessing
 import os
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ds_trainer.errors import EXIT_USER_ERROR, DataError, UserError
 from ds_trainer.files import write_atomically
@@ -78,7 +80,7 @@ def extract(piece: Piece, has_bar: bool = False) -> tuple[list[str], list[str]]:
     """Write the keypoints of a piece; return what is left out of a clip, and which clips are left out."""
     warnings: list[str] = []
     problems: list[str] = []
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, NDArray[np.float32]] = {}
     for name, path in piece.clips.items():
         try:
             footage = Footage(path)
@@ -91,5 +93,13 @@ def extract(piece: Piece, has_bar: bool = False) -> tuple[list[str], list[str]]:
             warnings.append(f"{path}: nobody was found in any of {len(arrays[name])} frames")
     if arrays:
         piece.out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(piece.out, lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(piece.out, lambda file: write_arrays(file, arrays))
     return warnings, problems
+
+
+def write_arrays(file: IO[bytes], arrays: Mapping[str, NDArray[np.float32]]) -> None:
+    """As `numpy.savez_compressed` does, which takes no array that is called like one of its arguments: file."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)

@@ -1,5 +1,6 @@
 """Pictures of a clip, one after the other: of a video file, or of a folder with an image a frame."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ def is_footage(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images right in a folder, by the numbers in their names: 9.jpg stands before 10.jpg."""
+    return sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_number)
+
+
+def _by_number(file: Path) -> tuple[list[str | int], str]:
+    words = re.split(r"([0-9]+)", file.name)
+    return [int(word) if place % 2 else word for place, word in enumerate(words)], file.name
+
+
 class Footage:
     """The pictures of one clip.
 
@@ -40,9 +51,7 @@ class Footage:
         self.path = path
         self.problems: list[str] = []
         self._opencv = opencv(path)
-        self._files = (
-            sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
-        )
+        self._files = images_in(path) if path.is_dir() else []
         self._video: Any = None
         if not path.is_dir():
             self._video = self._opencv.VideoCapture(str(path))
