@@ -146,6 +146,7 @@ def test_packed_npz_of_the_least(tmp_path: Path) -> None:
         ({"y": None, "offsets": None}, "expected also offsets, y"),
         ({"frames": frames(9).reshape(9, 60)}, r"frames: found shape \(9, 60\), expected \[frames"),
         ({"frames": frames(9).astype(object)}, "pickled objects"),
+        ({"frames": np.asfortranarray(frames(9))}, "frames in Fortran order, expected C order; save numpy.ascontig"),
         ({"label_names": np.array(["a", "b"], dtype=object)}, "pickled objects"),
         ({"y": np.array([0.0, 1.0, 1.0])}, "y: found float64"),
         ({"offsets": np.array([0, 5, 2, 9])}, "found 5 before 2 at clip 1"),

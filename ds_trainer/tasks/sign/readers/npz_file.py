@@ -28,6 +28,10 @@ class _PickledObjects(Exception):
     """The file would have to be unpickled."""
 
 
+class _FortranOrder(Exception):
+    """An array, of the name given, lies in memory by columns."""
+
+
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
     """Turns what goes wrong while reading `file` into a `DataError` that says so."""
@@ -39,6 +43,10 @@ def reading(file: Path) -> Iterator[None]:
         raise DataError(
             f"{file}: found pickled objects, expected plain numbers and names: a pickle can run any code; "
             "save it again from arrays of numbers or strings, without dtype=object"
+        ) from error
+    except _FortranOrder as error:
+        raise DataError(
+            f"{file}: found {error} in Fortran order, expected C order; save numpy.ascontiguousarray of it"
         ) from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
         raise DataError(
@@ -138,7 +146,7 @@ def _read_header(stream: IO[bytes], name: str, file_size: int) -> tuple[tuple[in
     if dtype.hasobject:
         raise _PickledObjects
     if is_fortran and len(shape) > 1:
-        raise ValueError(f"{name} is in Fortran order, not in C order")
+        raise _FortranOrder(name)
     found, expected = file_size - stream.tell(), math.prod(shape) * dtype.itemsize
     if min(shape, default=1) < 0 or found != expected:
         raise ValueError(f"{name} has {found} bytes, not the {expected} of {dtype} {shape}")
