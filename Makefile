@@ -56,6 +56,8 @@ $(READY): constraints.txt setup.cfg
 	pip install -q -c constraints.txt torch
 	# DeepSpeed's build asks the installed torch what to build; in isolation it would fetch another one.
 	pip install -q -c constraints.txt --no-build-isolation deepspeed
+	# A script's first line names no interpreter whose path has a space; pip minds that for scripts that it writes itself.
+	case "$(CURDIR)" in *\ *) sed -i "1s|.*|#!/bin/sh\n'''exec' \"$(CURDIR)/$(BIN)/python3\" \"\$$0\" \"\$$@\"\n' '''|" $(BIN)/deepspeed;; esac
 	pip install -q -c constraints.txt --no-build-isolation -e '.[demo,dev,export]'
 	@touch $@
 

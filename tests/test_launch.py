@@ -177,8 +177,9 @@ def test_readme_commands_name_files_that_exist() -> None:
 
 @pytest.mark.parametrize("reader", ["head -n 1", "true"])
 def test_run_outlives_who_reads_its_log(runs_dir: Path, reader: str) -> None:
-    training = f"{sys.executable} -m ds_trainer --deepspeed_config ds_configs/fp32.json --task toy --num_epochs 3"
-    command = f"set -o pipefail; ({training} --runs_dir {runs_dir} 2> {runs_dir}.errors) | {reader}"
+    training = [sys.executable, "-m", "ds_trainer", "--deepspeed_config", "ds_configs/fp32.json", "--task", "toy"]
+    written = shlex.join([*training, "--num_epochs", "3", "--runs_dir", str(runs_dir)])
+    command = f"set -o pipefail; ({written} 2> {shlex.quote(f'{runs_dir}.errors')}) | {reader}"
     finished = run(["bash", "-c", command])
     assert finished.returncode == 0, finished.stdout
     assert "rror" not in Path(f"{runs_dir}.errors").read_text()
