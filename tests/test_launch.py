@@ -1,6 +1,7 @@
 """What the README tells users to type works: real commands, real clips, real launchers."""
 
 import json
+import shlex
 import re
 import sys
 from pathlib import Path
