@@ -1,8 +1,8 @@
 """What the README tells users to type works: real commands, real clips, real launchers."""
 
 import json
-import shlex
 import re
+import shlex
 import sys
 from pathlib import Path
 
