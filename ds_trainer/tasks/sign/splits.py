@@ -85,7 +85,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     selected = np.flatnonzero(is_selected)
     split = resolve_split(store, rule.split, selected)
     train, val, test = split_by(store, split, selected, rule.seed)
-    if not len(val) and split != "all":
+    if not len(val):
         train, val = draw_validation(store, train, test, rule.val_by, rule.val_fraction, rule.seed)
     problems = _problems_of(store, split, train, val, test)
     if problems:
@@ -93,7 +93,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
     notices = _range_notices(rule, numbers)
-    if split != "all":
+    if len(train):
         notices += _split_notices(store, split, train, val, test)
         notices += _untrained_notices(store, sign_of_class, train) + _copy_notices(store, train)
     return Splits(train, val, test, sign_of_class, numbers, notices)

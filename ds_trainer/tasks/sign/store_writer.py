@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.files import sync_dir
 from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, Progress, RawClip, no_progress
 from ds_trainer.tasks.sign.known_layouts import layout_of
@@ -48,9 +49,9 @@ def write_store(store_dir: Path, source: ClipSource, progress: Progress = no_pro
         partial_dir = Path(tempfile.mkdtemp(prefix=f".{store_dir.name}.", suffix=".partial", dir=store_dir.parent))
         partial_dir.chmod(0o755)  # mkdtemp's folder is private; a store may be shared
         _write_files(partial_dir, source, progress)
-        _sync(partial_dir)
+        sync_dir(partial_dir)
         partial_dir.rename(store_dir)
-        _sync(store_dir.parent)
+        sync_dir(store_dir.parent)
     except OSError as error:
         raise DataError(
             f"{store_dir}: the clip store cannot be written ({error}); expected a writable folder with enough space: "
@@ -234,12 +235,3 @@ def _shortened(problems: list[str]) -> list[str]:
 def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Bring the names in a folder to disk: a rename alone may be lost in a crash."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
