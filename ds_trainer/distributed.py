@@ -167,9 +167,15 @@ def all_sum(tensor: Tensor) -> Tensor:
 
 
 def from_master(tensor: Tensor) -> Tensor:
-    """Replace `tensor` on every rank by the master's, and return it. Collective."""
+    """Replace `tensor` on every rank by the master's, and return it. Collective.
+
+    It is sent as bytes, since gloo knows few types, and may be laid out in any order.
+    """
     if dist.is_initialized():
-        dist.broadcast(tensor, src=0)
+        numbers = tensor.contiguous()
+        dist.broadcast(numbers.view(-1).view(torch.uint8), src=0)
+        if not tensor.is_contiguous():
+            tensor.copy_(numbers)
     return tensor
 
 

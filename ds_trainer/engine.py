@@ -7,14 +7,12 @@ import contextlib
 import importlib
 import logging
 import os
-import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 # Without it DeepSpeed warns in every rank that it found no accelerator.
 if not torch.cuda.is_available():
@@ -23,34 +21,25 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distri
 
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
+from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus  # noqa: E402
 
 from ds_trainer.compilation import compile_model  # noqa: E402
-from ds_trainer.flat_model import FlatModel, decays  # noqa: E402
+from ds_trainer.distributed import from_master  # noqa: E402
+from ds_trainer.flat_model import FlatModel, can_be_flat, decays  # noqa: E402
 from ds_trainer.flat_model import state_names as names_of_state  # noqa: E402
 from ds_trainer.monitors import without_monitors  # noqa: E402
+from ds_trainer.precision import (  # noqa: E402
+    ComputesInFloat32,
+    buffer_dtype,
+    cast_floats,
+    computes_in_float32,
+    exact_statistics,
+)
 from ds_trainer.skipping import skip_non_finite, skips_on_device  # noqa: E402
 
 # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would
 # anyway.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
-class ComputesInFloat32(nn.Module):
-    """A model whose 16-bit weights are read as float32, for a CPU without 16-bit arithmetic.
-
-    There a bf16 matrix product runs at a fortieth of the speed of a float32 one (1.3 against 49 GFLOP/s on one AVX2
-    core, torch 2.13.0). Weights, gradients, masters and what ranks exchange stay as the engine config says.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Any) -> Any:
-        """What the model makes of `inputs`, in float32."""
-        weights = {name: cast_floats(value, torch.float32) for name, value in self.model.named_parameters()}
-        buffers = {name: cast_floats(value, torch.float32) for name, value in self.model.named_buffers()}
-        return functional_call(self.model, weights | buffers, inputs)
 
 
 def build_engine(
@@ -66,13 +55,15 @@ def build_engine(
         compile_model(model)  # before the next line, in which torch.compile is off: it stays as it is first loaded
     _import_muon()
     arithmetic = torch.float32 if computes_in_float32(config) else None
+    module = model
     if can_be_flat(config):
-        model = FlatModel(model, config["zero_optimization"]["reduce_bucket_size"], arithmetic)
+        module = FlatModel(model, config["zero_optimization"]["reduce_bucket_size"], arithmetic)
     elif arithmetic is not None:
-        model = ComputesInFloat32(model)
-    engine, *_ = deepspeed.initialize(
-        model=model, model_parameters=_parameter_groups(model), config=without_monitors(config)
-    )
+        module = ComputesInFloat32(model)
+    with exact_statistics(model) if can_be_flat(config) else contextlib.nullcontext(), _any_weight_is_sent():
+        engine, *_ = deepspeed.initialize(
+            model=module, model_parameters=_parameter_groups(module), config=_for_deepspeed(config)
+        )
     _forget_first_step(engine)
     if skips_on_device(config["optimizer"], config["zero_optimization"]):
         skip_non_finite(engine)
@@ -92,6 +83,33 @@ def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def _for_deepspeed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The engine config, in which buffers get the precision that the model computes in unless it says another."""
+    data_types = {**config.get("data_types", {}), "buffer_dtype": buffer_dtype(config)}
+    return {**without_monitors(config), "data_types": data_types}
+
+
+@contextlib.contextmanager
+def _any_weight_is_sent() -> Iterator[None]:
+    """Within, an engine that is built gives all ranks the master's weights, of whatever shape and layout.
+
+    DeepSpeed sends them as bytes, which a single number (such as a temperature that is learned) and a weight that is
+    laid out in another order cannot be seen as.
+    """
+    original = DeepSpeedEngine._broadcast_model
+
+    def broadcast(engine: DeepSpeedEngine) -> None:
+        for weight in engine.module.parameters():
+            if not hasattr(weight, "ds_status") or weight.ds_status is ZeroParamStatus.AVAILABLE:
+                from_master(weight.data)
+
+    DeepSpeedEngine._broadcast_model = broadcast
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._broadcast_model = original
+
+
 def _import_muon() -> None:
     """Import an optimizer of DeepSpeed's, Muon, without having it compiled.
 
@@ -107,43 +125,6 @@ def _import_muon() -> None:
         del os.environ["TORCHDYNAMO_DISABLE"]
         if before is not None:
             os.environ["TORCHDYNAMO_DISABLE"] = before
-
-
-def can_be_flat(config: Mapping[str, Any]) -> bool:
-    """Whether the weights may lie in flat parameters: not where each layer is to be treated by itself."""
-    is_stage_3 = config.get("zero_optimization", {}).get("stage", 0) == 3
-    return not is_stage_3 and not config.get("data_types", {}).get("keep_in_fp32_modules")
-
-
-def computes_in_float32(config: Mapping[str, Any]) -> bool:
-    """Whether a bf16 engine computes in float32 here: on a CPU without bf16 instructions.
-
-    Not under ZeRO-3, which hands each layer its weights only while that layer runs.
-    """
-    is_bf16 = config.get("bf16", {}).get("enabled", False)
-    is_stage_3 = config.get("zero_optimization", {}).get("stage", 0) == 3
-    return is_bf16 and not is_stage_3 and not torch.cuda.is_available() and not has_fast_bf16()
-
-
-def has_fast_bf16() -> bool:
-    """Whether matrix products in bf16 are at least as fast as in float32 on this machine."""
-    if torch.cuda.is_available():
-        return True
-    if platform.machine() in ("x86_64", "AMD64"):
-        # oneDNN says yes of any AVX-512, where it converts: 17 against 58 GFLOP/s in float32 (torch 2.13.0).
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def cast_floats(value: Any, dtype: torch.dtype) -> Any:
-    """`value` with every floating-point tensor in it, at any depth, as `dtype`."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if isinstance(value, tuple | list):
-        return type(value)(cast_floats(item, dtype) for item in value)
-    if isinstance(value, dict):
-        return {key: cast_floats(item, dtype) for key, item in value.items()}
-    return value
 
 
 def _forget_first_step(engine: DeepSpeedEngine) -> None:
@@ -176,6 +157,18 @@ def state_names(engine: DeepSpeedEngine) -> dict[str, str]:
     if isinstance(engine.module, FlatModel):
         return engine.module.state_names
     return names_of_state(plain_module(engine))
+
+
+def share_buffers(engine: DeepSpeedEngine) -> None:
+    """Give every rank what the master's model keeps beside its weights, such as running statistics. Collective.
+
+    Each rank's are of the batches that it saw, and what is validated must be what is saved. Buffers that no checkpoint
+    holds are left alone: they may have any shape.
+    """
+    for layer in plain_module(engine).modules():
+        for name, buffer in layer.named_buffers(recurse=False):
+            if name not in layer._non_persistent_buffers_set:
+                from_master(buffer.data)
 
 
 def learning_rate(engine: DeepSpeedEngine) -> float:

@@ -39,6 +39,10 @@ class DataError(UserError):
     """A data file is missing, damaged, or holds values that cannot be trained on."""
 
 
+class ModelError(UserError):
+    """A task's model cannot be trained as it is."""
+
+
 class CheckpointError(UserError):
     """A checkpoint or resume point is missing, damaged, or does not fit this run."""
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ds_trainer.precision import as_statistics_of, has_statistics, is_divided
+
 
 class Slice(NamedTuple):
     """Where a weight of the model is: in which of the flat parameters, and from where."""
@@ -30,7 +32,8 @@ class Slice(NamedTuple):
 class FlatModel(nn.Module):
     """A model whose trained weights are views of a few flat parameters.
 
-    Buffers, frozen weights and those of recurrent layers, which cuDNN arranges in memory by itself, stay the model's.
+    Buffers, frozen weights, those of recurrent layers, which cuDNN arranges in memory by itself, and those of scripted
+    modules, which cannot be taken apart, stay the model's.
 
     Args:
         model: taken apart: before its first pass it has no trained weights any more.
@@ -47,8 +50,8 @@ class FlatModel(nn.Module):
     def __init__(self, model: nn.Module, most_numbers: int, dtype: torch.dtype | None = None):
         super().__init__()
         self.state_names = state_names(model)
-        recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
-        kept = {id(weight) for module in recurrent for weight in module.parameters()}
+        closed = [module for module in model.modules() if isinstance(module, nn.RNNBase | torch.jit.ScriptModule)]
+        kept = {id(weight) for module in closed for weight in module.parameters()}
         trained = {
             name: weight for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in kept
         }
@@ -67,12 +70,12 @@ class FlatModel(nn.Module):
         self._sizes = [[trained[name].numel() for name in chunk] for chunk in chunks]
         order = {name: position for position, name in enumerate(self.slices)}
         self._places = [
-            (module, leaf, order[names[id(weight)]])
+            (module, leaf, order[names[id(weight)]], has_statistics(module))
             for module in model.modules()
             for leaf, weight in module._parameters.items()
             if id(weight) in names
         ]
-        for module, leaf, _ in self._places:
+        for module, leaf, *_ in self._places:
             del module._parameters[leaf]
         self.model = model
         self._dtype = dtype
@@ -81,9 +84,10 @@ class FlatModel(nn.Module):
         """What the model makes of `inputs`."""
         pieces = itertools.chain.from_iterable(map(self._split, self.flats, self._sizes))
         weights = [piece.view(own.shape) for piece, own in zip(pieces, self.slices.values(), strict=True)]
-        for module, leaf, position in self._places:
+        for module, leaf, position, is_statistical in self._places:
+            weight = as_statistics_of(module, weights[position]) if is_statistical else weights[position]
             # They stay there: a backward pass that recomputes reads them again.
-            module._parameters[leaf] = weights[position]  # type: ignore[assignment]
+            module._parameters[leaf] = weight  # type: ignore[assignment]
         others = self._others_in_other_types()
         return functional_call(self.model, others, inputs) if others else self.model(*inputs)
 
@@ -110,6 +114,11 @@ class FlatModel(nn.Module):
     def is_decaying(self, parameter: nn.Parameter) -> bool:
         """Whether weight decay belongs to a parameter: a flat one is of weights that all decay, or none."""
         return id(parameter) in self._decaying or decays(parameter)
+
+
+def can_be_flat(config: Mapping[str, Any]) -> bool:
+    """Whether an engine config lets weights lie in flat parameters: not where each layer is to be treated by itself."""
+    return not is_divided(config) and not config.get("data_types", {}).get("keep_in_fp32_modules")
 
 
 def decays(weight: Tensor) -> bool:

@@ -27,6 +27,7 @@ from ds_trainer.errors import EXIT_USER_ERROR, DataError, MeetingError, UserErro
 from ds_trainer.evaluation import evaluate_best, in_order
 from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
 from ds_trainer.loop import train
+from ds_trainer.model_rules import refuse_untrainable
 from ds_trainer.monitors import start_monitors
 from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up_and_cool_down
@@ -176,6 +177,7 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     micro_batch = engine_config["train_micro_batch_size_per_gpu"]
     torch.manual_seed(settings.seed)
     model = task.build_model()
+    refuse_untrainable(model, engine_config)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
     engine = build_engine(model, engine_config, settings.verbose, settings.compile)

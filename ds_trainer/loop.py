@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
+from ds_trainer.engine import share_buffers
 from ds_trainer.errors import NonFiniteLossError
 from ds_trainer.objective import Objective
 from ds_trainer.profiling import Profile
@@ -55,6 +56,7 @@ def train(
             train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
             batches = profile.over(run.with_progress(train_dl))
             train_loss = train_epoch(engine, objective, batches, steps)
+            share_buffers(engine)
             with averaged_weights(engine):
                 metrics = validate(engine, objective, val_dl)
                 _refuse_non_finite(metrics, run)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ds_trainer.batches import Batch, BatchLoader, MicroStep, ShardedSampler, size_of
 from ds_trainer.distributed import device
-from ds_trainer.engine import ComputesInFloat32, cast_floats, computes_in_float32
+from ds_trainer.flat_model import can_be_flat
 from ds_trainer.objective import Objective
+from ds_trainer.precision import ComputesInFloat32, buffer_dtype, cast_floats, computes_in_float32, exact_statistics
 from ds_trainer.replay.files import EnginePrecision, SavedMicroStep, SavedStep
 from ds_trainer.replay.gradients import Gradients, trace_gradients
 from ds_trainer.replay.looks import Look, looks_at, parts_of
@@ -38,12 +39,14 @@ class Precision:
 
     Args:
         buffers: None leaves them as the model made them.
+        has_exact_statistics: those that layers normalise by stay as the model made them.
         autocast: what `torch.autocast` is to choose; None without it.
         arithmetic: what inputs are cast to, and weights as well if it is not theirs.
     """
 
     weights: torch.dtype = torch.float32
     buffers: torch.dtype | None = None
+    has_exact_statistics: bool = False
     autocast: torch.dtype | None = None
     arithmetic: torch.dtype = torch.float32
 
@@ -52,10 +55,12 @@ class Precision:
         """What an engine config, and this machine, make of it."""
         said = EnginePrecision.model_validate(engine_config)
         weights = torch.float16 if said.fp16.enabled else torch.bfloat16 if said.bf16.enabled else torch.float32
+        buffers = buffer_dtype(engine_config)
         is_autocast = said.torch_autocast.enabled and weights == torch.float32
         return cls(
             weights,
-            buffers=_DTYPES[said.data_types.buffer_dtype] if said.data_types.buffer_dtype else None,
+            buffers=None if buffers is None else _DTYPES[buffers],
+            has_exact_statistics=can_be_flat(engine_config),
             autocast=_DTYPES[said.torch_autocast.dtype] if is_autocast else None,
             arithmetic=torch.float32 if computes_in_float32(engine_config) else weights,
         )
@@ -81,10 +86,11 @@ class Replica:
     def __init__(self, model: nn.Module, precision: Precision):
         self.model = model.to(device())
         self._precision = precision
-        for parameter in model.parameters():
-            parameter.data = cast_floats(parameter.data, precision.weights)
-        for buffer in model.buffers():
-            buffer.data = cast_floats(buffer.data, precision.buffers or buffer.dtype)
+        with exact_statistics(model) if precision.has_exact_statistics else contextlib.nullcontext():
+            for parameter in model.parameters():
+                parameter.data = cast_floats(parameter.data, precision.weights)
+            for buffer in model.buffers():
+                buffer.data = cast_floats(buffer.data, precision.buffers or buffer.dtype)
         is_read_otherwise = precision.arithmetic != precision.weights
         self._computing = ComputesInFloat32(model) if is_read_otherwise else model
 

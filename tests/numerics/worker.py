@@ -61,9 +61,11 @@ def engine_config(precision: str, stage: int, micro_batch: int) -> dict[str, Any
 class Case:
     """One way to train, started afresh."""
 
+    task_type = ToyTask
+
     def __init__(self, precision: str, stage: int, micro_batch: int, **others: Any):
         settings = SETTINGS.model_copy(update=others)
-        self.task = ToyTask(settings)
+        self.task = self.task_type(settings)
         self.job: Job = build_job(settings, self.task, engine_config(precision, stage, micro_batch))
 
     def train(self, run: Run, num_epochs: int) -> Path | None:

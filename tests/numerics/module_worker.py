@@ -1,0 +1,99 @@
+"""One rank that trains each of `modules.py` for a few steps, in each precision and ZeRO stage.
+
+module_worker.py OUT      under RANK, WORLD_SIZE, ...; each rank writes OUT/rank_{rank}_of_{size}.pt
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ds_trainer import distributed
+from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.engine import build_engine, plain_module, share_buffers
+from ds_trainer.engine_state import full_precision_state
+from ds_trainer.progress import start_log
+from ds_trainer.tasks.toy.task import ToyTask
+from ds_trainer.validation import validate
+from numerics.modules import INDIVISIBLE, MODULES
+from numerics.worker import GLOBAL_BATCH, Case, engine_config, new_run
+
+NUM_STEPS = 4
+
+
+def new_module(name: str) -> nn.Module:
+    torch.manual_seed(1)
+    return MODULES[name]()
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(2)
+    rule = torch.randn(16, 4, generator=generator)
+    inputs = torch.randn(NUM_STEPS, GLOBAL_BATCH, 16, generator=generator)
+    return [(numbers_BC, (numbers_BC @ rule).argmax(1)) for numbers_BC in inputs]
+
+
+def outcome(name: str, precision: str, stage: int) -> dict[str, Any]:
+    """The loss of each step on this rank, and what all ranks hold afterwards."""
+    own = GLOBAL_BATCH // distributed.world_size()
+    mine = slice(distributed.rank() * own, (distributed.rank() + 1) * own)
+    engine = build_engine(new_module(name), engine_config(precision, stage, own))
+    engine.train()
+    losses = []
+    for inputs, targets in batches():
+        loss = cross_entropy(engine(inputs[mine]), targets[mine])
+        engine.backward(loss)
+        engine.step()
+        losses.append(loss.item())
+    share_buffers(engine)
+    engine.eval()
+    with torch.no_grad():
+        logits = engine(batches()[0][0])
+    buffers = {name: buffer.clone() for name, buffer in plain_module(engine).named_buffers()}
+    return {"losses": losses, "logits": logits, "buffers": buffers, "state": full_precision_state(engine)}
+
+
+class NormedTask(ToyTask):
+    """The toy task with running statistics in its model."""
+
+    @classmethod
+    def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(2), super().model_from(description))
+
+
+class NormedCase(Case):
+    task_type = NormedTask
+
+
+def validated_and_saved(out: Path) -> tuple[float, float]:
+    """The loss that a run was at, and that of its checkpoint, scored without the engine."""
+    case = NormedCase("fp32", 1, micro_batch=6, weight_average_decay=0.0)
+    run = new_run(out, "normed")
+    case.train(run, 1)
+    best = distributed.agreed(lambda: load_checkpoint(run.dir / "best.pth"))
+    model = case.task.build_model()
+    model.load_state_dict(best["state_dict"])
+    return best["metrics"]["val_loss"], validate(model, case.task.objective, case.job.val_dl).loss
+
+
+def main(out: Path) -> None:
+    distributed.join(120)
+    start_log()
+    results: dict[tuple[Any, ...], Any] = {
+        (name, precision, stage): outcome(name, precision, stage)
+        for precision in ("fp32", "bf16")
+        for stage in (0, 1, 2, 3)
+        for name in MODULES
+        if stage < 3 or name not in INDIVISIBLE
+    }
+    results["validated", "saved"] = validated_and_saved(out)
+    torch.save(results, out / f"rank_{distributed.rank()}_of_{distributed.world_size()}.pt")
+    distributed.leave()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
