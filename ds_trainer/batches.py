@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ds_trainer import distributed
+from ds_trainer.errors import TaskError
 from ds_trainer.randomness import Draw, mixed
 
 Prepare = Callable[[Any, torch.device, Draw | None], tuple[tuple[Tensor, ...], Any]]
@@ -207,6 +208,8 @@ class BatchLoader:
         weight_B = (torch.arange(sampler.micro_batch, device=device) < micro_step.num_real).float()
         draw = Draw.of(sampler.seed, sampler.epoch, index_B) if sampler.seed is not None else None
         inputs, targets = self.prepare(items, device, draw)
+        if not isinstance(inputs, tuple):  # a lone tensor would be taken apart, example by example
+            raise TaskError(f"the task's prepare: gives {type(inputs).__name__} as inputs, expected a tuple of tensors")
         return Batch(
             inputs,
             targets,

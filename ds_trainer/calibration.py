@@ -80,6 +80,7 @@ def with_confidence(objective: Objective, temperature: float) -> Objective:
     """The objective, which keeps three more numbers of each example: they are what `calibration_of` reads."""
 
     def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
+        assert objective.measure is not None, "as `task_rules` has it where there are classes"
         measures_BM = objective.measure(logits_BS, targets_B)
         logits_BS = logits_BS.float()
         raw_B, tempered_B = (logits.softmax(1).amax(1) for logits in (logits_BS, logits_BS / temperature))

@@ -40,7 +40,7 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_best` wrote. No code that the file may carry is run.
+    """What `write_checkpoint` wrote. No code that the file may carry is run.
 
     Raises:
         CheckpointError: the file is missing, damaged, or no checkpoint of this trainer.

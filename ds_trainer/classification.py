@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ds_trainer.errors import TaskError
 from ds_trainer.objective import Objective
 
 FloatArray = NDArray[np.float64]
@@ -67,7 +68,7 @@ def classification_objective(
         if logits_BS.shape != (len(targets_B), num_classes):
             # cross_entropy accepts a wider output without a word and trains a model whose answers have no names.
             shapes = f"found shape {tuple(logits_BS.shape)}, expected {(len(targets_B), num_classes)}"
-            raise ValueError(f"model output: {shapes}; give the model {num_classes} outputs")
+            raise TaskError(f"model output: {shapes}; give the model {num_classes} outputs")
         # In bf16 a loss near 2 moves in steps of 2^-6: too coarse to tell which epoch was better.
         return functional.cross_entropy(logits_BS.float(), targets_B, label_smoothing=label_smoothing, reduction="none")
 

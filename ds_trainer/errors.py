@@ -39,8 +39,8 @@ class DataError(UserError):
     """A data file is missing, damaged, or holds values that cannot be trained on."""
 
 
-class ModelError(UserError):
-    """A task's model cannot be trained as it is."""
+class TaskError(UserError):
+    """A task gives what cannot be trained: its model, or what its objective makes of an example."""
 
 
 class CheckpointError(UserError):

@@ -72,7 +72,9 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
     datasets = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
     dataset = datasets[own.on]
     if dataset is None or size_of(dataset) == 0:
-        raise SettingsError(f"--on {own.on}: --split leaves nothing for it; choose another --on, or another --split")
+        raise SettingsError(
+            f"--on {own.on}: --split, or the task, leaves nothing for it; choose another --on, or another --split"
+        )
     model = load_model(checkpoint).to(distributed.device())
     temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
     micro_batch = own.micro_batch or checkpoint["engine_config"][_MICRO_BATCH]

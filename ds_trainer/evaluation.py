@@ -59,7 +59,9 @@ def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
     checkpoint = distributed.agreed(lambda: load_checkpoint(run.dir / "best.pth"))
     model = load_model(checkpoint).to(distributed.device())
     micro_batch = engine_config["train_micro_batch_size_per_gpu"]
-    split, dataset = ("test", task.test_set) if task.test_set is not None else ("validation", task.val_set)
+    split, dataset = "validation", task.val_set
+    if task.test_set is not None and size_of(task.test_set) > 0:
+        split, dataset = "test", task.test_set
     temperature = None
     if task.class_names is not None:
         temperature = fit_temperature(model, in_order(task, task.val_set, micro_batch))

@@ -23,11 +23,10 @@ from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
 from ds_trainer.engine import build_engine
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
-from ds_trainer.errors import EXIT_USER_ERROR, DataError, MeetingError, UserError, WriteError
+from ds_trainer.errors import EXIT_USER_ERROR, MeetingError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best, in_order
 from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
 from ds_trainer.loop import train
-from ds_trainer.model_rules import refuse_untrainable
 from ds_trainer.monitors import start_monitors
 from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up_and_cool_down
@@ -38,6 +37,7 @@ from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings
 from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
 from ds_trainer.task import Task, load_task_type
+from ds_trainer.task_rules import refuse_untrainable, refuse_unusable
 from ds_trainer.torch_errors import mendable_errors_told
 from ds_trainer.utilisation import Utilisation, utilisation_of
 from ds_trainer.watch.watch import Watch
@@ -117,7 +117,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     refuse_changed_arguments()
     stand_at("reading the data")
     task = load_task_type(settings.task)(settings)
-    _refuse_empty_splits(task)
+    refuse_unusable(task)
     stand_at("building the engine")
     run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
     if settings.resume == "auto":
@@ -136,12 +136,6 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
         run = begin_run(settings, task, engine_config, job, run_dir, wants_stop)
         watch.on_end = run.write_failure
         return _train(run, settings, task, engine_config, job)
-
-
-def _refuse_empty_splits(task: Task) -> None:
-    for split, dataset in (("training", task.train_set), ("validation", task.val_set)):
-        if size_of(dataset) == 0:
-            raise DataError(f"the {split} split is empty, expected at least one example")
 
 
 def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job) -> Path | None:
@@ -177,7 +171,7 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     micro_batch = engine_config["train_micro_batch_size_per_gpu"]
     torch.manual_seed(settings.seed)
     model = task.build_model()
-    refuse_untrainable(model, engine_config)
+    refuse_untrainable(task, model, engine_config)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
     engine = build_engine(model, engine_config, settings.verbose, settings.compile)

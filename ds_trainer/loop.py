@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
 from ds_trainer.engine import share_buffers
 from ds_trainer.errors import NonFiniteLossError
-from ds_trainer.objective import Objective
+from ds_trainer.objective import Objective, total
 from ds_trainer.profiling import Profile
 from ds_trainer.run_dir import Run
 from ds_trainer.saving import Saving
@@ -93,7 +93,7 @@ def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) ->
     """Forward and backward of one micro-batch; return its summed loss. Collective under ZeRO-3."""
     torch.manual_seed(batch.seed)  # dropout: a function of (seed, epoch, micro-step, rank), so nothing has to be saved
     losses_B = objective.minimised(engine(*batch.inputs), batch.targets)
-    loss: Tensor = (losses_B * batch.weight_B).sum()
+    loss = total(losses_B, batch.weight_B)
     engine.backward(loss * batch.share, scale_wrt_gas=False)
     return loss.detach()
 

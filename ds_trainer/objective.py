@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def _measure_nothing(outputs: Any, targets: Any) -> Tensor:
-    return torch.zeros(len(targets), 0)
+from ds_trainer.errors import TaskError
 
 
 def _summarise_nothing(measures_NM: Tensor) -> dict[str, float]:
@@ -26,16 +24,51 @@ class Objective:
     Args:
         loss: (outputs, targets) -> float[B], one loss an example, not averaged.
         measure: (outputs, targets) -> [B, M], the numbers to keep of each example, such as its target and its
-        prediction.
+            prediction; None: none.
         training_loss: what training minimises where that is another, such as one that weighs classes; None: `loss`.
         summarise: [N, M] measures of a whole split, in the order of its examples -> named metrics.
     """
 
     loss: Callable[[Any, Any], Tensor]
-    measure: Callable[[Any, Any], Tensor] = _measure_nothing
+    measure: Callable[[Any, Any], Tensor] | None = None
     summarise: Callable[[Tensor], dict[str, float]] = _summarise_nothing
     training_loss: Callable[[Any, Any], Tensor] | None = None
 
     def minimised(self, outputs: Any, targets: Any) -> Tensor:
         """float[B], what training minimises of each example."""
         return (self.training_loss or self.loss)(outputs, targets)
+
+    def rows(self, outputs: Any, targets: Any, num_examples: int) -> Tensor:
+        """float64[B, 1 + M], what is kept of each example: its loss, and what is measured.
+
+        Raises:
+            TaskError: they are not one of each example.
+        """
+        losses_B = _one_each(self.loss(outputs, targets), num_examples)
+        if self.measure is None:
+            return losses_B[:, None].double()
+        measures_BM = self.measure(outputs, targets).to(losses_B.device)
+        if measures_BM.ndim != 2 or len(measures_BM) != num_examples:
+            raise TaskError(
+                f"the task's objective: measure gives the shape {tuple(measures_BM.shape)}, expected "
+                f"({num_examples}, M): M numbers of each example"
+            )
+        return torch.cat([losses_B[:, None].double(), measures_BM.double()], dim=1)
+
+
+def total(losses_B: Tensor, weight_B: Tensor) -> Tensor:
+    """The sum of the losses, by weight.
+
+    Raises:
+        TaskError: they are not one of each example.
+    """
+    return (_one_each(losses_B, len(weight_B)) * weight_B).sum()
+
+
+def _one_each(losses: Tensor, num_examples: int) -> Tensor:
+    if losses.shape != (num_examples,):
+        raise TaskError(
+            f"the task's objective: loss gives the shape {tuple(losses.shape)}, expected ({num_examples},): one number "
+            "of each example, not their mean (in torch, reduction='none'), and the mean or sum over all other axes"
+        )
+    return losses

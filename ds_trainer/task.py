@@ -68,9 +68,10 @@ class Task(ABC):
 
     Attributes:
         settings_type: the settings that this task adds to the command line.
-        train_set, val_set, test_set: map-style data sets; `test_set` is None where nothing was held out.
+        train_set, val_set, test_set: map-style data sets; `test_set` is None, or empty, where nothing was held out.
         objective: what to minimise and what to measure.
-        class_names: names of the classes, or None if the task is no classification.
+        class_names: names of the classes, or None if the task is no classification; the objective's measures then begin
+            with those of `classification.measure`.
         notices: lines about the data that the log must show.
         num_workers: processes that fetch items of the data sets; 0 fetches in the training process.
     """

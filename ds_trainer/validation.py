@@ -52,10 +52,8 @@ def validate(model: Callable[..., Any], objective: Objective, batches: BatchLoad
     for batch in batches:
         stand_at("validating")
         outputs = model(*batch.inputs)
-        losses_B = objective.loss(outputs, batch.targets)
-        measures_BM = objective.measure(outputs, batch.targets).to(losses_B.device)
-        columns = (torch.ones_like(losses_B)[:, None], losses_B[:, None], measures_BM)
-        rows = torch.cat([column.double() for column in columns], dim=1)
+        rows = objective.rows(outputs, batch.targets, len(batch.weight_B))
+        rows = torch.cat([torch.ones_like(rows[:, :1]), rows], dim=1)
         rows = torch.where(batch.weight_B[:, None] > 0, rows, 0.0)
         if table is None:
             table = torch.zeros(num_examples, rows.shape[1], dtype=torch.float64, device=rows.device)
@@ -72,4 +70,5 @@ def _metrics(table: Tensor, objective: Objective) -> Metrics:
         raise RuntimeError(
             f"validation saw {num_seen} examples of a split of {num_examples}, each of which counts once"
         )
-    return Metrics(losses_N.mean().item(), objective.summarise(measures_NM), losses_N, measures_NM)
+    named = {name: float(value) for name, value in objective.summarise(measures_NM).items()}
+    return Metrics(losses_N.mean().item(), named, losses_N, measures_NM)

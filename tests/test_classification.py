@@ -15,6 +15,7 @@ from ds_trainer.classification import (
     measure,
     summarise,
 )
+from ds_trainer.errors import TaskError
 
 
 def rows(*pairs: tuple[int, int]) -> torch.Tensor:
@@ -39,7 +40,7 @@ def test_label_smoothing_spreads_a_fraction_of_the_target_over_all_classes() -> 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 2), (2, 3, 5)])
 def test_an_output_of_the_wrong_width_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"expected \(2, 3\); give the model 3 outputs"):
+    with pytest.raises(TaskError, match=r"expected \(2, 3\); give the model 3 outputs"):
         classification_objective(3).loss(torch.zeros(shape), torch.tensor([0, 1]))
 
 

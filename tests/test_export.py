@@ -211,7 +211,10 @@ def test_evaluate_scores_all_of_other_data(run_dir: Path, store: Path, tmp_path:
     for signer, scored in before["by_group"].items():
         assert found["by_group"][signer] == pytest.approx(scored, rel=1e-3)
     refused = run([*command, "--on", "val"])
-    assert (refused.returncode, "error: --on val: --split leaves nothing for it" in refused.stdout) == (2, True)
+    assert (refused.returncode, "error: --on val: --split, or the task, leaves nothing for it" in refused.stdout) == (
+        2,
+        True,
+    )
 
 
 def test_evaluate_refuses_signs_that_the_model_does_not_know(run_dir: Path, store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""What a task may not give, told before an engine is built of its model: what is said later names no weight."""
+
+import io
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ds_trainer.batches import size_of
+from ds_trainer.errors import DataError, TaskError
+from ds_trainer.precision import is_divided
+from ds_trainer.problems import reason_of, shortened, shown
+from ds_trainer.task import Task
+
+
+def refuse_unusable(task: Task) -> None:
+    """Look through what a task says of its data, its answers and itself.
+
+    Raises:
+        DataError: a split is empty.
+        TaskError: something is not as `Task` asks for it, which would be found out hours later.
+    """
+    splits = {"training": task.train_set, "validation": task.val_set, "test": task.test_set}
+    present = {split: dataset for split, dataset in splits.items() if dataset is not None}
+    shapeless = [split for split, dataset in present.items() if not _is_map_style(dataset)]
+    if shapeless:
+        raise TaskError(
+            f"the task's {shapeless[0]} split: has no length or no items by number, as map-style data sets have"
+        )
+    for split, dataset in present.items():
+        if size_of(dataset) == 0 and split != "test":
+            raise DataError(f"the {split} split is empty, expected at least one example")
+    problems = [*_misnamed(task), *_groupless(task, present), *_unspeakable(task)]
+    if problems:
+        raise TaskError(shortened([f"the task's {problem}" for problem in problems]))
+
+
+def _is_map_style(dataset: Any) -> bool:
+    return hasattr(dataset, "__len__") and (hasattr(dataset, "__getitem__") or hasattr(dataset, "__getitems__"))
+
+
+def _misnamed(task: Task) -> Iterator[str]:
+    label = task.label()
+    if not label or label != Path(label).name or not label.isprintable():
+        yield f"label: found {shown(label)}, expected a few words that can stand in the name of a directory"
+
+
+def _groupless(task: Task, splits: Mapping[str, Any]) -> Iterator[str]:
+    for split, dataset in splits.items():
+        groups = task.groups(dataset)
+        if groups is not None and len(groups) != size_of(dataset):
+            yield f"groups: found {len(groups)} for the {size_of(dataset)} examples of the {split} split"
+
+
+def _unspeakable(task: Task) -> Iterator[str]:
+    """A description that no checkpoint could hold: one is read without running code."""
+    file = io.BytesIO()
+    try:
+        torch.save(task.description(), file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except (pickle.PickleError, AttributeError, TypeError, RuntimeError) as error:
+        yield f"description: expected plain values and tensors ({reason_of(error)})"
+
+
+def refuse_untrainable(task: Task, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Look through a task and its new model, which is to be trained as a resolved engine config says.
+
+    Raises:
+        TaskError: a weight has no shape yet, is complex or has sparse gradients, or no weight is trained; ZeRO-3 cannot
+            divide one; or answers have names, and the objective measures none.
+    """
+    problems = [*_shapeless(model), *_complex(model), *_sparse(model)]
+    if is_divided(config):
+        problems += _indivisible(model)
+    if not problems and not any(weight.requires_grad for weight in model.parameters()):
+        problems = ["no weight is trained: all are frozen, or there is none; expected one whose requires_grad is true"]
+    problems = [f"the task's model: {problem}" for problem in problems]
+    if task.class_names is not None and task.objective.measure is None:
+        problems.append(
+            "the task's objective: measures nothing, though there are class_names; take classification_objective, "
+            "with a loss of your own if you like (dataclasses.replace), or leave class_names out"
+        )
+    if problems:
+        raise TaskError(shortened(problems))
+
+
+def _shapeless(model: nn.Module) -> Iterator[str]:
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            yield (
+                f"{name} has no shape yet, being of a lazy layer; give the layer its input size, or pass a batch "
+                "through the model in build_model and in model_from"
+            )
+
+
+def _complex(model: nn.Module) -> Iterator[str]:
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and weight.is_complex():
+            yield (
+                f"{name} is {str(weight.dtype).removeprefix('torch.')}, which DeepSpeed does not train; keep its real "
+                "and imaginary part in a real weight, and see it through torch.view_as_complex(weight.float())"
+            )
+
+
+def _sparse(model: nn.Module) -> Iterator[str]:
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse and layer.weight.requires_grad:
+            yield f"{name or 'it'} has sparse gradients, which cannot be clipped; build it with sparse=False"
+
+
+def _indivisible(model: nn.Module) -> Iterator[str]:
+    remedy = "or use stage 1 or 2"
+    for name, weight in model.named_parameters():
+        if not is_lazy(weight) and weight.dim() == 0:
+            yield f"{name} is a single number, which ZeRO-3 cannot divide; give it the shape (1,), {remedy}"
+        elif not is_lazy(weight) and weight.numel() == 0:
+            yield f"{name} holds no numbers, which ZeRO-3 cannot divide; leave it out, {remedy}"
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            yield f"{name or 'it'} is scripted, so ZeRO-3 cannot reach its weights; take the plain module, {remedy}"
+            return

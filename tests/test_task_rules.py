@@ -1,0 +1,152 @@
+"""What a task gives that cannot be trained is refused by its name, with what to do."""
+
+import copy
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import IterableDataset, TensorDataset
+
+from ds_trainer.batches import BatchLoader, ShardedSampler
+from ds_trainer.errors import DataError, TaskError
+from ds_trainer.objective import Objective, total
+from ds_trainer.settings import combined_settings
+from ds_trainer.task_rules import refuse_untrainable, refuse_unusable
+from ds_trainer.tasks.toy.task import ToySettings, ToyTask
+
+TASK = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), num_points=20))
+PLAIN: dict[str, Any] = {"zero_optimization": {"stage": 1}}
+DIVIDED: dict[str, Any] = {"zero_optimization": {"stage": 3}}
+
+
+class Weights(nn.Module):
+    def __init__(self, *weights: torch.Tensor, is_trained: bool = True):
+        super().__init__()
+        self.own = nn.ParameterList(nn.Parameter(weight, requires_grad=is_trained) for weight in weights)
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return nn.Sequential(nn.Linear(2, 2), torch.jit.script(nn.Linear(2, 2)))
+
+
+REFUSED = {
+    "lazy": (nn.Sequential(nn.LazyLinear(4)), ["0.weight has no shape yet", "0.bias has no shape yet"]),
+    "complex": (Weights(torch.zeros(3, dtype=torch.complex64)), ["own.0 is complex64, which DeepSpeed does not train"]),
+    "sparse": (nn.Sequential(nn.Embedding(4, 2, sparse=True)), ["0 has sparse gradients, which cannot be clipped"]),
+    "frozen": (Weights(torch.zeros(3), is_trained=False), ["no weight is trained"]),
+    "empty": (nn.Identity(), ["no weight is trained"]),
+}
+INDIVISIBLE = {
+    "number": (Weights(torch.zeros(2), torch.tensor(1.0)), "own.1 is a single number, which ZeRO-3 cannot divide"),
+    "nothing": (Weights(torch.zeros(2), torch.zeros(0, 3)), "own.1 holds no numbers, which ZeRO-3 cannot divide"),
+    "scripted": (scripted(), "1 is scripted, so ZeRO-3 cannot reach its weights"),
+}
+
+
+@pytest.mark.parametrize("config", [PLAIN, DIVIDED], ids=["stage 1", "stage 3"])
+@pytest.mark.parametrize(("model", "problems"), REFUSED.values(), ids=REFUSED)
+def test_refused_at_every_stage(model: nn.Module, problems: list[str], config: dict[str, Any]) -> None:
+    with pytest.raises(TaskError) as caught:
+        refuse_untrainable(TASK, model, config)
+    assert len(caught.value.problems) == len(problems)
+    for found, expected in zip(caught.value.problems, problems, strict=True):
+        assert found.startswith(f"the task's model: {expected}")
+        assert ";" in found, "what to do stands behind"
+
+
+@pytest.mark.parametrize(("model", "problem"), INDIVISIBLE.values(), ids=INDIVISIBLE)
+def test_refused_where_weights_are_divided(model: nn.Module, problem: str) -> None:
+    refuse_untrainable(TASK, model, PLAIN)
+    with pytest.raises(TaskError, match=f"{problem}; .*or use stage 1 or 2"):
+        refuse_untrainable(TASK, model, DIVIDED)
+
+
+def test_frozen_weights_may_be_of_any_type() -> None:
+    model = nn.ModuleList([nn.Linear(2, 2), Weights(torch.zeros(3, dtype=torch.complex64), is_trained=False)])
+    refuse_untrainable(TASK, model, PLAIN)
+
+
+def test_many_problems_are_cut_short() -> None:
+    with pytest.raises(TaskError) as caught:
+        refuse_untrainable(TASK, nn.Sequential(*(nn.LazyLinear(1) for _ in range(100))), PLAIN)
+    assert "more problems like these" in caught.value.problems[-1]
+
+
+def test_names_of_classes_need_an_objective_that_measures_them() -> None:
+    task = copy.copy(TASK)
+    task.objective = Objective(task.objective.loss)
+    with pytest.raises(
+        TaskError, match="measures nothing, though there are class_names; take classification_objective"
+    ):
+        refuse_untrainable(task, nn.Linear(2, 2), PLAIN)
+    task.class_names = None
+    refuse_untrainable(task, nn.Linear(2, 2), PLAIN)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4, 1), (4, 3), (3,)])
+def test_losses_are_one_of_each_example(shape: tuple[int, ...]) -> None:
+    problem = r"loss gives the shape \(.*\), expected \(4,\): one number of each example, not their mean"
+    with pytest.raises(TaskError, match=problem):
+        total(torch.zeros(shape), torch.ones(4))
+    with pytest.raises(TaskError, match=problem):
+        Objective(lambda outputs, targets: torch.zeros(shape)).rows(None, None, 4)
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 2), (4, 2, 1), ()])
+def test_measures_are_rows_of_each_example(shape: tuple[int, ...]) -> None:
+    objective = Objective(lambda outputs, targets: torch.zeros(4), lambda outputs, targets: torch.zeros(shape))
+    with pytest.raises(TaskError, match=r"measure gives the shape \(.*\), expected \(4, M\)"):
+        objective.rows(None, None, 4)
+
+
+def test_targets_of_any_kind_need_no_measure() -> None:
+    objective = Objective(lambda outputs, targets: outputs - targets["sum"])
+    rows = objective.rows(torch.arange(4.0), {"sum": torch.ones(4), "names": list("abcd")}, 4)
+    assert rows.tolist() == [[-1], [0], [1], [2]]
+    assert rows.dtype == torch.float64
+
+
+class Stream(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        yield 1
+
+
+UNUSABLE = {
+    "label": ({"label": lambda: "a/b"}, "label: found 'a/b', expected a few words"),
+    "no label": ({"label": lambda: ""}, "label: found '', expected a few words"),
+    "groups": ({"groups": lambda dataset: ["a"]}, "groups: found 1 for the 12 examples of the training split"),
+    "description": ({"description": lambda: {"path": Path("x")}}, "description: expected plain values and tensors"),
+    "function": ({"description": lambda: {"f": lambda: 0}}, "description: expected plain values and tensors"),
+    "stream": ({"train_set": Stream()}, "training split: has no length or no items by number"),
+}
+
+
+@pytest.mark.parametrize(("changes", "problem"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_would_be_found_out_later_is_told_at_once(changes: dict[str, Any], problem: str) -> None:
+    task = copy.copy(TASK)
+    refuse_unusable(task)
+    vars(task).update(changes)
+    with pytest.raises(TaskError, match=re.escape(f"the task's {problem}")):
+        refuse_unusable(task)
+
+
+@pytest.mark.parametrize("split", ["train_set", "val_set"])
+def test_empty_splits(split: str) -> None:
+    task = copy.copy(TASK)
+    task.test_set = TensorDataset(torch.zeros(0, 2), torch.zeros(0))
+    refuse_unusable(task)
+    setattr(task, split, task.test_set)
+    with pytest.raises(DataError, match="split is empty, expected at least one example"):
+        refuse_unusable(task)
+
+
+def test_inputs_are_a_tuple() -> None:
+    batches = BatchLoader(TASK.train_set, ShardedSampler(12, 4), lambda items, device, draw: (items[0], items[1]))
+    with pytest.raises(TaskError, match="prepare: gives Tensor as inputs, expected a tuple of tensors"):
+        next(iter(batches))
