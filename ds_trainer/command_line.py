@@ -101,7 +101,7 @@ def _help(field: FieldInfo) -> str:
     if field.is_required():
         return f"{field.description} (required)".replace("%", "%%")
     words = {"None": "none", "True": "yes", "False": "no", "": "all"}
-    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple | list) else field.default
     return f"{field.description} (default: {words.get(str(default), default)})".replace("%", "%%")
 
 
@@ -110,7 +110,7 @@ def _metavar(field: FieldInfo) -> str:
     if isinstance(wanted[0], str):
         return "{" + ",".join(wanted) + "}"
     names = {int: "N", float: "X", Path: "PATH"}
-    return names.get(wanted[0], "NAME")
+    return names.get(wanted[0], "NAME") + (",..." if _is_list(field) else "")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -169,7 +169,15 @@ def _fields_of(model: type[RunSettings], wanted: type) -> dict[str, FieldInfo]:
 
 def _value_of_flag(text: str | bool, field: FieldInfo) -> Any:
     """`text` as the recipe would give it: a number where one is wanted, so that one strict check serves both."""
-    if isinstance(text, bool) or not _wants_number(field):
+    if isinstance(text, bool):
+        return text
+    if _is_list(field):
+        return [_number_or_text(part.strip(), field) for part in text.split(",") if part.strip()]
+    return _number_or_text(text, field)
+
+
+def _number_or_text(text: str, field: FieldInfo) -> Any:
+    if not _wants_number(field):
         return text
     try:
         value = json.loads(text)
@@ -182,6 +190,11 @@ def _value_in_recipe(value: Any, field: FieldInfo | None) -> Any:
     if isinstance(value, UnquotedNumber) and field is not None and _wants_number(field):
         return float(value)
     return value
+
+
+def _is_list(field: FieldInfo) -> bool:
+    """Whether a setting has any number of values, which a flag gives with commas between them."""
+    return typing.get_origin(field.annotation) in (list, tuple)
 
 
 def _wants_number(field: FieldInfo) -> bool:
@@ -220,6 +233,6 @@ def _unusable(value: Any, field: FieldInfo | None) -> str | None:
         return f"found {shown(value)}; expected a number below 2**63"
     # A list of names may be empty; elsewhere nothing is mostly a variable that the shell did not know.
     is_wrongly_empty = value == "" and field is not None and field.default != ""
-    if is_wrongly_empty and field is not None and typing.get_origin(field.annotation) is not tuple:
+    if is_wrongly_empty and field is not None and not _is_list(field):
         return "found an empty text, expected a value; leave the setting out for its default"
     return None

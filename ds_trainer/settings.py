@@ -14,6 +14,9 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from ds_trainer.errors import TaskError
+from ds_trainer.problems import shown
+
 
 def setting(default: Any, group: str, description: str, is_identity: bool = True, **constraints: Any) -> Any:
     """A field of a settings class.
@@ -191,7 +194,16 @@ class RunSettings(BaseModel):
 
 
 def combined_settings(task_settings: type[TaskSettings]) -> type[RunSettings]:
-    """A class whose objects are both `RunSettings` and `task_settings`."""
+    """A class whose objects are both `RunSettings` and `task_settings`.
+
+    Raises:
+        TaskError: that is no such class, or has a name that every run has.
+    """
+    if not (isinstance(task_settings, type) and issubclass(task_settings, TaskSettings)):
+        raise TaskError(f"the task's settings_type: found {shown(task_settings)}, expected a class of TaskSettings")
+    taken = sorted(task_settings.model_fields.keys() & RunSettings.model_fields.keys())
+    if taken:
+        raise TaskError(f"the task's settings_type: {taken[0]} is a setting of every run; choose another name")
     bases: Any = (task_settings, RunSettings)  # pydantic's own type asks for subclasses of the first
     model: type[RunSettings] = create_model("Settings", __base__=bases)
     return model

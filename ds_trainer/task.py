@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import SettingsError, TaskError
 from ds_trainer.objective import Objective
 from ds_trainer.problems import nearest_name
 from ds_trainer.randomness import Draw
@@ -142,6 +142,11 @@ class Task(ABC):
         Args:
             draw: the random numbers of the batch in training, on the CPU; None asks for the items as they are.
         """
+        if not (isinstance(items, tuple | list) and len(items) == 2):
+            kind = f"{len(items)} parts" if isinstance(items, tuple | list) else type(items).__name__
+            raise TaskError(
+                f"the task's items: found {kind}, expected (input, target); or give the task a `prepare` of its own"
+            )
         inputs, targets = items
         return (inputs.to(device, non_blocking=True),), targets.to(device, non_blocking=True)
 
