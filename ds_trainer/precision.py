@@ -4,6 +4,8 @@ An engine config says bf16 or fp16 of weights. What follows from it for inputs, 
 normalise by statistics of many batches is decided here, so that any module trains as it is.
 """
 
+import copy
+import dataclasses
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,13 +60,23 @@ def has_fast_bf16() -> bool:
 
 
 def cast_floats(value: Any, dtype: torch.dtype) -> Any:
-    """`value` with every floating-point tensor in it, at any depth, as `dtype`."""
+    """`value` with every floating-point tensor in it, at any depth, as `dtype`; containers keep their types."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(cast_floats(item, dtype) for item in value))
     if isinstance(value, tuple | list):
         return type(value)(cast_floats(item, dtype) for item in value)
-    if isinstance(value, dict):
-        return {key: cast_floats(item, dtype) for key, item in value.items()}
+    if isinstance(value, dict):  # first, since some are dataclasses as well, such as what models of transformers give
+        cast = copy.copy(value)
+        for key, item in value.items():
+            cast[key] = cast_floats(item, dtype)
+        return cast
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        changed = copy.copy(value)
+        for field in dataclasses.fields(value):
+            object.__setattr__(changed, field.name, cast_floats(getattr(value, field.name), dtype))
+        return changed
     return value
 
 
@@ -96,10 +108,11 @@ def exact_statistics(model: nn.Module) -> Iterator[None]:
     that are trained, `FlatModel` converts.
     """
     layers = [module for module in model.modules() if has_statistics(module)]
-    held = [(buffer, buffer.data) for layer in layers for buffer in layer.buffers(recurse=False)]
+    held = [(layer, {name: buffer.data for name, buffer in layer.named_buffers(recurse=False)}) for layer in layers]
     yield
-    for buffer, exact in held:
-        buffer.data = exact.to(buffer.device)
+    for layer, buffers in held:
+        for name, buffer in layer.named_buffers(recurse=False):  # others than before, if they were moved to a device
+            buffer.data = buffers[name].to(buffer.device)
     for layer in layers:
         for weight in layer.parameters(recurse=False):
             weight.data = as_statistics_of(layer, weight.data)

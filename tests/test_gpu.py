@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import succeed, uses_launcher
+from launching import run_ranks, succeed, uses_launcher
+from numerics import module_worker
+from numerics.modules import MODULES
+from numerics.test_any_module import plain
 from test_launch import assert_complete, only_run
 
 pytestmark = [
@@ -42,6 +45,14 @@ def test_a_compiled_model_trains_on_the_gpu(tmp_path: Path) -> None:
     output = succeed([*command, "--model", "conv_transformer"], timeout_s=500)
     assert "of frames are kept on cuda" in output
     assert_complete(only_run(tmp_path), num_signs=26)
+
+
+def test_modules_of_any_kind_train_on_the_gpu(tmp_path: Path) -> None:
+    run_ranks(Path(module_worker.__file__), 1, [tmp_path], timeout_s=400)
+    for case, found in torch.load(tmp_path / "rank_0_of_1.pt", weights_only=False).items():
+        if case[0] in MODULES:
+            name, precision, _ = case
+            assert found["losses"] == pytest.approx(plain(name)[0], rel=0.03 if precision == "bf16" else 1e-3), case
 
 
 def test_every_gpu_of_the_machine_is_a_rank(tmp_path: Path) -> None:

@@ -39,21 +39,21 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 def outcome(name: str, precision: str, stage: int) -> dict[str, Any]:
     """The loss of each step on this rank, and what all ranks hold afterwards."""
-    own = GLOBAL_BATCH // distributed.world_size()
+    own, device = GLOBAL_BATCH // distributed.world_size(), distributed.device()
     mine = slice(distributed.rank() * own, (distributed.rank() + 1) * own)
     engine = build_engine(new_module(name), engine_config(precision, stage, own))
     engine.train()
     losses = []
     for inputs, targets in batches():
-        loss = cross_entropy(engine(inputs[mine]), targets[mine])
+        loss = cross_entropy(engine(inputs[mine].to(device)), targets[mine].to(device))
         engine.backward(loss)
         engine.step()
         losses.append(loss.item())
     share_buffers(engine)
     engine.eval()
     with torch.no_grad():
-        logits = engine(batches()[0][0])
-    buffers = {name: buffer.clone() for name, buffer in plain_module(engine).named_buffers()}
+        logits = engine(batches()[0][0].to(device)).cpu()
+    buffers = {name: buffer.cpu().clone() for name, buffer in plain_module(engine).named_buffers()}
     return {"losses": losses, "logits": logits, "buffers": buffers, "state": full_precision_state(engine)}
 
 
@@ -75,7 +75,7 @@ def validated_and_saved(out: Path) -> tuple[float, float]:
     run = new_run(out, "normed")
     case.train(run, 1)
     best = distributed.agreed(lambda: load_checkpoint(run.dir / "best.pth"))
-    model = case.task.build_model()
+    model = case.task.build_model().to(distributed.device())
     model.load_state_dict(best["state_dict"])
     return best["metrics"]["val_loss"], validate(model, case.task.objective, case.job.val_dl).loss
 
