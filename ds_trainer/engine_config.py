@@ -19,7 +19,7 @@ from ds_trainer.engine_rules import RULES, Place, adam_problems, last_word
 from ds_trainer.errors import SettingsError
 from ds_trainer.problems import nearest_name, problems_of, reason_of, shortened, shown
 from ds_trainer.skipping import skips_on_device
-from ds_trainer.text_file import is_plain, read_text
+from ds_trainer.text_file import is_plain, read_text, shipped
 
 _MAX_INT = 2**63 - 1
 _MAX_DEPTH = 16
@@ -74,9 +74,9 @@ def _unusable(value: Any, depth: int = 0) -> Iterator[str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return read_text(path)
+        return read_text(shipped(path))
     except FileNotFoundError as error:
-        siblings = sorted(sibling.name for sibling in path.parent.glob("*.json"))
+        siblings = sorted(sibling.name for sibling in shipped(path.parent).glob("*.json"))
         remedy = nearest_name(path.name, siblings) if siblings else f"{path.parent} holds no engine config"
         raise SettingsError(f"{path}: no such file; {remedy}") from error
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ import yaml
 
 from ds_trainer.errors import SettingsError
 from ds_trainer.problems import legible, reason_of
-from ds_trainer.text_file import read_text
+from ds_trainer.text_file import read_text, shipped
 
 MAX_RECIPE_BYTES = 2**17
 """PyYAML reads about as much in a second."""
@@ -41,7 +41,7 @@ def load_yaml(path: Path, flag: str) -> dict[str, Any]:
         SettingsError: the file is missing, is not YAML, gives a name twice, or is no mapping of names to values.
     """
     try:
-        text = read_text(path, MAX_RECIPE_BYTES)
+        text = read_text(shipped(path), MAX_RECIPE_BYTES)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{path}: cannot be read ({reason_of(error)}); give {flag} the path of a YAML file"

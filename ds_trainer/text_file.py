@@ -23,6 +23,16 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     return raw.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
+def shipped(path: Path) -> Path:
+    """The file or folder that a setting names: where there is none, `ds_configs/...` is what comes with ds_trainer.
+
+    So the commands of the README work in any folder, for those who installed the package.
+    """
+    own = Path(__file__).parent / path
+    is_own = path.parts[:1] == ("ds_configs",) and ".." not in path.parts
+    return own if is_own and not path.exists() and own.exists() else path
+
+
 def check_regular(path: Path) -> None:
     """Refuse what is no regular file before it is opened: opening a pipe waits for a writer, a device may never end.
 

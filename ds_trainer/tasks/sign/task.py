@@ -37,7 +37,7 @@ from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.watch.whereabouts import stand_at
 
-DEFAULT_RECIPE = Path(__file__).parents[3] / "ds_configs" / "recipes" / "fingerspelling.yaml"
+DEFAULT_RECIPE = Path(__file__).parents[2] / "ds_configs" / "recipes" / "fingerspelling.yaml"
 
 NORMALISATION = "body"
 """What `normalise` does, by name: a checkpoint says with which its model was trained."""
@@ -77,7 +77,7 @@ class SignTask(Task):
     def recipe_for(cls, flags: Mapping[str, str]) -> Path | None:
         """The embedded default data is small, and comes with settings that suit it."""
         is_default = flags.get("data", DEFAULT_DATA) == DEFAULT_DATA
-        return DEFAULT_RECIPE if is_default and DEFAULT_RECIPE.exists() else None
+        return DEFAULT_RECIPE if is_default else None
 
     def __init__(self, settings: Any):
         self.settings = settings
