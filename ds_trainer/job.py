@@ -25,7 +25,12 @@ from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
 from ds_trainer.errors import EXIT_USER_ERROR, MeetingError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best, in_order
-from ds_trainer.launched import changed_arguments, refuse_changed_arguments, refuse_other_world_size
+from ds_trainer.launched import (
+    changed_arguments,
+    refuse_changed_arguments,
+    refuse_differing_ranks,
+    refuse_other_world_size,
+)
 from ds_trainer.loop import train
 from ds_trainer.monitors import start_monitors
 from ds_trainer.passes import passed_enough
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status.
 
     0: done. 1: a mistake in the program, with its traceback. 2: an error that the user can mend, told in its message.
-    75: stopped on request, at a resume point. 76: another rank died or stalled (`watch.py`).
+    75: stopped on request, at a resume point. 76: another rank died or stalled (`watch`).
     """
     start_log()
     watch = Watch()
@@ -118,6 +123,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     stand_at("reading the data")
     task = load_task_type(settings.task)(settings)
     refuse_unusable(task)
+    refuse_differing_ranks(settings, task)
     stand_at("building the engine")
     run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
     if settings.resume == "auto":

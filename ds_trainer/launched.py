@@ -1,19 +1,25 @@
-"""Whether a job was launched on as many ranks as was meant, and with the arguments that were written.
+"""Whether a job was launched on as many ranks as was meant, with the arguments that were written, the same on all.
 
 A hostfile that does not exist is a warning to the `deepspeed` launcher, and the job trains on one host, with status 0
 (seen with deepspeed 0.19.8). The launcher is then among the processes above this rank, and its command line says what
 was meant.
 """
 
+import socket
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
 import psutil
+from pydantic_core import to_jsonable_python
 
+from ds_trainer.batches import size_of
 from ds_trainer.distributed import gathered
 from ds_trainer.errors import SettingsError
 from ds_trainer.hostfile import read_hostfile
+from ds_trainer.problems import shortened, shown
+from ds_trainer.settings import RunSettings
+from ds_trainer.task import Task
 
 _FILTERS = ("-i", "--include", "-e", "--exclude", "--num_nodes", "--num_gpus", "--num_accelerators", "--node_rank")
 
@@ -79,6 +85,29 @@ def refuse_changed_arguments() -> None:
     problems = [problem for of_rank in gathered(changed_arguments()) for problem in of_rank]
     if problems:
         raise SettingsError(list(dict.fromkeys(problems)))
+
+
+def refuse_differing_ranks(settings: RunSettings, task: Task) -> None:
+    """Do not train where a host has another recipe or other data than the master's, such as an older copy. Collective.
+
+    Raises:
+        SettingsError: on every rank, whichever of them differs.
+    """
+    paths = {name for name, value in settings if isinstance(value, Path)}  # which each host may call otherwise
+    own = {f"--{name}": value for name, value in to_jsonable_python(settings, exclude=paths).items()}
+    splits = {"training": task.train_set, "validation": task.val_set, "test": task.test_set}
+    own |= {f"the {split} split": size_of(split_set) for split, split_set in splits.items() if split_set is not None}
+    own["the data's fingerprint"] = task.fingerprint()
+    (_, expected), *others = gathered((socket.gethostname(), own))
+    problems = [
+        f"{name}: found {shown(found.get(name))} on {host} (rank {number}), expected {shown(expected.get(name))} as on "
+        "rank 0; give all hosts the same files (python launch/check_hosts.py compares them)"
+        for number, (host, found) in enumerate(others, start=1)
+        for name in expected | found
+        if found.get(name) != expected.get(name)
+    ]
+    if problems:
+        raise SettingsError(shortened(problems))
 
 
 def changed_arguments() -> list[str]:

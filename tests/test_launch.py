@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import socket
 import sys
 from pathlib import Path
 
@@ -166,6 +167,18 @@ def test_settings_errors_of_two_ranks_are_told_once() -> None:
     assert finished.returncode != 0
     assert finished.stdout.count("unknown flag") == 1
     assert "Traceback" not in finished.stdout
+
+
+def test_a_rank_with_other_data_ends_the_job_before_it_trains(tmp_path: Path) -> None:
+    """As where a host has an older copy: ranks would wait for each other's steps for ever."""
+    flags = ["--deepspeed_config", ROOT / "ds_configs/bf16.json", "--task", "faulty_task:FaultyTask"]
+    command = ["deepspeed", "--num_gpus", "2", ROOT / "launch/train.py", *flags, "--fault", "other data"]
+    finished = run(command, cwd=tmp_path)
+    assert finished.returncode == 2
+    assert (
+        f"error: the training split: found 11 on {socket.gethostname()} (rank 1), expected 12 as on rank 0; give"
+        in (finished.stdout)
+    )
 
 
 def test_readme_commands_name_files_that_exist() -> None:
