@@ -16,11 +16,18 @@ IN_TRAINING = (
     "lower train_micro_batch_size_per_gpu in the engine config and raise gradient_accumulation_steps by as much, or "
     "train a smaller model"
 )
+_SIXTEEN_BITS = ("BFloat16", "Half", "bfloat16", "float16")
+_MISFIT = ("dtype", "scalar type", "not implemented for")
+_IN_16_BITS = (
+    "The model computes in 16 bits, as the engine config says. Give tensors that its forward pass makes the type of "
+    "what they meet (torch.zeros(..., dtype=x.dtype)), compute what knows no 16 bits in float32 (x.float()), or train "
+    "with ds_configs/torch_autocast.json, where weights are float32 and operations convert by themselves."
+)
 
 
 @contextmanager
 def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
-    """Within it, what can be mended raises an error that says how.
+    """Within it, what can be mended raises an error that says how; a mistake of the model in 16 bits gets a note.
 
     Args:
         out_of_memory: what helps where memory does not suffice.
@@ -34,8 +41,16 @@ def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         mendable = _mendable(error, out_of_memory)
         if mendable is None:
+            if _is_misfit(error) and _IN_16_BITS not in getattr(error, "__notes__", ()):
+                error.add_note(_IN_16_BITS)
             raise
         raise mendable from error
+
+
+def _is_misfit(error: Exception) -> bool:
+    """Whether tensors of two precisions met, or one of 16 bits and an operation that knows none."""
+    reason = str(error)
+    return any(word in reason for word in _SIXTEEN_BITS) and any(word in reason for word in _MISFIT)
 
 
 def _mendable(error: Exception, out_of_memory: str) -> UserError | None:

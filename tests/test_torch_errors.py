@@ -1,5 +1,7 @@
 """What torch says where memory or the compiler fails, as a person reads it."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -27,3 +29,27 @@ def test_too_little_memory_of_the_device_is_told_by_the_type_of_the_error() -> N
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2 shapes cannot be multiplied"), mendable_errors_told():
         torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        lambda half: torch.ones(2, 2) @ half,
+        lambda half: torch.nn.Linear(2, 2)(half),
+        lambda half: torch.linalg.svd(half),
+        lambda half: torch.nn.functional.scaled_dot_product_attention(torch.ones(1, 2, 2), half[None], half[None]),
+    ],
+)
+def test_what_16_bits_do_not_fit_gets_a_note_with_the_remedy(meet: Callable[[torch.Tensor], object]) -> None:
+    with pytest.raises(RuntimeError) as told, mendable_errors_told(), mendable_errors_told():
+        meet(torch.ones(2, 2, dtype=torch.bfloat16))
+    (note,) = told.value.__notes__
+    assert "dtype=x.dtype" in note
+    assert "ds_configs/torch_autocast.json" in note
+
+
+def test_other_mistakes_get_no_note() -> None:
+    for one, other in ((torch.ones(2, 3), torch.ones(2, 3)), (torch.ones(2, 2), torch.ones(2, 2).double())):
+        with pytest.raises(RuntimeError) as told, mendable_errors_told():
+            one @ other
+        assert not hasattr(told.value, "__notes__")
