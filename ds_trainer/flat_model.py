@@ -92,8 +92,8 @@ class FlatModel(nn.Module):
         return functional_call(self.model, others, inputs) if others else self.model(*inputs)
 
     def _split(self, flat: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-        pieces: tuple[Tensor, ...] = (flat if self._dtype is None else flat.to(self._dtype)).split(sizes)
-        return pieces
+        # Not `split`, whose pieces no module could change in place, as some do with their weights in the forward pass.
+        return torch.unsafe_split_with_sizes(flat if self._dtype is None else flat.to(self._dtype), sizes)
 
     def _others_in_other_types(self) -> dict[str, Tensor]:
         """What is not flat and of another precision than the model computes in, converted."""

@@ -88,3 +88,31 @@ def test_model_computes_in_another_type_than_its_weights_have() -> None:
     outputs = FlatModel(plain, 10**6, torch.float32)(values)
     assert outputs.dtype == torch.float32
     assert torch.equal(outputs, expected)
+
+
+class Bounded(nn.Module):
+    """Changes its weights in place in the forward pass, as some do to bound them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, values: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.first.weight.div_(self.first.weight.norm(dim=1, keepdim=True))
+            self.last.bias.clamp_(-0.1, 0.1)
+        outputs: Tensor = self.last(self.first(values))
+        return outputs
+
+
+def test_weights_may_be_changed_in_the_forward_pass() -> None:
+    torch.manual_seed(0)
+    plain = Bounded()
+    flat = FlatModel(copy.deepcopy(plain), 10**6)
+    for values in torch.randn(2, 3, 6):
+        for model in (plain, flat):
+            model.zero_grad()
+            model(values).square().sum().backward()
+        assert torch.equal(flat(values), plain(values))
+        expected = {name: weight.grad for name, weight in plain.named_parameters()}
+        assert all(torch.equal(grad, expected[name]) for name, grad in gradients(flat).items())
