@@ -106,11 +106,12 @@ def _help(field: FieldInfo) -> str:
 
 
 def _metavar(field: FieldInfo) -> str:
-    wanted = typing.get_args(field.annotation) or (field.annotation,)
-    if isinstance(wanted[0], str):
-        return "{" + ",".join(wanted) + "}"
+    choices = [choice for choice in typing.get_args(field.annotation) if isinstance(choice, str)]
+    if choices:
+        return "{" + ",".join(choices) + "}"
     names = {int: "N", float: "X", Path: "PATH"}
-    return names.get(wanted[0], "NAME") + (",..." if _is_list(field) else "")
+    name = next((names[kind] for kind in names if kind in _kinds(field.annotation)), "NAME")
+    return f"{name},..." if _is_list(field) else name
 
 
 class _Parser(argparse.ArgumentParser):
@@ -194,12 +195,17 @@ def _value_in_recipe(value: Any, field: FieldInfo | None) -> Any:
 
 def _is_list(field: FieldInfo) -> bool:
     """Whether a setting has any number of values, which a flag gives with commas between them."""
-    return typing.get_origin(field.annotation) in (list, tuple)
+    return bool(_kinds(field.annotation) & {list, tuple})
 
 
 def _wants_number(field: FieldInfo) -> bool:
-    wanted = typing.get_args(field.annotation) or (field.annotation,)
-    return int in wanted or float in wanted
+    return bool(_kinds(field.annotation) & {int, float})
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types in an annotation, at any depth: of `list[int] | None` list, int and None's."""
+    inner = (_kinds(argument) for argument in typing.get_args(annotation))
+    return {typing.get_origin(annotation) or annotation}.union(*inner)
 
 
 def _validated(

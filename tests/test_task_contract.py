@@ -224,6 +224,7 @@ def test_settings_of_an_own_task_are_checked_like_all_others(working_dir: Path) 
 class Wanted(TaskSettings):
     widths: list[int] = setting([4, 2], "own", "of the layers")
     shares: tuple[float, ...] = setting((), "own", "of the data")
+    depths: list[int] | None = setting(None, "own", "of the blocks")
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,9 @@ class Wanted(TaskSettings):
 def test_lists_of_numbers_are_given_with_commas(flags: list[str], widths: list[int], shares: tuple[float, ...]) -> None:
     task_type = type("Listing", (ToyTask,), {"settings_type": Wanted})
     settings = load_settings(["--deepspeed_config", "unused.json", *flags], lambda name: task_type)
-    assert (settings.widths, settings.shares) == (widths, shares)
+    assert (settings.widths, settings.shares, settings.depths) == (widths, shares, None)
+    settings = load_settings(["--deepspeed_config", "unused.json", "--depths", "2,3"], lambda name: task_type)
+    assert settings.depths == [2, 3]
     with pytest.raises(SettingsError, match=r"--widths.1: found 'x'; input should be a valid integer"):
         load_settings(["--deepspeed_config", "unused.json", "--widths", "3,x"], lambda name: task_type)
 
