@@ -159,18 +159,6 @@ def state_names(engine: DeepSpeedEngine) -> dict[str, str]:
     return names_of_state(plain_module(engine))
 
 
-def share_buffers(engine: DeepSpeedEngine) -> None:
-    """Give every rank what the master's model keeps beside its weights, such as running statistics. Collective.
-
-    Each rank's are of the batches that it saw, and what is validated must be what is saved. Buffers that no checkpoint
-    holds are left alone: they may have any shape.
-    """
-    for layer in plain_module(engine).modules():
-        for name, buffer in layer.named_buffers(recurse=False):
-            if name not in layer._non_persistent_buffers_set:
-                from_master(buffer.data)
-
-
 def learning_rate(engine: DeepSpeedEngine) -> float:
     """The learning rate of the last step: `plateau.py` puts it aside where that was a fraction of the full one."""
     group = engine.basic_optimizer.param_groups[0]

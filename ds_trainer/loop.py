@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
-from ds_trainer.engine import share_buffers
+from ds_trainer.buffers import share_buffers
+from ds_trainer.engine import plain_module
 from ds_trainer.errors import NonFiniteLossError
 from ds_trainer.objective import Objective, total
 from ds_trainer.profiling import Profile
@@ -56,7 +57,7 @@ def train(
             train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
             batches = profile.over(run.with_progress(train_dl))
             train_loss = train_epoch(engine, objective, batches, steps)
-            share_buffers(engine)
+            share_buffers(plain_module(engine))
             with averaged_weights(engine):
                 metrics = validate(engine, objective, val_dl)
                 _refuse_non_finite(metrics, run)

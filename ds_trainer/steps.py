@@ -7,7 +7,9 @@ from torch import Tensor
 
 from ds_trainer.bad_batches import BadBatches
 from ds_trainer.batches import Batch, BatchLoader
+from ds_trainer.buffers import HeldBuffers
 from ds_trainer.distributed import Vote, all_sum, gathered
+from ds_trainer.engine import plain_module
 from ds_trainer.run_dir import Run
 from ds_trainer.saving import Saving
 from ds_trainer.stopping import StopRequested
@@ -25,6 +27,7 @@ class Steps:
         self._run = run
         self._saving = saving
         self._bad_batches = BadBatches(engine, run, batches.name_of)
+        self._buffers = HeldBuffers(plain_module(engine))
         self._vote = Vote()
         self._loss = torch.zeros((), dtype=torch.float64, device=engine.device)
 
@@ -43,7 +46,9 @@ class Steps:
         """
         run = self._run
         run.after_step(self._engine, self._loss)
-        run.sums.add_skipped(self._bad_batches.after_step())
+        was_skipped = self._bad_batches.after_step()
+        self._buffers.after_step(was_skipped)
+        run.sums.add_skipped(was_skipped)
         self._loss.zero_()
         reason = run.wants_stop()
         stop, save, report = self._vote.cast(

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ds_trainer import distributed
+from ds_trainer.buffers import share_buffers
 from ds_trainer.checkpoint import load_checkpoint
-from ds_trainer.engine import build_engine, plain_module, share_buffers
+from ds_trainer.engine import build_engine, plain_module
 from ds_trainer.engine_state import full_precision_state
 from ds_trainer.progress import start_log
 from ds_trainer.tasks.toy.task import ToyTask
@@ -49,7 +50,7 @@ def outcome(name: str, precision: str, stage: int) -> dict[str, Any]:
         engine.backward(loss)
         engine.step()
         losses.append(loss.item())
-    share_buffers(engine)
+    share_buffers(plain_module(engine))
     engine.eval()
     with torch.no_grad():
         logits = engine(batches()[0][0].to(device)).cpu()
@@ -80,6 +81,27 @@ def validated_and_saved(out: Path) -> tuple[float, float]:
     return best["metrics"]["val_loss"], validate(model, case.task.objective, case.job.val_dl).loss
 
 
+class PoisonedTask(NormedTask):
+    """One point has no place."""
+
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        self.train_set.tensors[0][7] = float("nan")
+
+
+class PoisonedCase(Case):
+    task_type = PoisonedTask
+
+
+def after_a_bad_batch(out: Path, precision: str) -> dict[str, Tensor]:
+    """What the model keeps after an epoch of which a step was skipped."""
+    case = PoisonedCase(precision, 1, micro_batch=6, weight_average_decay=0.0)
+    run = new_run(out, f"poisoned-{precision}")
+    case.train(run, 1)
+    assert (run.dir / "bad_batches").is_dir()
+    return plain_module(case.job.engine).state_dict()
+
+
 def main(out: Path) -> None:
     distributed.join(120)
     start_log()
@@ -91,6 +113,7 @@ def main(out: Path) -> None:
         if stage < 3 or name not in INDIVISIBLE
     }
     results["validated", "saved"] = validated_and_saved(out)
+    results["poisoned"] = {precision: after_a_bad_batch(out, precision) for precision in ("fp32", "bf16")}
     torch.save(results, out / f"rank_{distributed.rank()}_of_{distributed.world_size()}.pt")
     distributed.leave()
 

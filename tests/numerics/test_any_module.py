@@ -107,3 +107,14 @@ def test_a_run_saves_the_statistics_that_it_validates(results: dict[int, list[Re
     for rank in results[world_size]:
         validated, saved = rank["validated", "saved"]
         assert saved == pytest.approx(validated, abs=1e-7)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_skipped_step_leaves_nothing_in_running_statistics(
+    results: dict[int, list[Results]], world_size: int, precision: str
+) -> None:
+    for rank in results[world_size]:
+        state = rank["poisoned"][precision]
+        assert all(value.isfinite().all() for value in state.values())
+        assert (state["0.running_mean"] != 0).all(), "the other steps are in them"

@@ -1,0 +1,37 @@
+"""Unit: what a skipped step did to buffers is taken back, whichever way a module changes them."""
+
+import warnings
+
+import pytest
+import torch
+from numerics.modules import Buffers
+from torch import nn
+
+from ds_trainer.buffers import HeldBuffers
+
+BAD = torch.full((3, 16), float("nan"))
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        return nn.Sequential(torch.jit.script(nn.BatchNorm1d(16)))
+
+
+@pytest.mark.parametrize("make", [lambda: nn.BatchNorm1d(16), Buffers, scripted], ids=["norm", "own", "scripted"])
+def test_a_skipped_step_leaves_buffers_as_they_were(make: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = make()
+    held = HeldBuffers(model)
+    model(torch.randn(3, 16))
+    held.after_step(torch.tensor(0.0))
+    after_first = {name: buffer.clone() for name, buffer in model.state_dict().items() if buffer.is_floating_point()}
+    assert any((buffer != 0).any() for buffer in after_first.values())
+    for _ in range(2):
+        model(BAD)
+        held.after_step(torch.tensor(1.0))
+        assert all(torch.equal(model.state_dict()[name], buffer) for name, buffer in after_first.items())
+    model(torch.randn(3, 16))
+    held.after_step(torch.tensor(0.0))
+    state = model.state_dict()
+    assert all(state[name].isfinite().all() for name in after_first)
+    assert any(not torch.equal(state[name], buffer) for name, buffer in after_first.items())
