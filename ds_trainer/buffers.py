@@ -4,11 +4,13 @@ Buffers that no checkpoint holds are left alone: they may have any shape, and an
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ds_trainer.distributed import from_master
+from ds_trainer.precision import has_statistics
 
 
 def _kept(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
@@ -33,20 +35,42 @@ class HeldBuffers:
 
     def __init__(self, model: nn.Module):
         self._held = {
-            (layer, name): getattr(layer, name).clone()
+            (layer, name): _Held.of(getattr(layer, name))
             for layer, name in _kept(model)
             if getattr(layer, name).is_floating_point()
         }
 
     @torch.no_grad()
     def after_step(self, was_skipped: Tensor) -> None:
-        """Settle a step. All are looked at: torch changes statistics without counting it as a version.
+        """Settle a step.
 
         Args:
             was_skipped: [], above 0 if it was, on the device: it is not waited for.
         """
         for (layer, name), held in self._held.items():
             buffer: Tensor = getattr(layer, name)
-            if buffer.shape == held.shape:
-                buffer.copy_(torch.where(was_skipped > 0, held, buffer))
-            self._held[layer, name] = buffer.clone()
+            if held.is_of(buffer) and not _changes_unseen(layer):
+                continue  # such as a large table
+            if buffer.shape == held.numbers.shape:
+                buffer.copy_(torch.where(was_skipped > 0, held.numbers, buffer))
+            self._held[layer, name] = _Held.of(buffer)
+
+
+class _Held(NamedTuple):
+    """A buffer as it was at some moment."""
+
+    buffer: Tensor
+    version: int
+    numbers: Tensor
+
+    @classmethod
+    def of(cls, buffer: Tensor) -> "_Held":
+        return cls(buffer, buffer._version, buffer.clone())
+
+    def is_of(self, buffer: Tensor) -> bool:
+        return buffer is self.buffer and buffer._version == self.version
+
+
+def _changes_unseen(layer: nn.Module) -> bool:
+    """Whether torch changes a layer's buffers without counting that as a version: statistics, and what is scripted."""
+    return has_statistics(layer) or isinstance(layer, torch.jit.ScriptModule)

@@ -35,3 +35,12 @@ def test_a_skipped_step_leaves_buffers_as_they_were(make: type[nn.Module]) -> No
     state = model.state_dict()
     assert all(state[name].isfinite().all() for name in after_first)
     assert any(not torch.equal(state[name], buffer) for name, buffer in after_first.items())
+
+
+def test_large_tables_that_nothing_changes_are_not_copied() -> None:
+    model = nn.Module()
+    model.register_buffer("table", torch.arange(4.0))
+    held = HeldBuffers(model)
+    with torch.profiler.profile() as profile:
+        held.after_step(torch.tensor(1.0))
+    assert not {event.key for event in profile.key_averages()} & {"aten::where", "aten::copy_", "aten::clone"}
