@@ -8,6 +8,12 @@ MAX_TEXT_BYTES = 2**20
 """Settings are a page or two; a file of another kind, given by mistake, must not keep the parser busy for minutes."""
 
 
+_IN_PACKAGE = Path(__file__).parent / "ds_configs"
+CONFIGS_DIR = (_IN_PACKAGE if _IN_PACKAGE.is_dir() else Path(__file__).parents[1] / "ds_configs").resolve()
+"""Engine configs, recipes and layouts, which an installed package has within; a checkout has a link to them there,
+unless it was unpacked by what knows no links."""
+
+
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """The UTF-8 text in a file, every end of a line as "\\n".
 
@@ -28,8 +34,8 @@ def shipped(path: Path) -> Path:
 
     So the commands of the README work in any folder, for those who installed the package.
     """
-    own = Path(__file__).parent / path
     is_own = path.parts[:1] == ("ds_configs",) and ".." not in path.parts
+    own = CONFIGS_DIR.joinpath(*path.parts[1:])
     return own if is_own and not path.exists() and own.exists() else path
 
 

@@ -35,9 +35,10 @@ from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.skeletons import moving_skeleton
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.text_file import CONFIGS_DIR
 from ds_trainer.watch.whereabouts import stand_at
 
-DEFAULT_RECIPE = Path(__file__).parents[2] / "ds_configs" / "recipes" / "fingerspelling.yaml"
+DEFAULT_RECIPE = CONFIGS_DIR / "recipes" / "fingerspelling.yaml"
 
 NORMALISATION = "body"
 """What `normalise` does, by name: a checkpoint says with which its model was trained."""
