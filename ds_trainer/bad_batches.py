@@ -68,7 +68,7 @@ class BadBatches:
         self._passed.append((batch, loss))
 
     def after_step(self) -> Tensor:
-        """Ask whether the step was skipped; the answer, float32[] on the device, is for sums."""
+        """Ask whether the step was skipped; the answer, float32[] on the device, is for sums and buffers."""
         skipped = was_skipped(self._engine)
         on_host, arrived = skipped, None
         if skipped.is_cuda:

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ from ds_trainer.precision import (  # noqa: E402
     computes_in_float32,
     exact_statistics,
 )
-from ds_trainer.skipping import skip_non_finite, skips_on_device  # noqa: E402
+from ds_trainer.skipping import replaced, skip_non_finite, skips_on_device  # noqa: E402
 
 # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would
 # anyway.
@@ -55,12 +55,13 @@ def build_engine(
         compile_model(model)  # before the next line, in which torch.compile is off: it stays as it is first loaded
     _import_muon()
     arithmetic = torch.float32 if computes_in_float32(config) else None
-    module = model
-    if can_be_flat(config):
+    module, is_flat = model, can_be_flat(config)
+    if is_flat:
         module = FlatModel(model, config["zero_optimization"]["reduce_bucket_size"], arithmetic)
     elif arithmetic is not None:
         module = ComputesInFloat32(model)
-    with exact_statistics(model) if can_be_flat(config) else contextlib.nullcontext(), _any_weight_is_sent():
+    sending = replaced(DeepSpeedEngine, {"_broadcast_model": _send_weights})
+    with exact_statistics(model) if is_flat else contextlib.nullcontext(), sending:
         engine, *_ = deepspeed.initialize(
             model=module, model_parameters=_parameter_groups(module), config=_for_deepspeed(config)
         )
@@ -89,25 +90,15 @@ def _for_deepspeed(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**without_monitors(config), "data_types": data_types}
 
 
-@contextlib.contextmanager
-def _any_weight_is_sent() -> Iterator[None]:
-    """Within, an engine that is built gives all ranks the master's weights, of whatever shape and layout.
+def _send_weights(engine: DeepSpeedEngine) -> None:
+    """Give all ranks the master's weights, of whatever shape and layout, in place of DeepSpeed's way.
 
-    DeepSpeed sends them as bytes, which a single number (such as a temperature that is learned) and a weight that is
-    laid out in another order cannot be seen as.
+    That sends them as bytes, which a single number (such as a temperature that is learned) and a weight that is laid
+    out in another order cannot be seen as.
     """
-    original = DeepSpeedEngine._broadcast_model
-
-    def broadcast(engine: DeepSpeedEngine) -> None:
-        for weight in engine.module.parameters():
-            if not hasattr(weight, "ds_status") or weight.ds_status is ZeroParamStatus.AVAILABLE:
-                from_master(weight.data)
-
-    DeepSpeedEngine._broadcast_model = broadcast
-    try:
-        yield
-    finally:
-        DeepSpeedEngine._broadcast_model = original
+    for weight in engine.module.parameters():
+        if not hasattr(weight, "ds_status") or weight.ds_status is ZeroParamStatus.AVAILABLE:
+            from_master(weight.data)
 
 
 def _import_muon() -> None:

@@ -19,7 +19,7 @@ from ds_trainer.errors import SettingsError
 from ds_trainer.hostfile import read_hostfile
 from ds_trainer.problems import shortened, shown
 from ds_trainer.settings import RunSettings
-from ds_trainer.task import Task
+from ds_trainer.task import Task, splits_of
 
 _FILTERS = ("-i", "--include", "-e", "--exclude", "--num_nodes", "--num_gpus", "--num_accelerators", "--node_rank")
 
@@ -95,8 +95,7 @@ def refuse_differing_ranks(settings: RunSettings, task: Task) -> None:
     """
     paths = {name for name, value in settings if isinstance(value, Path)}  # which each host may call otherwise
     own = {f"--{name}": value for name, value in to_jsonable_python(settings, exclude=paths).items()}
-    splits = {"training": task.train_set, "validation": task.val_set, "test": task.test_set}
-    own |= {f"the {split} split": size_of(split_set) for split, split_set in splits.items() if split_set is not None}
+    own |= {f"the {split} split": size_of(dataset) for split, dataset in splits_of(task).items()}
     own["the data's fingerprint"] = task.fingerprint()
     (_, expected), *others = gathered((socket.gethostname(), own))
     problems = [

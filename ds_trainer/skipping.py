@@ -74,7 +74,7 @@ def _ask_nothing(optimizer: Any) -> None:
     def without_waiting(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            with _replaced(stage_1_and_2, answers):
+            with replaced(stage_1_and_2, answers):
                 return method(*args, **kwargs)
 
         return call
@@ -84,14 +84,16 @@ def _ask_nothing(optimizer: Any) -> None:
 
 
 @contextmanager
-def _replaced(module: ModuleType, functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Functions that a module calls by these names, while it runs; those that another version lacks stay away."""
-    before = {name: getattr(module, name) for name in functions if hasattr(module, name)}
-    vars(module).update({name: functions[name] for name in before})
+def replaced(owner: ModuleType | type, functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Functions of DeepSpeed's module or class by these names, within; those that another version lacks stay away."""
+    before = {name: getattr(owner, name) for name in functions if hasattr(owner, name)}
+    for name in before:
+        setattr(owner, name, functions[name])
     try:
         yield
     finally:
-        vars(module).update(before)
+        for name, function in before.items():
+            setattr(owner, name, function)
 
 
 def _mark(norm: Tensor, device: Any = None, val: float = -1.0) -> None:

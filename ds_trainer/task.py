@@ -163,6 +163,12 @@ class Task(ABC):
         return ""
 
 
+def splits_of(task: Task) -> dict[str, Dataset[Any]]:
+    """The data sets of a task by what they are called; a test split only where there is one."""
+    named = {"training": task.train_set, "validation": task.val_set, "test": task.test_set}
+    return {split: dataset for split, dataset in named.items() if dataset is not None}
+
+
 def load_task_type(name: str) -> type[Task]:
     """The task called `name`: a package of `ds_trainer.tasks`, or `module:Class` found from the working directory.
 

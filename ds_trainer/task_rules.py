@@ -14,7 +14,7 @@ from ds_trainer.batches import size_of
 from ds_trainer.errors import DataError, TaskError
 from ds_trainer.precision import is_divided
 from ds_trainer.problems import reason_of, shortened, shown
-from ds_trainer.task import Task
+from ds_trainer.task import Task, splits_of
 
 
 def refuse_unusable(task: Task) -> None:
@@ -24,17 +24,16 @@ def refuse_unusable(task: Task) -> None:
         DataError: a split is empty.
         TaskError: something is not as `Task` asks for it, which would be found out hours later.
     """
-    splits = {"training": task.train_set, "validation": task.val_set, "test": task.test_set}
-    present = {split: dataset for split, dataset in splits.items() if dataset is not None}
-    shapeless = [split for split, dataset in present.items() if not _is_map_style(dataset)]
+    splits = splits_of(task)
+    shapeless = [split for split, dataset in splits.items() if not _is_map_style(dataset)]
     if shapeless:
         raise TaskError(
             f"the task's {shapeless[0]} split: has no length or no items by number, as map-style data sets have"
         )
-    for split, dataset in present.items():
+    for split, dataset in splits.items():
         if size_of(dataset) == 0 and split != "test":
             raise DataError(f"the {split} split is empty, expected at least one example")
-    problems = [*_misnamed(task), *_groupless(task, present), *_unspeakable(task)]
+    problems = [*_misnamed(task), *_groupless(task, splits), *_unspeakable(task)]
     if problems:
         raise TaskError(shortened([f"the task's {problem}" for problem in problems]))
 
