@@ -25,12 +25,10 @@ from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
-from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
-from ds_trainer.tasks.sign.readers.pose_file import read_pose
+from ds_trainer.tasks.sign.readers.clip_file import SUFFIXES, is_clip_file, load_clips
 
 CLIPS_AT_ONCE = 32
-_SUFFIXES = (".npz", ".npy", ".pose")
-_EXPECTED = ", ".join((*_SUFFIXES, *VIDEO_SUFFIXES))
+_EXPECTED = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
 
 Frames = NDArray[np.float32]
 
@@ -51,7 +49,7 @@ def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
     features] a clip, or packed clips (`frames`, `offsets`).
     """
     if path.is_dir() and not is_footage(path):
-        found = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES or is_footage(file))
+        found = sorted(file for file in path.rglob("*") if is_clip_file(file) or is_footage(file))
         if not found:
             yield str(path), DataError(f"{path}: found no file of {_EXPECTED}, expected at least one")
         for file in found:
@@ -66,18 +64,9 @@ def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
 def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:
     if is_footage(path):
         yield str(path), _keypoints_of(path)
-    elif path.suffix == ".pose":
-        yield str(path), read_pose(path)[0]
-    elif path.suffix == ".npy":
-        yield str(path), load_array(path)
-    elif path.suffix == ".npz":
-        arrays = load_arrays(path)
-        if {"frames", "offsets"} <= arrays.keys():
-            arrays = _unpacked(path, arrays)
-        for name, frames in arrays.items():
-            yield f"{path}:{name}" if len(arrays) > 1 else str(path), frames
-    else:
-        raise DataError(f"{path}: found {path.suffix or 'no suffix'}, expected one of {_EXPECTED}")
+        return
+    for name, frames in load_clips(path).items():
+        yield f"{path}:{name}" if name else str(path), frames
 
 
 def _keypoints_of(path: Path) -> Frames:
@@ -86,17 +75,6 @@ def _keypoints_of(path: Path) -> Frames:
     keypoints = keypoints_of(footage, has_bar=True)
     complain(footage.problems)
     return keypoints
-
-
-def _unpacked(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The clips of a packed file by their names."""
-    with reading(path):
-        bounds = arrays["offsets"].astype(np.int64)
-        names = arrays.get("ids", np.arange(len(bounds) - 1)).tolist()
-        return {
-            str(name): arrays["frames"][first:last]
-            for name, first, last in zip(names, bounds[:-1], bounds[1:], strict=True)
-        }
 
 
 def problem_of(name: str, frames: NDArray[Any], layout: KeypointLayout) -> str | None:
@@ -198,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
     parser.add_argument(
-        "clips", type=Path, nargs="+", help="files (.npz, .npy, .pose, or with MediaPipe video) or folders of them"
+        "clips", type=Path, nargs="+", help=f"files ({_EXPECTED}; video with MediaPipe) or folders of them"
     )
     parser.add_argument("--top", type=int, choices=range(1, 101), default=5, metavar="N", help="signs a clip, 1 to 100")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sign_data.writers import packed_arrays, write_index, write_karsl, write_karsl_packed
+from sign_data.writers import frames, packed_arrays, write_index, write_karsl, write_karsl_packed, write_parquet
 
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.readers.pose_file import _FACE_POINTS, _POSE_POINTS
@@ -39,12 +39,37 @@ def _packed_and_compressed(folder: Path) -> None:
 
 def _poses(folder: Path) -> None:
     for number, version in enumerate((0.1, 0.2)):
-        (folder / f"{number}.pose").write_bytes(pose_bytes(frames=2 + number, version=version))
+        (folder / f"{number}.pose").write_bytes(pose_bytes(num_frames=2 + number, version=version))
     rows = [{"path": f"{number}.pose", "sign": name, "signer": "ann", "split": ""} for number, name in enumerate("ab")]
     write_index(folder / "index.csv", rows)
 
 
-def pose_bytes(frames: int, version: float = 0.2, value: float = 0.5, confidence: float = 1.0) -> bytes:
+def _table(folder: Path) -> None:
+    rows = [{"path": f"{name}.{suffix}", "gloss": name, "signer": "ann"} for name, suffix in _SUFFIXES.items()]
+    write_index(folder / "signs.csv", rows)
+    np.savez(folder / "several.npz", one=frames(2), two=frames(3))
+    np.savez(folder / "packed.npz", **packed_arrays())
+    np.save(folder / "single.npy", frames(2, seed=1))
+
+
+_SUFFIXES = {"several": "npz", "packed": "npz", "single": "npy"}
+
+
+def _contest(folder: Path) -> None:
+    for number in range(2):
+        write_parquet(folder / f"{number}.parquet", frames(2 + number, (6, 3), seed=number))
+    rows = [{"path": f"{number}.parquet", "sign": name, "participant_id": "7"} for number, name in enumerate("ab")]
+    write_index(folder / "train.csv", rows)
+
+
+def _sign_folders(folder: Path) -> None:
+    for number, (signer, sign) in enumerate((signer, sign) for signer in ("ann", "bob") for sign in ("bye", "hello")):
+        (folder / signer / sign).mkdir(parents=True)
+        np.savez(folder / signer / sign / "1.npz", frames(2, seed=2 * number))
+        np.savez(folder / signer / sign / "2.npz", frames(3, seed=2 * number + 1))
+
+
+def pose_bytes(num_frames: int, version: float = 0.2, value: float = 0.5, confidence: float = 1.0) -> bytes:
     """A .pose file of one person with the landmarks that are read, written by hand as its format asks."""
     hand = tuple(f"landmark_{number}" for number in range(21))
     components = {"POSE_LANDMARKS": _POSE_POINTS, "FACE_LANDMARKS": _FACE_POINTS}
@@ -52,10 +77,12 @@ def pose_bytes(frames: int, version: float = 0.2, value: float = 0.5, confidence
     parts = [np.float32(version).tobytes(), _shorts(640, 480, 0), _shorts(len(components))]
     for name, points in components.items():
         parts += [_text(name), _text("XYZC"), _shorts(len(points), 0, 0), *map(_text, points)]
-    parts.append(_shorts(25, frames) if version < 0.15 else np.float32(25).tobytes() + np.uint32(frames).tobytes())
+    parts.append(
+        _shorts(25, num_frames) if version < 0.15 else np.float32(25).tobytes() + np.uint32(num_frames).tobytes()
+    )
     num_points = sum(len(points) for points in components.values())
-    coordinates = np.random.default_rng(0).uniform(0, 640, (frames, 1, num_points, 3)).astype("<f4")
-    confidences = np.full((frames, 1, num_points), 1.0, dtype="<f4")
+    coordinates = np.random.default_rng(0).uniform(0, 640, (num_frames, 1, num_points, 3)).astype("<f4")
+    confidences = np.full((num_frames, 1, num_points), 1.0, dtype="<f4")
     coordinates[-1, 0, 0, 0], confidences[-1, 0, 0] = 640 * value, confidence
     return b"".join([*parts, _shorts(1), coordinates.tobytes(), confidences.tobytes()])
 
@@ -74,6 +101,9 @@ _WRITERS: dict[str, Callable[[Path], None]] = {
     "packed": _packed,
     "packed and compressed": _packed_and_compressed,
     "poses": _poses,
+    "table": _table,
+    "contest": _contest,
+    "sign folders": _sign_folders,
 }
 FORMATS = tuple(_WRITERS)
 
@@ -94,7 +124,7 @@ def laid_out(files: Files) -> Iterator[Path]:
         folder = Path(scratch) / "data"
         folder.mkdir()
         for name, content in files.items():
-            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         yield folder / "clips.npz" if "clips.npz" in files else folder
 

@@ -1,6 +1,7 @@
 """From footage to keypoints: the real MediaPipe in its own environment, on a photograph that moves."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,14 @@ from launching import ROOT, clean_environment, run, succeed
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.extraction import command
 from ds_trainer.tasks.sign.extraction.footage import images_in
+from ds_trainer.tasks.sign.extraction.index import rows_of
+from ds_trainer.tasks.sign.extraction.index import write_index as write_index_of_keypoints
 from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
 from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.readers.clip_table import read_index
 from ds_trainer.tasks.sign.readers.npz_file import load_arrays
+
+from .writers import write_index
 
 PYTHON = ROOT / ".venv-video" / "bin" / "python"
 NUM_FRAMES = 12
@@ -63,6 +69,33 @@ def test_pieces_of_karsl_and_of_any_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="found no video"):
         pieces_of(tmp_path / "empty", tmp_path / "out")
+
+
+def test_index_of_footage_becomes_that_of_its_keypoints(tmp_path: Path) -> None:
+    """By paths with or without the ending of a video; a clip that gave no keypoints is left out."""
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    for path in ("a.mp4", "b.mov", "more/c.1/0.jpg", "more/d.avi", "not_listed.mp4"):
+        (mine / path).parent.mkdir(parents=True, exist_ok=True)
+        (mine / path).touch()
+    names = ("a.mp4", "b", "more/c.1", "more/d.avi")
+    listed = [{"path": name, "gloss": f"sign, {name}", "signer": "ann"} for name in names]
+    write_index(mine / "signs.csv", listed)
+    pieces = pieces_of(mine, out)
+    rows = rows_of(mine, pieces)
+    for piece in pieces:
+        if "d.npz" not in piece.out.name:
+            piece.out.parent.mkdir(parents=True, exist_ok=True)
+            piece.out.touch()
+    write_index_of_keypoints(rows, out)
+    found = read_index(out / "index.csv")
+    assert [row["path"] for row in found] == ["a.npz", "b.npz", "more/c.1.npz"]
+    assert [row["gloss"] for row in found] == [row["gloss"] for row in listed[:3]]
+    write_index(mine / "signs.csv", [*listed, {"path": "e.mp4", "gloss": "x", "signer": "ann"}])
+    with pytest.raises(DataError, match=r"line 6: found e\.mp4, expected the path of footage"):
+        rows_of(mine, pieces)
+    write_index(mine / "signs.csv", [{"file": "a.mp4"}])
+    with pytest.raises(DataError, match="found no column path"):
+        rows_of(mine, pieces)
 
 
 def test_dots_in_the_names_of_folders_are_kept(tmp_path: Path) -> None:
@@ -175,6 +208,22 @@ def test_karsl_folders_become_what_training_reads(footage: Path, tmp_path: Path)
     assert list(np.load(out / "01-train" / "0002.npz")) == ["a"]
     told = succeed([sys.executable, "launch/prepare.py", "--data", out, "--stores_dir", tmp_path / "stores"])
     assert "11 clips, 2 signs, 2 signers" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_index", [False, True])
+def test_folders_of_videos_become_what_training_reads(footage: Path, tmp_path: Path, has_index: bool) -> None:
+    names = [f"{signer}/{sign}/1.mp4" for signer in ("ann", "bob") for sign in ("good bye", "مرحبا")]
+    for name in names:
+        (tmp_path / "mine" / name).parent.mkdir(parents=True)
+        shutil.copy(footage / "word.mp4", tmp_path / "mine" / name)
+    if has_index:
+        rows = [{"path": name, "sign": name.split("/")[1], "signer": name.split("/")[0]} for name in names]
+        write_index(tmp_path / "mine" / "index.csv", rows)
+    succeed([PYTHON, "launch/extract_keypoints.py", tmp_path / "mine", "--out", tmp_path / "keypoints"])
+    assert (tmp_path / "keypoints" / "index.csv").exists() == has_index
+    told = succeed([sys.executable, "launch/prepare.py", "--data", tmp_path / "keypoints", "--stores_dir", tmp_path])
+    assert "4 clips, 2 signs, 2 signers" in told
 
 
 @pytest.mark.slow

@@ -186,7 +186,7 @@ def test_frames_that_end_early_are_damage(tmp_path: Path) -> None:
 
 def test_unknown_folder_names_the_known_formats(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no clips here")
-    with pytest.raises(DataError, match=r"KArSL keypoints.*KArSL packed.*packed clips.*pose files"):
+    with pytest.raises(DataError, match=r"KArSL keypoints.*KArSL packed.*packed clips.*index\.csv.*signer.*sign"):
         find_reader(tmp_path)
 
 

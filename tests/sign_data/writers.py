@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip
@@ -80,3 +82,18 @@ def write_index(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_parquet(path: Path, frames_TKC: np.ndarray, first_frame: int = 20) -> None:
+    """A clip as the Google contest of isolated signs has it: two keypoints of the pose behind those of a face."""
+    num_frames, num_keypoints, _ = frames_TKC.shape
+    frame_TK, keypoint_TK = np.indices((num_frames, num_keypoints))
+    is_pose_TK = keypoint_TK >= num_keypoints - 2
+    columns = {
+        "frame": (frame_TK + first_frame).astype(np.int16),
+        "row_id": np.arange(frame_TK.size).astype(str),
+        "type": np.where(is_pose_TK, "pose", "face"),
+        "landmark_index": np.where(is_pose_TK, keypoint_TK - num_keypoints + 2, keypoint_TK).astype(np.int16),
+        **{name: frames_TKC[..., number].astype(np.float64) for number, name in enumerate("xyz")},
+    }
+    parquet.write_table(pyarrow.table({name: column.ravel() for name, column in columns.items()}), path)

@@ -1,5 +1,6 @@
 """What readers give and the clip store takes: clips one at a time, so that memory does not grow with their number."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +12,17 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 
 SPLITS = ("", "train", "val", "test")
 """The splits that data may bring; "" where it brings none. A clip store keeps the position in this tuple."""
+
+
+def by_number(name: str) -> tuple[list[str | int], str]:
+    """What to sort names by so that numbers in them count as numbers: 9 before 10."""
+    words = re.split(r"([0-9]+)", name)
+    return [int(word) if place % 2 else word for place, word in enumerate(words)], name
+
+
+def is_aside(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that macOS adds to an archive."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 class Progress(Protocol):

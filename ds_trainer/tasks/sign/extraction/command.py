@@ -18,6 +18,7 @@ from ds_trainer.files import write_atomically
 from ds_trainer.progress import log, start_log, tell_problems, with_bar
 from ds_trainer.tasks.sign.extraction.footage import Footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
+from ds_trainer.tasks.sign.extraction.index import rows_of, write_index
 from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
 
 
@@ -27,31 +28,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="launch/extract_keypoints.py",
         description="Turn videos, or folders with an image a frame, into keypoints that --data and launch/predict.py "
-        "read. What lies in --out already is not made again.",
+        "read. What lies in --out already is not made again. An index.csv is taken along.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "footage", type=Path, help="a video, a folder of footage, or KArSL's {signer}/{split}/{sign}/{video}"
+        "footage",
+        type=Path,
+        help="a video; a folder of footage such as {sign}/{video}, {signer}/{sign}/{video} or with an index.csv "
+        "(columns path, sign, signer); or KArSL's {signer}/{split}/{sign}/{video}",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder for the .npz files")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)")
     own = parser.parse_args(argv)
     try:
-        pieces = pieces_of(own.footage, own.out)
+        failed = _make(own.footage, own.out, own.jobs)
     except UserError as error:
         tell_problems(error.problems)
         return EXIT_USER_ERROR
-    missing = [piece for piece in pieces if not piece.out.exists()]
-    if len(missing) < len(pieces):
-        log.info(f"{len(pieces) - len(missing)} of {len(pieces)} files are there already")
-    try:
-        failed = _extract_all(missing, own.jobs)
     except BrokenProcessPool:
         problem = f"--jobs {own.jobs}: a process was ended, for want of memory perhaps"
         tell_problems([f"{problem}; the same command with fewer goes on where it was"])
         return EXIT_USER_ERROR
-    log.info(f"{len(missing) - failed} of {len(missing)} files written to {own.out}")
     return EXIT_USER_ERROR if failed else 0
+
+
+def _make(footage: Path, out_dir: Path, num_jobs: int) -> int:
+    """Make what is missing of the keypoints of all footage, and their index; return how many files failed."""
+    pieces = pieces_of(footage, out_dir)
+    rows = rows_of(footage, pieces)
+    missing = [piece for piece in pieces if not piece.out.exists()]
+    if len(missing) < len(pieces):
+        log.info(f"{len(pieces) - len(missing)} of {len(pieces)} files are there already")
+    failed = _extract_all(missing, num_jobs)
+    if rows:
+        write_index(rows, out_dir)
+    log.info(f"{len(missing) - failed} of {len(missing)} files written to {out_dir}")
+    return failed
 
 
 def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:

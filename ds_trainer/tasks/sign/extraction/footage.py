@@ -1,6 +1,5 @@
 """Pictures of a clip, one after the other: of a video file, or of a folder with an image a frame."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.clips import by_number, is_aside
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -24,14 +24,21 @@ def is_footage(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
+def footage_below(path: Path) -> Iterator[Path]:
+    """The videos and folders of images in a folder and its folders, but what is put aside."""
+    for entry in sorted(path.iterdir()) if path.is_dir() else ():
+        if is_aside(entry.name):
+            continue
+        if is_footage(entry):
+            yield entry
+        elif entry.is_dir():
+            yield from footage_below(entry)
+
+
 def images_in(folder: Path) -> list[Path]:
     """The images right in a folder, by the numbers in their names: 9.jpg stands before 10.jpg."""
-    return sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=_by_number)
-
-
-def _by_number(file: Path) -> tuple[list[str | int], str]:
-    words = re.split(r"([0-9]+)", file.name)
-    return [int(word) if place % 2 else word for place, word in enumerate(words)], file.name
+    images = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(images, key=lambda file: by_number(file.name))
 
 
 class Footage:

@@ -1,12 +1,12 @@
 """What there is to extract, in pieces that are done whole or not at all, so that a run that was ended goes on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import SPLITS
-from ds_trainer.tasks.sign.extraction.footage import is_footage
+from ds_trainer.tasks.sign.extraction.footage import footage_below, is_footage
 
 _SIGN = "[0-9][0-9][0-9][0-9]"
 
@@ -27,14 +27,14 @@ class Piece:
 def pieces_of(footage: Path, out_dir: Path) -> list[Piece]:
     """The pieces of a video, of KArSL's folders, or of any folder of footage.
 
-    KArSL's `{signer}/{split}/{sign}/{video}` becomes `{signer}-{split}/{sign}.npz`, which `--data` reads; otherwise
-    each clip becomes a file of its own, in folders as before.
+    KArSL's `{signer}/{split}/{sign}/{video}` becomes `{signer}-{split}/{sign}.npz`; otherwise each clip becomes a file
+    of its own, in folders as before. `--data` reads both.
 
     Raises:
         DataError: there is no footage, or two clips would have one name.
     """
     if is_footage(footage):
-        return [Piece({_name_of(footage): footage}, out_dir / f"{_name_of(footage)}.npz")]
+        return [Piece({name_of(footage): footage}, out_dir / f"{name_of(footage)}.npz")]
     signs = [sign for split in SPLITS if split for sign in sorted(footage.glob(f"*/{split}/{_SIGN}"))]
     pieces = []
     for sign in signs:
@@ -46,15 +46,15 @@ def pieces_of(footage: Path, out_dir: Path) -> list[Piece]:
     if not signs:
         pieces = [
             Piece({path.name: clip}, out_dir / path.parent.relative_to(footage) / f"{path.name}.npz")
-            for path, clip in _by_name(_footage_below(footage)).items()
+            for path, clip in _by_name(footage_below(footage)).items()
         ]
     if not pieces:
         raise DataError(f"{footage}: found no video and no folder of images, expected at least one")
     return pieces
 
 
-def _name_of(clip: Path) -> str:
-    """A folder's name may hold dots, behind which nothing is an ending."""
+def name_of(clip: Path) -> str:
+    """What a clip is called, without the ending of a video: the name of a folder may hold dots, and has none."""
     return clip.name if clip.is_dir() else clip.stem
 
 
@@ -62,17 +62,7 @@ def _by_name(clips: Iterable[Path]) -> dict[Path, Path]:
     """Clips by their paths without the ending of a video."""
     named: dict[Path, Path] = {}
     for clip in clips:
-        other = named.setdefault(clip.with_name(_name_of(clip)), clip)
+        other = named.setdefault(clip.with_name(name_of(clip)), clip)
         if other != clip:
             raise DataError(f"{clip}: found {other.name} beside it, expected one clip of that name; rename one of them")
     return named
-
-
-def _footage_below(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.iterdir()):
-        if is_footage(path):
-            yield path
-        elif path.is_dir():
-            yield from _footage_below(path)

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import ClipSource
-from ds_trainer.tasks.sign.readers import karsl_npz, karsl_packed, packed_npz, pose_folder
+from ds_trainer.tasks.sign.extraction.footage import footage_below
+from ds_trainer.tasks.sign.readers import clip_table, karsl_npz, karsl_packed, packed_npz, sign_folders
 
 
 class Reader(Protocol):
@@ -37,7 +38,7 @@ class Reader(Protocol):
         ...
 
 
-READERS: Sequence[Reader] = (karsl_npz, karsl_packed, packed_npz, pose_folder)
+READERS: Sequence[Reader] = (karsl_npz, karsl_packed, packed_npz, clip_table, sign_folders)
 
 
 def find_reader(path: Path) -> Reader:
@@ -49,5 +50,10 @@ def find_reader(path: Path) -> Reader:
     for reader in READERS:
         if reader.recognises(path):
             return reader
+    if any(footage_below(path)):
+        remedy = (
+            f"python launch/extract_keypoints.py {path} --out keypoints finds them, and --data keypoints takes those"
+        )
+        raise DataError(f"{path}: found footage and no keypoints; {remedy}")
     formats = "; ".join(reader.FORMAT for reader in READERS)
     raise DataError(f"{path}: found no format of clips that is known, expected one of: {formats}; or a clip store")

@@ -9,7 +9,7 @@ from string import ascii_uppercase
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import ClipSource
-from ds_trainer.tasks.sign.readers import pose_file, pose_folder
+from ds_trainer.tasks.sign.readers import clip_table, pose_file
 
 FORMAT = "the word default"
 VERSION = pose_file.VERSION
@@ -34,31 +34,32 @@ def find() -> Path:
 
 
 def recognises(path: Path) -> bool:
-    """Never: it is chosen by name; as a path, its folder is read like any other folder of .pose files."""
+    """Never: it is chosen by name; as a path, its folder is read like any other with an index."""
     return False
 
 
 def files(path: Path) -> list[Path]:
     """All recordings, and their index."""
-    return pose_folder.files(path)
+    return clip_table.files(path)
 
 
 def read(path: Path) -> ClipSource:
     """The letters of all languages, ordered by language and letter."""
-    rows = [row for row in pose_folder.read_index(path / "index.csv") if _is_letter(row)]
+    rows = [row for row in clip_table.read_index(path / "index.csv") if _is_letter(row)]
     rows.sort(key=lambda row: (row["signed_language"], row["words"].upper()))
     languages = sorted({row["signed_language"] for row in rows})
     # Fixed before any result was seen: every fourth code in alphabetical order.
     held_out = languages[3::4]
     clips = (
-        pose_folder.read_clip(
+        clip
+        for row in rows
+        for clip in clip_table.clips_of(
             path,
             row["path"],
             ascii_uppercase.index(row["words"].upper()) + 1,
             row["signed_language"],
             "test" if row["signed_language"] in held_out else "train",
         )
-        for row in rows
     )
     return ClipSource(
         name="fingerspelling of spoken-to-signed",
@@ -70,6 +71,6 @@ def read(path: Path) -> ClipSource:
     )
 
 
-def _is_letter(row: pose_folder.Row) -> bool:
+def _is_letter(row: clip_table.Row) -> bool:
     word = row["words"].upper()
     return len(word) == 1 and word in ascii_uppercase and row["signed_language"] != _POINTS_ELSEWHERE

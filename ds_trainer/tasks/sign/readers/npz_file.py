@@ -33,8 +33,8 @@ class _FortranOrder(Exception):
 
 
 @contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Turns what goes wrong while reading `file` into a `DataError` that says so."""
+def reading(file: Path, kind: str = ".npz or .npy") -> Iterator[None]:
+    """Turns what goes wrong while reading `file`, which is of this kind, into a `DataError` that says so."""
     try:
         yield
     except UserError:
@@ -50,7 +50,7 @@ def reading(file: Path) -> Iterator[None]:
         ) from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
         raise DataError(
-            f"{file}: cannot be read ({reason_of(error)}), expected a whole .npz or .npy file; it may be truncated: "
+            f"{file}: cannot be read ({reason_of(error)}), expected a whole {kind} file; it may be truncated: "
             "copy it again"
         ) from error
 

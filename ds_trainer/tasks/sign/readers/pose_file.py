@@ -80,8 +80,6 @@ def _load(path: Path) -> Any:
         pose = Pose(header, NumPyPoseBody.read(header, reader))
         _check_length(pose, reader, body_start)
         return pose
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: missing, expected by the index; copy it too or remove its line") from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
         raise DataError(
             f"{path}: cannot be read ({reason_of(error)}), expected a whole .pose file; copy it again"

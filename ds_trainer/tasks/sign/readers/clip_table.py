@@ -1,43 +1,47 @@
-"""A folder of .pose files with an index: a csv file with the columns path and sign, and optionally signer and split."""
+"""A folder of files of clips, and a csv file with the columns path and sign, and optionally signer and split."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, reason_of, shown
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip
-from ds_trainer.tasks.sign.readers import pose_file
+from ds_trainer.tasks.sign.readers import clip_file
 from ds_trainer.text_file import check_regular, is_plain
 
-FORMAT = "a folder of .pose files with index.csv (columns path, sign, and optionally signer, split)"
-VERSION = pose_file.VERSION
+FORMAT = (
+    f"a folder of {', '.join(clip_file.SUFFIXES)} files with index.csv (columns path, sign, optionally signer, split)"
+)
+VERSION = clip_file.VERSION
 
 SIGN_COLUMNS = ("sign", "words", "label", "gloss")
+SIGNER_COLUMNS = ("signer", "participant_id")
 Row = dict[str, str]
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` has .pose files and one index."""
-    return path.is_dir() and _index_path(path) is not None and any(path.rglob("*.pose"))
+    """Whether `path` has an index, and files of clips."""
+    return path.is_dir() and index_of(path) is not None and any(map(clip_file.is_clip_file, path.rglob("*")))
 
 
 def files(path: Path) -> list[Path]:
-    """All .pose files, and the index."""
-    index_path = _index_path(path)
-    return sorted(path.rglob("*.pose")) + ([index_path] if index_path else [])
+    """All files of clips, and the index."""
+    index_path = index_of(path)
+    return clip_file.files_below(path) + ([index_path] if index_path else [])
 
 
 def read(path: Path) -> ClipSource:
     """The clips that the index lists, in its order."""
-    index_path = _index_path(path)
+    index_path = index_of(path)
     assert index_path is not None, "read() follows recognises()"
     rows = read_index(index_path)
     column = next((column for column in SIGN_COLUMNS if rows and column in rows[0]), None)
+    signer = next((column for column in SIGNER_COLUMNS if rows and column in rows[0]), "")
     if column is None or "path" not in rows[0]:
         found = ", ".join(map(legible, list(rows[0])[:20])) if rows else "no rows"
-        raise DataError(
-            f"{index_path}: found {found}, expected the columns path and one of {', '.join(SIGN_COLUMNS)}; add them"
-        )
+        expected = f"the columns path and one of {', '.join(SIGN_COLUMNS)}"
+        raise DataError(f"{index_path}: found {found}, expected {expected}; add them, or move a file of another kind")
     # Numbered in the order in which they first appear.
     names = list(dict.fromkeys(row[column] for row in rows))
     if "" in names:
@@ -45,8 +49,9 @@ def read(path: Path) -> ClipSource:
         raise DataError(f"{index_path}: line {number}: found no {column}, expected one in each line; add it")
     numbers = {name: number for number, name in enumerate(names, start=1)}
     clips = (
-        read_clip(path, row["path"], numbers[row[column]], row.get("signer") or "", row.get("split") or "")
+        clip
         for row in rows
+        for clip in clips_of(path, row["path"], numbers[row[column]], row.get(signer, ""), row.get("split", ""))
     )
     return ClipSource(str(path), len(rows), len(names), clips, names)
 
@@ -84,21 +89,18 @@ def read_index(index_path: Path) -> list[Row]:
     return rows
 
 
-def read_clip(folder: Path, name: str, sign: int, signer: str, split: str) -> RawClip | DataError:
-    """One clip of an index, or why it cannot be read; `name` is its path within `folder`."""
+def clips_of(folder: Path, name: str, sign: int, signer: str, split: str) -> Iterator[RawClip | DataError]:
+    """The clips of a file of an index, or why it cannot be read; `name` is its path within `folder`."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        return DataError(
-            f"{folder}: found the path {shown(name)} in the index, expected one within the folder; move it"
-        )
-    try:
-        frames, _fps = pose_file.read_pose(folder / name)
-    except DataError as error:
-        return error
-    return RawClip(frames, sign, signer, split, name, str(folder / name))
+        yield DataError(f"{folder}: found the path {shown(name)} in the index, expected one within the folder; move it")
+    elif not (folder / name).exists():
+        yield DataError(f"{folder / name}: missing, expected by the index; copy it too or remove its line")
+    else:
+        yield from clip_file.labelled(folder, Path(name), sign, signer, split)
 
 
-def _index_path(path: Path) -> Path | None:
-    """`index.csv`, or the only csv file of the folder."""
+def index_of(path: Path) -> Path | None:
+    """`index.csv`, or the only csv file right in the folder."""
     tables = sorted(path.glob("*.csv"))
     if path / "index.csv" in tables:
         return path / "index.csv"

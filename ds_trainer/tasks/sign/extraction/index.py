@@ -1,0 +1,55 @@
+"""The index of a folder of footage, which becomes that of its keypoints."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ds_trainer.errors import DataError
+from ds_trainer.files import write_atomically
+from ds_trainer.problems import legible, shortened
+from ds_trainer.tasks.sign.extraction.work import Piece, name_of
+from ds_trainer.tasks.sign.readers.clip_table import Row, index_of, read_index
+
+
+def rows_of(footage: Path, pieces: Iterable[Piece]) -> list[Row]:
+    """The rows of the index of a folder of footage, with the paths of keypoints to come; none where it has no index.
+
+    A path may lack the ending of a video.
+
+    Raises:
+        DataError: the index is damaged, or names what is no footage.
+    """
+    path = index_of(footage) if footage.is_dir() else None
+    if path is None:
+        return []
+    outs = {clip: piece.out for piece in pieces for clip in piece.clips.values()}
+    outs |= {clip.with_name(name_of(clip)): out for clip, out in outs.items()}
+    rows = read_index(path)
+    problems = []
+    for number, row in enumerate(rows, start=2):
+        name = row.get("path")
+        if name is None:
+            raise DataError(f"{path}: found no column path, expected one; add it, or move the file elsewhere")
+        if footage / name not in outs:
+            found = f"line {number}: found {legible(name)}, expected the path of footage within {footage}"
+            problems.append(f"{path}: {found}; mend or remove the line")
+    if problems:
+        raise DataError(shortened(problems))
+    return [{**row, "path": str(outs[footage / row["path"]])} for row in rows]
+
+
+def write_index(rows: Sequence[Row], out_dir: Path) -> None:
+    """Write an index of those keypoints that are there.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    for row in rows:
+        if Path(row["path"]).exists():
+            writer.writerow({**row, "path": str(Path(row["path"]).relative_to(out_dir))})
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(out_dir / "index.csv", lambda file: file.write(text.getvalue().encode()))

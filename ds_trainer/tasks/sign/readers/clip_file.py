@@ -1,0 +1,80 @@
+"""One file of clips, in whatever format: nothing is known of them but their keypoints."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.clips import RawClip, is_aside
+from ds_trainer.tasks.sign.extraction.footage import is_footage
+from ds_trainer.tasks.sign.readers import parquet_file, pose_file
+from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
+
+SUFFIXES = (".npz", ".npy", ".pose", ".parquet")
+VERSION = pose_file.VERSION + parquet_file.VERSION
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files of clips in a folder and its folders, but what is put aside."""
+    found = (file for file in folder.rglob("*") if is_clip_file(file))
+    return sorted(file for file in found if not any(map(is_aside, file.relative_to(folder).parts)))
+
+
+def is_clip_file(path: Path) -> bool:
+    """Whether `path` is called like a file that `load_clips` reads."""
+    return path.suffix in SUFFIXES
+
+
+def load_clips(file: Path) -> dict[str, NDArray[Any]]:
+    """The clips of a file, `[T, K, C]` if it is in order; the only one is called "".
+
+    An `.npz` holds one array a clip, or packed clips (`frames`, `offsets`).
+
+    Raises:
+        DataError: it is missing, damaged, holds no clip, or is of another kind.
+    """
+    if file.suffix == ".pose":
+        return {"": pose_file.read_pose(file)[0]}
+    if file.suffix == ".parquet":
+        return {"": parquet_file.read_parquet(file)}
+    if file.suffix == ".npy":
+        return {"": load_array(file)}
+    if file.suffix != ".npz":
+        raise DataError(
+            f"{file}: found {file.suffix or 'no suffix'}, expected one of {', '.join(SUFFIXES)}{_hint(file)}"
+        )
+    clips = load_arrays(file)
+    if {"frames", "offsets"} <= clips.keys():
+        clips = _unpacked(file, clips)
+    if not clips:
+        raise DataError(f"{file}: found no clips, expected at least one; extract it again, or remove the file")
+    return {"": next(iter(clips.values()))} if len(clips) == 1 else clips
+
+
+def labelled(folder: Path, name: Path, sign: int, signer: str, split: str) -> Iterator[RawClip | DataError]:
+    """The clips of the file `name` within `folder`, all of one sign, or why it cannot be read."""
+    try:
+        clips = load_clips(folder / name)
+    except DataError as error:
+        yield error
+        return
+    for clip, frames in clips.items():
+        yield RawClip(frames, sign, signer, split, f"{name}/{clip}" if clip else str(name), str(folder / name))
+
+
+def _hint(file: Path) -> str:
+    return f"; python launch/extract_keypoints.py {file} --out keypoints makes one" if is_footage(file) else ""
+
+
+def _unpacked(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The clips of a packed file by their names."""
+    with reading(file):
+        bounds = arrays["offsets"].astype(np.int64)
+        names = arrays.get("ids", np.arange(len(bounds) - 1)).tolist()
+        return {
+            str(name): arrays["frames"][first:last]
+            for name, first, last in zip(names, bounds[:-1], bounds[1:], strict=True)
+        }

@@ -1,0 +1,109 @@
+"""A folder for each sign, with files of clips in it; above it, where they are known, folders of signers and splits."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ds_trainer.errors import DataError
+from ds_trainer.problems import legible, shown
+from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number
+from ds_trainer.tasks.sign.readers import clip_file
+
+FORMAT = "a folder of such files in {sign}/, {signer}/{sign}/ or {split}/{sign}/"
+VERSION = clip_file.VERSION
+
+_OTHER_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+_LIKE_KARSL = re.compile(r"[0-9]+-[A-Za-z]+")
+_REMEDY = "move them, or write index.csv with the columns path, sign and signer"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the folders of a file say.
+
+    Args:
+        file: its path within the data.
+        signers: the names of the folders above that of the sign that are no split; one at most, if all is in order.
+    """
+
+    file: Path
+    sign: str
+    signers: tuple[str, ...]
+    split: str
+
+    @classmethod
+    def of(cls, file: Path) -> "_Place":
+        *above, sign = file.parts[:-1]
+        split = next((name for name in above if name in SPLITS), "")
+        return cls(file, sign, tuple(name for name in above if name != split), split)
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` has files of clips in it, wherever."""
+    return path.is_dir() and bool(files(path))
+
+
+def files(path: Path) -> list[Path]:
+    """All files of clips."""
+    return clip_file.files_below(path)
+
+
+def read(path: Path) -> ClipSource:
+    """The clips of all files, in the order of their names; signs are numbered in the order of theirs, 9 before 10.
+
+    Raises:
+        DataError: the folders may mean something else.
+    """
+    found = [file.relative_to(path) for file in files(path)]
+    bare = [file for file in found if len(file.parts) == 1]
+    if bare:
+        raise DataError(
+            f"{path}: found {legible(str(bare[0]))} right in it, expected a folder for each sign, or index.csv with "
+            f"the columns path, sign and signer; packed clips (frames, offsets, y) are given by --data {path / bare[0]}"
+        )
+    places = [_Place.of(file) for file in found]
+    problem = _problem_of(places)
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    names = sorted({place.sign for place in places}, key=by_number)
+    return ClipSource(str(path), len(places), len(names), _clips(path, places, names), names)
+
+
+def _problem_of(places: Sequence[_Place]) -> str | None:
+    """Why the folders cannot be understood, the first reason."""
+    depths: dict[int, Path] = {}
+    for place in places:
+        depths.setdefault(len(place.signers), place.file.parent)
+    if max(depths) > 1:
+        deep = shown(str(depths[max(depths)]))
+        return f"found {deep}, expected {{sign}}, {{signer}}/{{sign}}, or these within {{split}}; {_REMEDY}"
+    if len(depths) > 1:
+        return f"found {shown(str(depths[0]))} and {shown(str(depths[1]))}, a signer in one of them; {_REMEDY}"
+    above = sorted({name for place in places for name in place.signers})
+    if above and all(name.lower() in _OTHER_SPLITS for name in above):
+        return f"found the folder {shown(above[0])}, expected {_OTHER_SPLITS[above[0].lower()]}; rename it"
+    signs = sorted({place.sign for place in places})
+    if all(sign in SPLITS or sign.lower() in _OTHER_SPLITS for sign in signs):
+        return f"found {shown(signs[0])} as the folder of clips, expected {{split}}/{{sign}}; {_REMEDY}"
+    if all(_LIKE_KARSL.fullmatch(sign) for sign in signs):
+        expected = "{signer}-train, -val or -test as in KArSL, or a folder for each sign"
+        return f"found the folder {shown(signs[0])}, expected {expected}; rename it"
+    return None
+
+
+def _clips(path: Path, places: Sequence[_Place], names: Sequence[str]) -> Iterator[RawClip | DataError]:
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    are_signers = _are_signers(places)
+    for place in places:
+        signer = place.signers[0] if place.signers and are_signers else ""
+        yield from clip_file.labelled(path, place.file, numbers[place.sign], signer, place.split)
+
+
+def _are_signers(places: Sequence[_Place]) -> bool:
+    """Whether the folders above signs can be signers: where no sign is in two of them, they are groups of signs."""
+    above: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for place in places:
+        above[place.sign].add(place.signers)
+    return len({place.signers for place in places}) == 1 or any(len(folders) > 1 for folders in above.values())
