@@ -7,6 +7,7 @@ for the master's choice. Works without DeepSpeed, so that evaluation needs none.
 import datetime
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -81,7 +82,7 @@ def join(
     store = _meeting_store(meeting_timeout_s)
     on_meeting(store)
     store.set_timeout(timeout)
-    is_gpu = torch.cuda.is_available()
+    is_gpu, tell_traceback = torch.cuda.is_available(), sys.excepthook
     dist.init_process_group(
         "nccl" if is_gpu else "gloo",
         store=PrefixStore("default_pg", store),
@@ -90,6 +91,8 @@ def join(
         timeout=timeout,
         device_id=device() if is_gpu else None,
     )
+    if world_size() == 1:
+        sys.excepthook = tell_traceback  # torch has it name the rank in each line, once for each time of joining
 
 
 def _refuse_fewer_gpus_than_ranks() -> None:

@@ -8,10 +8,11 @@ import importlib
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 # Without it DeepSpeed warns in every rank that it found no accelerator.
@@ -22,6 +23,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distri
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus  # noqa: E402
+from deepspeed.utils import groups  # noqa: E402
 
 from ds_trainer.compilation import compile_model  # noqa: E402
 from ds_trainer.distributed import from_master  # noqa: E402
@@ -51,6 +53,7 @@ def build_engine(
     mode casts parameters only. Losses and metrics are then computed in float32 for every precision.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if is_verbose else logging.WARNING)
+    _forget_left_groups()
     if is_compiled:
         compile_model(model)  # before the next line, in which torch.compile is off: it stays as it is first loaded
     _import_muon()
@@ -72,6 +75,26 @@ def build_engine(
     engine.module.register_forward_pre_hook(lambda module, inputs: cast_floats(inputs, dtype))
     engine.module.register_forward_hook(lambda module, inputs, outputs: cast_floats(outputs, torch.float32))
     return engine
+
+
+@contextlib.contextmanager
+def released(engine: DeepSpeedEngine) -> Iterator[None]:
+    """Take off in the end the hooks of an engine that would keep it, and its memory, for as long as the process runs.
+
+    At ZeRO-3 DeepSpeed keeps it all the same.
+    """
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # of a device or a group that failed
+            engine.destroy()
+
+
+def _forget_left_groups() -> None:
+    """Have DeepSpeed make new groups in a process that trained before, and has left the process group of then."""
+    group = groups._WORLD_GROUP
+    if group is not None and group not in dist.distributed_c10d._world.pg_map:
+        groups._release_process_group_references()
 
 
 def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ Everything is built here and handed on as values; no other module reads settings
 
 import contextlib
 import dataclasses
+import gc
 import math
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.cadence import Cadence
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
-from ds_trainer.engine import build_engine
+from ds_trainer.engine import build_engine, released
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
 from ds_trainer.errors import EXIT_USER_ERROR, MeetingError, UserError, WriteError
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         watch.leave(failure)
         distributed.leave()
+        gc.collect()  # the engine and all that it made, for a process that goes on
 
 
 def run_job(settings: RunSettings, watch: Watch) -> Path | None:
@@ -138,7 +140,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
             log.info(line)
         take_one_step(job.engine, task.objective, job.train_dl)
         return None
-    with stop_requests(settings.stop_after_minutes) as wants_stop:
+    with released(job.engine), stop_requests(settings.stop_after_minutes) as wants_stop:
         run = begin_run(settings, task, engine_config, job, run_dir, wants_stop)
         watch.on_end = run.write_failure
         return _train(run, settings, task, engine_config, job)
