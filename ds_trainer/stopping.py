@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,8 @@ class StopRequested(Exception):
 def stop_requests(stop_after_minutes: float = 0.0) -> Iterator[WantsStop]:
     """While it is open, SIGTERM, SIGINT and SIGUSR1 are noted instead of ending the process.
 
-    Gives a function that tells why the run should stop, or None. A second SIGINT ends the process at once.
+    Gives a function that tells why the run should stop, or None. A second SIGINT ends the process at once; in an
+    interactive session it does what it did before. Only a main thread gets signals.
 
     Args:
         stop_after_minutes: the time limit, counted from here; 0: none.
@@ -33,7 +36,7 @@ def stop_requests(stop_after_minutes: float = 0.0) -> Iterator[WantsStop]:
     def note(number: int, frame: FrameType | None) -> None:
         noted.append(signal.Signals(number).name)
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, before[signal.SIGINT] if hasattr(sys, "ps1") else signal.SIG_DFL)
 
     deadline = time.monotonic() + 60 * stop_after_minutes
     parent = os.getppid()
@@ -46,7 +49,8 @@ def stop_requests(stop_after_minutes: float = 0.0) -> Iterator[WantsStop]:
         is_over = stop_after_minutes > 0 and time.monotonic() >= deadline
         return f"the time limit of {stop_after_minutes:g} minutes" if is_over else None
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    is_told = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in _SIGNALS if is_told}
     try:
         yield wants_stop
     finally:

@@ -31,11 +31,12 @@ class Deployment:
     """A model as it is used elsewhere: from what is recorded to answers.
 
     Args:
-        module: in evaluation mode.
+        module: in evaluation mode; it answers with a tensor, or a tuple, list or dictionary of tensors.
         inputs: an example of each input, of at least two examples.
         names: of each input.
         dynamic_axes: for each input the axes that may have other lengths, and their names.
         about: what its users must know, such as the names of classes: plain values.
+        answers: names of the tensors that it answers with, in their order.
     """
 
     module: nn.Module
@@ -43,6 +44,7 @@ class Deployment:
     names: tuple[str, ...]
     dynamic_axes: tuple[Mapping[int, str], ...]
     about: Mapping[str, Any]
+    answers: tuple[str, ...] = ("logits",)
 
 
 @dataclass(frozen=True)

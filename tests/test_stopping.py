@@ -39,6 +39,15 @@ def test_second_sigint_is_not_caught() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
 
+def test_second_sigint_in_a_notebook_interrupts_it_and_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
+    with stop_requests() as wants_stop:
+        signal.raise_signal(signal.SIGINT)
+        assert wants_stop() == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_time_limit() -> None:
     with stop_requests(stop_after_minutes=0.001) as wants_stop:
         assert wants_stop() is None

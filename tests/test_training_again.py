@@ -10,7 +10,7 @@ from launching import succeed
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SCRIPT = """
-import gc, os, sys
+import gc, os, sys, threading
 
 from ds_trainer.job import main
 
@@ -20,7 +20,9 @@ for config in sys.argv[2:]:
     engines = [each for each in gc.get_objects() if type(each).__name__ == "DeepSpeedEngine"]
     print("engines", len(engines), "threads", len(os.listdir("/proc/self/task")))
 assert main([*arguments, "--resume", "auto", "--runs_dir", sys.argv[1]]) == 0
-main(["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--dry_run", "--runs_dir", sys.argv[1]])
+thread = threading.Thread(target=lambda: print("in a thread:", main([*arguments, "--dry_run"])))
+thread.start()
+thread.join()
 assert sys.excepthook is sys.__excepthook__
 """
 
@@ -33,6 +35,7 @@ def losses(run_dir: Path) -> list[float]:
 def test_each_training_is_like_the_first_and_leaves_nothing(tmp_path: Path) -> None:
     configs = ["fp32.json", "bf16.json", "fp32.json", "bf16_zero2.json", "fp32.json"]
     output = succeed([sys.executable, "-c", SCRIPT, tmp_path, *configs])
+    assert "in a thread: 0" in output, "where Python lets nobody set signals"
     left = [line.split() for line in output.splitlines() if line.startswith("engines")]
     assert [int(words[1]) for words in left] == [0] * 5
     threads = [int(words[3]) for words in left]

@@ -1,6 +1,7 @@
 """The command line of launch/export.py."""
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command_line import load_settings
-from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, UserError
+from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, TaskError, UserError
 from ds_trainer.export import formats
 from ds_trainer.export.source import load_source
 from ds_trainer.progress import log, start_log, tell_problems
@@ -54,6 +55,8 @@ def _export(arguments: argparse.Namespace) -> None:
     path = arguments.out or beside / f"model.{form}"
     model = load_model(checkpoint)
     deployment = task_type.deployment(model, checkpoint["description"])
+    if not isinstance(deployment, Deployment | None):
+        raise TaskError(f"the task's deployment: found {type(deployment).__name__}, expected a Deployment or None")
     if deployment is None and form not in formats.WEIGHTS:
         raise CheckpointError(
             f"--to {form}: the task {checkpoint['task']} says nothing of its inputs, expected Task.deployment; "
@@ -83,25 +86,36 @@ def _compare(
     recorded = _recorded(checkpoint, task_type)
     inputs = deployment.inputs if recorded is None else recorded
     with torch.no_grad():
-        expected = deployment.module(*inputs)
+        expected = formats.answers_of(deployment.module)(*inputs)
         if form in formats.WEIGHTS:
             read_back = formats.read_model(form, path, checkpoint)
             again = task_type.deployment(read_back, checkpoint["description"])
             assert again is not None
-            found = again.module(*inputs)
+            found = formats.answers_of(again.module)(*inputs)
         else:
             found = formats.read_answers(form, path, deployment.names)(*inputs)
-    difference, most = float((found - expected).abs().max()), formats.MOST_DIFFERENCE[form]
-    what = f"{len(expected)} held-out clips" if recorded is not None else f"{len(expected)} random clips (no data here)"
-    same = int((found.argmax(1) == expected.argmax(1)).sum())
+    difference, most = largest_difference(found, expected), formats.MOST_DIFFERENCE[form]
+    num_examples = len(inputs[0])
+    what = f"{num_examples} held-out clips" if recorded is not None else f"{num_examples} random clips (no data here)"
     if not difference <= most:
         raise CheckpointError(
             f"{path}: its answers to {what} differ from the source's by {difference:.2g}, expected {most:.2g} at most; "
             "do not use it"
         )
-    log.info(
-        f"read back: logits of {what} differ by {difference:.2g} at most ({most:.2g} allowed), {same} same answers"
-    )
+    names = ", ".join(deployment.answers)
+    log.info(f"read back: {names} of {what} differ by {difference:.2g} at most ({most:.2g} allowed)")
+
+
+def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Between answers; infinite where they are of other shapes, NaN where one is NaN and the other is not."""
+    if [answer.shape for answer in found] != [answer.shape for answer in expected]:
+        return math.inf
+    return max(float(_differences(*pair).max()) for pair in zip(found, expected, strict=True) if pair[0].numel())
+
+
+def _differences(found: Tensor, expected: Tensor) -> Tensor:
+    is_same = (found == expected) | (found.isnan() & expected.isnan())  # also of two infinite ones
+    return torch.where(is_same, 0.0, (found.double() - expected.double()).abs())
 
 
 def _recorded(checkpoint: Mapping[str, Any], task_type: type[Task]) -> tuple[Tensor, ...] | None:
@@ -109,5 +123,5 @@ def _recorded(checkpoint: Mapping[str, Any], task_type: type[Task]) -> tuple[Ten
     try:
         settings = load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"])
         return task_type(settings).recorded(NUM_COMPARED)
-    except (UserError, ValueError, KeyError):  # moved, deleted, or of another version
+    except (UserError, OSError, ValueError, KeyError):  # moved, deleted, or of another version
         return None

@@ -3,21 +3,26 @@
 `pth` and `safetensors` hold weights; `pt2` and `onnx` hold a whole recogniser, preprocessing included.
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import CheckpointError, SettingsError, UserError
 from ds_trainer.files import write_atomically
+from ds_trainer.problems import reason_of
 from ds_trainer.task import Deployment
 
 Checkpoint = Mapping[str, Any]
-Answers = Callable[..., Tensor]
+Answers = Callable[..., list[Tensor]]
 """Inputs of a deployment -> its answers."""
 
 MOST_DIFFERENCE = {"pth": 0.0, "safetensors": 0.0, "pt2": 1e-4, "onnx": 1e-3}
@@ -34,7 +39,39 @@ def write(form: str, path: Path, checkpoint: Checkpoint, deployment: Deployment 
         _save_safetensors(path, checkpoint)
     else:
         assert deployment is not None
-        (_save_pt2 if form == "pt2" else _save_onnx)(path, checkpoint, deployment)
+        with _exporting(form):
+            (_save_pt2 if form == "pt2" else _save_onnx)(path, checkpoint, deployment)
+
+
+@contextlib.contextmanager
+def _exporting(form: str) -> Iterator[None]:
+    """Keeps from the log what torch says of its own parts, and tells in a line what it cannot export.
+
+    Raises:
+        CheckpointError: the model does what no graph can hold, such as to branch on its numbers.
+    """
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UserError:
+        raise
+    except Exception as error:  # of many types, each with pages of its own
+        cause = error.__cause__ or error
+        raise CheckpointError(
+            f"--to {form}: torch cannot export the model ({type(cause).__name__}: {reason_of(cause)}); mend its "
+            "forward pass or the task's deployment, or export its weights: --to pth or --to safetensors"
+        ) from error
+    finally:
+        exporter_log.setLevel(level)
+
+
+def answers_of(module: Callable[..., Any]) -> Answers:
+    """What answers for a module: its tensors one after the other, however it returns them."""
+    return lambda *inputs: tree_leaves(module(*inputs))
 
 
 def read_model(form: str, path: Path, checkpoint: Checkpoint) -> nn.Module:
@@ -49,15 +86,14 @@ def read_model(form: str, path: Path, checkpoint: Checkpoint) -> nn.Module:
 def read_answers(form: str, path: Path, names: tuple[str, ...]) -> Answers:
     """What answers for a whole recogniser that was read back from its file."""
     if form == "pt2":
-        module = torch.export.load(path).module()
-        return lambda *inputs: module(*inputs)
+        return answers_of(torch.export.load(path).module())
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def answer(*inputs: Tensor) -> Tensor:
+    def answer(*inputs: Tensor) -> list[Tensor]:
         fed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-        return torch.from_numpy(session.run(None, fed)[0])
+        return [torch.from_numpy(found) for found in session.run(None, fed)]
 
     return answer
 
@@ -101,7 +137,7 @@ def _save_onnx(path: Path, checkpoint: Checkpoint, deployment: Deployment) -> No
         deployment.module,
         deployment.inputs,
         input_names=list(deployment.names),
-        output_names=["logits"],
+        output_names=list(deployment.answers),
         dynamic_shapes=_dynamic_shapes(deployment),
         dynamo=True,
         verbose=False,

@@ -69,7 +69,8 @@ class Watch:
         if distributed.world_size() > 1:
             self._post = meet(store, self._limits)
             self._post.on_close = self._warn_of_end
-            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            is_told = threading.current_thread() is threading.main_thread()
+            if is_told and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
                 signal.signal(signal.SIGTERM, self._on_sigterm)
         self._lookout = Lookout(self._post, self._limits)
         self._onlooker.start()

@@ -1,0 +1,132 @@
+"""Exports of tasks of one's own: one answer or several, of any shape; and models that no graph can hold."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import ROOT, run, succeed
+from torch import Tensor, nn
+
+from ds_trainer.errors import CheckpointError
+from ds_trainer.export.command import largest_difference
+from ds_trainer.export.formats import read_answers, write
+from ds_trainer.task import Deployment
+
+OWN_TASK = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from ds_trainer import Deployment, Objective, Task
+
+
+class Regression(Task):
+    def __init__(self, settings):
+        numbers = torch.randn(60, 7, generator=torch.Generator().manual_seed(0))
+        everything = TensorDataset(numbers, numbers.sum(1))
+        self.train_set, self.val_set = torch.utils.data.random_split(everything, [40, 20])
+        self.objective = Objective(loss=lambda outputs, targets: (outputs[0] - targets) ** 2)
+
+    def build_model(self):
+        return Model()
+
+    def label(self):
+        return "regression"
+
+    def description(self):
+        return {}
+
+    @classmethod
+    def model_from(cls, description):
+        return Model()
+
+    @classmethod
+    def deployment(cls, model, description):
+        return Deployment(model, (torch.randn(4, 7),), ("numbers",), ({0: "examples"},), {}, ("sum", "weighed"))
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(7, 1)
+
+    def forward(self, numbers):
+        return self.linear(numbers)[:, 0], {"weighed": numbers * self.linear.weight}
+"""
+
+
+class Branching(nn.Module):
+    def forward(self, numbers: Tensor) -> Tensor:
+        return numbers if numbers.sum() > 0 else -numbers
+
+
+class Masking(nn.Module):
+    """Answers with infinite numbers, whole ones and truth values."""
+
+    def forward(self, numbers: Tensor) -> dict[str, Any]:
+        return {
+            "masked": numbers.masked_fill(numbers > 0, -torch.inf),
+            "others": (numbers.argmax(-1), (numbers > 0).any(-1)),
+        }
+
+
+def deployment_of(module: nn.Module, answers: tuple[str, ...] = ("logits",)) -> Deployment:
+    return Deployment(module.eval(), (torch.randn(4, 7),), ("numbers",), ({0: "examples"},), {}, answers)
+
+
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_answers_of_any_kind_are_those_of_the_module(tmp_path: Path, form: str) -> None:
+    deployment = deployment_of(Masking(), ("masked", "sign", "is_any"))
+    write(form, tmp_path / "model", {"task": "own"}, deployment)
+    numbers = torch.randn(9, 7)  # another number than it was exported with
+    expected = deployment.module(numbers)
+    found = read_answers(form, tmp_path / "model", deployment.names)(numbers)
+    for answer, one in zip(found, (expected["masked"], *expected["others"]), strict=True):
+        assert torch.equal(answer, one)
+    if form == "onnx":
+        import onnxruntime
+
+        outputs = onnxruntime.InferenceSession(tmp_path / "model").get_outputs()
+        assert [output.name for output in outputs] == ["masked", "sign", "is_any"]
+
+
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_model_that_no_graph_can_hold_is_told_in_a_line(tmp_path: Path, form: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        write(form, tmp_path / "model", {"task": "own"}, deployment_of(Branching()))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"--to {form}: torch cannot export the model (")
+    assert "data-dependent" in problem
+    assert "\n" not in problem
+    assert not (tmp_path / "model").exists()
+
+
+def test_differences_between_answers() -> None:
+    infinite, whole = torch.tensor([[1.0, -torch.inf, torch.nan]]), torch.tensor([3, 7])
+    assert largest_difference([infinite, whole], [infinite, whole]) == 0
+    assert largest_difference([infinite, whole + 1], [infinite, whole]) == 1
+    assert largest_difference([whole], [whole[None]]) == torch.inf
+    assert largest_difference([whole], [whole, whole]) == torch.inf
+    assert not largest_difference([torch.tensor([torch.nan])], [torch.tensor([1.0])]) <= 1
+    assert largest_difference([torch.tensor([True])], [torch.tensor([False])]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_regression_with_two_answers_is_exported_in_every_form(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_TASK)
+    config = ROOT / "ds_configs" / "fp32.json"
+    train = [sys.executable, ROOT / "launch" / "train.py", "--deepspeed_config", config, "--num_epochs", "1"]
+    succeed([*train, "--task", "own:Regression", "--runs_dir", "runs"], cwd=tmp_path)
+    (run_dir,) = (tmp_path / "runs").glob("*/")
+    for form in ("pth", "safetensors", "pt2", "onnx"):
+        export = [sys.executable, ROOT / "launch" / "export.py", run_dir, "--task", "own:Regression", "--to", form]
+        output = succeed(export, cwd=tmp_path)
+        assert "read back: sum, weighed of 4 random clips" in output
+        assert len(output.splitlines()) == 2, "nothing of torch's own"
+    (tmp_path / "own.py").write_text(OWN_TASK.replace("return Deployment(model, ", "return model, ("))
+    finished = run(export, cwd=tmp_path)
+    assert finished.returncode == 2
+    assert "found tuple, expected a Deployment or None" in finished.stdout
