@@ -36,6 +36,7 @@ from ds_trainer.loop import train
 from ds_trainer.monitors import start_monitors
 from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up_and_cool_down
+from ds_trainer.pretrained import begin_with
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.resume import choose_run, refuse_lagging_master
 from ds_trainer.run_dir import Run, new_run_dir
@@ -130,7 +131,8 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
     if settings.resume == "auto":
         refuse_lagging_master(run_dir, lambda: choose_run(settings, task, engine_config_at)[0])
-    job = build_job(settings, task, engine_config)
+    is_new = run_dir is None  # a run that goes on has its weights in its resume point
+    job = build_job(settings if is_new else settings.model_copy(update={"pretrained": None}), task, engine_config)
     if settings.config is not None:
         log.info(f"recipe {settings.config}")
     for line in describe_job(task, job.train_sampler, engine_config, job.num_parameters):
@@ -180,6 +182,8 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) ->
     torch.manual_seed(settings.seed)
     model = task.build_model()
     refuse_untrainable(task, model, engine_config)
+    for line in [] if settings.pretrained is None else begin_with(settings.pretrained, model, task):
+        log.info(line)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
     engine = build_engine(model, engine_config, settings.verbose, settings.compile)

@@ -63,6 +63,9 @@ class RunSettings(BaseModel):
     task: str = setting(
         "sign", "what to train", "a task of ds_trainer.tasks, or your own as module:Class", min_length=1
     )
+    pretrained: Path | None = setting(
+        None, "what to train", "a run directory or .pth whose weights are the first ones, where names and shapes fit"
+    )
 
     num_epochs: int = setting(
         50,

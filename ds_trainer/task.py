@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
-from ds_trainer.errors import SettingsError, TaskError
+from ds_trainer.command_line import load_settings
+from ds_trainer.errors import SettingsError, TaskError, UserError
 from ds_trainer.objective import Objective
 from ds_trainer.problems import nearest_name
 from ds_trainer.randomness import Draw
@@ -123,6 +124,25 @@ class Task(ABC):
     def deployment(cls, model: nn.Module, description: Mapping[str, Any]) -> "Deployment | None":
         """A trained model with all that comes before it, to be exported; None: it can be exported as weights alone."""
         return None
+
+    @classmethod
+    def as_trained(cls, checkpoint: Mapping[str, Any]) -> Self | None:
+        """The task with the settings and the data that a checkpoint was trained with; None where they are not here."""
+        try:
+            return cls(load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"]))
+        except (UserError, OSError, ValueError, KeyError):  # moved, deleted, or of another version
+            return None
+
+    def check_pretrained(self, checkpoint: Mapping[str, Any]) -> list[str]:
+        """Look whether a model that is to be trained on knows what is held out here; return lines for the log.
+
+        Args:
+            checkpoint: of a task of any type.
+
+        Raises:
+            DataError: it has learnt from examples of the test split.
+        """
+        return []
 
     def number_as_in(self, description: Mapping[str, Any]) -> None:
         """Give the classes the numbers that a trained model, of this `description`, has for them.

@@ -1,6 +1,7 @@
 """Starts real processes for tests: with a timeout, an environment of their own, and their last lines when they fail."""
 
 import contextlib
+import json
 import os
 import secrets
 import socket
@@ -54,6 +55,12 @@ def succeed(command: Sequence[str | Path], **options: object) -> str:
     finished = run(command, **options)  # type: ignore[arg-type]
     assert finished.returncode == 0, f"status {finished.returncode}: {command}\n{_last_lines(finished.stdout)}"
     return finished.stdout
+
+
+def val_losses(run_dir: Path) -> list[float]:
+    """The validation loss of each epoch that a run recorded."""
+    records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [record["val_loss"] for record in records if record["kind"] == "epoch"]
 
 
 def run_ranks(script: Path, world_size: int, arguments: Sequence[str | Path], timeout_s: float = 240) -> None:

@@ -1,11 +1,10 @@
 """A process that trains several times, as a notebook or a search over settings does."""
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
-from launching import succeed
+from launching import succeed, val_losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,11 +26,6 @@ assert sys.excepthook is sys.__excepthook__
 """
 
 
-def losses(run_dir: Path) -> list[float]:
-    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [record["val_loss"] for record in records if record["kind"] == "epoch"]
-
-
 def test_each_training_is_like_the_first_and_leaves_nothing(tmp_path: Path) -> None:
     configs = ["fp32.json", "bf16.json", "fp32.json", "bf16_zero2.json", "fp32.json"]
     output = succeed([sys.executable, "-c", SCRIPT, tmp_path, *configs])
@@ -41,8 +35,8 @@ def test_each_training_is_like_the_first_and_leaves_nothing(tmp_path: Path) -> N
     threads = [int(words[3]) for words in left]
     assert threads[1:] == threads[1:2] * 4, "gloo's, and the process group that torch itself keeps"
     first, _, third, _, fifth, *_ = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    assert losses(first) == losses(third) == losses(fifth)
-    assert len(losses(first)) == 2
+    assert val_losses(first) == val_losses(third) == val_losses(fifth)
+    assert len(val_losses(first)) == 2
 
 
 def test_training_at_zero_3_does_not_stop_the_next(tmp_path: Path) -> None:

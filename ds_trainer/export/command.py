@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from ds_trainer.checkpoint import load_model, task_type_of
-from ds_trainer.command_line import load_settings
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, TaskError, UserError
 from ds_trainer.export import formats
 from ds_trainer.export.source import load_source
 from ds_trainer.progress import log, start_log, tell_problems
-from ds_trainer.task import Deployment, Task, load_task_type
+from ds_trainer.task import Deployment, Task
 
 NUM_COMPARED = 32
 
@@ -120,8 +119,5 @@ def _differences(found: Tensor, expected: Tensor) -> Tensor:
 
 def _recorded(checkpoint: Mapping[str, Any], task_type: type[Task]) -> tuple[Tensor, ...] | None:
     """Held-out clips of the data that the model was trained on, if it is here."""
-    try:
-        settings = load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"])
-        return task_type(settings).recorded(NUM_COMPARED)
-    except (UserError, OSError, ValueError, KeyError):  # moved, deleted, or of another version
-        return None
+    task = task_type.as_trained(checkpoint)
+    return None if task is None else task.recorded(NUM_COMPARED)

@@ -24,6 +24,7 @@ from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
+from ds_trainer.tasks.sign.known_clips import refuse_known_clips
 from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
@@ -33,6 +34,7 @@ from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.skeletons import moving_skeleton
+from ds_trainer.tasks.sign.split_draws import Clips
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.text_file import CONFIGS_DIR
@@ -205,6 +207,12 @@ class SignTask(Task):
             about=description,
         )
 
+    def check_pretrained(self, checkpoint: Mapping[str, Any]) -> list[str]:
+        former = SignTask.as_trained(checkpoint) if checkpoint["task"] == self.settings.task else None
+        if former is not None:
+            return refuse_known_clips(self, former)
+        return ["its training clips are not here: whether it knows the test clips, or their signers, is not checked"]
+
     def number_as_in(self, description: Mapping[str, Any]) -> None:
         names = description["sign_names"]
         own_names = self.class_names or []
@@ -223,18 +231,20 @@ class SignTask(Task):
         self.objective = classification_objective(len(names), self.settings.label_smoothing)
 
     def recorded(self, limit: int) -> tuple[Tensor, ...]:
-        held_out = self.test_set or self.val_set
-        assert isinstance(held_out, ClipNumbers), "one of this task's"
-        chosen = held_out.clips[np.linspace(0, len(held_out) - 1, min(limit, len(held_out))).astype(int)]
+        held_out = self.clips_of(self.test_set or self.val_set)
+        chosen = held_out[np.linspace(0, len(held_out) - 1, min(limit, len(held_out))).astype(int)]
         return padded(map(self.store.clip_frames, chosen.tolist()))
 
+    def clips_of(self, dataset: Dataset[Any] | None) -> Clips:
+        """The clips of one of this task's data sets, by their numbers in the store."""
+        assert dataset is None or isinstance(dataset, ClipNumbers), "one of this task's"
+        return np.zeros(0, dtype=np.int64) if dataset is None else dataset.clips
+
     def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
-        assert isinstance(dataset, ClipNumbers), "one of this task's"
-        return [self.store.signer_names[signer] for signer in self.store.signer[dataset.clips]]
+        return [self.store.signer_names[signer] for signer in self.store.signer[self.clips_of(dataset)]]
 
     def skeletons(self, dataset: Dataset[Any], places: Sequence[int]) -> list[Skeleton]:
-        assert isinstance(dataset, ClipNumbers), "one of this task's"
-        clips = dataset.clips[list(places)].tolist()
+        clips = self.clips_of(dataset)[list(places)].tolist()
         return [moving_skeleton(self.store.clip_frames(clip), self.store.layout) for clip in clips]
 
     def fingerprint(self) -> str:

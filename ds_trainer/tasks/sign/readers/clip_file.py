@@ -36,6 +36,8 @@ def load_clips(file: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: it is missing, damaged, holds no clip, or is of another kind.
     """
+    if not file.exists():
+        raise DataError(f"{file}: missing, expected a file of clips; check its path")
     if file.suffix == ".pose":
         return {"": pose_file.read_pose(file)[0]}
     if file.suffix == ".parquet":

@@ -1,0 +1,154 @@
+"""Training that begins with the weights of another run: which fit, and whether they know what is held out."""
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launching import free_port, succeed, val_losses
+from sign_data.writers import grid, source
+from torch import nn
+
+from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.errors import CheckpointError, DataError
+from ds_trainer.pretrained import begin_with
+from ds_trainer.settings import combined_settings
+from ds_trainer.task import Task
+from ds_trainer.tasks.sign.settings import SignSettings
+from ds_trainer.tasks.sign.store_writer import write_store
+from ds_trainer.tasks.sign.task import SignTask
+from ds_trainer.tasks.toy.task import ToySettings, ToyTask
+
+
+def save(path: Path, model: nn.Module, **content: Any) -> Path:
+    known = {"task": "toy", "description": {}, "settings": {}, "state_dict": model.state_dict()}
+    write_checkpoint(path, {**known, **content})
+    return path
+
+
+@pytest.fixture
+def toy() -> Task:
+    return ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused")))
+
+
+def test_weights_that_fit_are_taken_and_others_named(tmp_path: Path, toy: Task) -> None:
+    former = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 5))
+    former(torch.randn(32, 8))
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    head = model[2].weight.clone()
+    (line,) = begin_with(save(tmp_path / "a.pth", former), model, toy)
+    assert "7 of 9 weights are the model's" in line
+    assert line.endswith("; new are 2.weight, 2.bias")
+    for place in (0, 1):
+        for name, value in model[place].state_dict().items():
+            assert torch.equal(value, former[place].state_dict()[name]), name
+    assert torch.equal(model[2].weight, head)
+
+
+def test_another_model_is_refused(tmp_path: Path, toy: Task) -> None:
+    path = save(tmp_path / "a.pth", nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 5)))
+    model = nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 5))
+    with pytest.raises(CheckpointError, match=r"1 of 4 weights are the model's, 1 % of its numbers; expected half"):
+        begin_with(path, model, toy)
+
+
+def test_those_before_are_looked_at_too(
+    tmp_path: Path, toy: Task, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that began with another's weights knows what that had learnt."""
+    model = nn.Linear(2, 2)
+    save(tmp_path / "first.pth", model, description={"nth": 1}, settings={"pretrained": str(tmp_path / "gone.pth")})
+    second = save(
+        tmp_path / "second.pth", model, description={"nth": 2}, settings={"pretrained": f"{tmp_path}/first.pth"}
+    )
+    looked_at: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(
+        toy, "check_pretrained", lambda checkpoint: looked_at.append(checkpoint["description"]) or ["a"]
+    )
+    monkeypatch.setattr(logging.getLogger("ds_trainer"), "propagate", True)
+    assert begin_with(second, model, toy)[1:] == ["a", "a"]
+    assert looked_at == [{"nth": 2}, {"nth": 1}]
+    assert "gone.pth, whose weights it began with, is not here" in caplog.text
+
+
+MakeTask = Callable[..., SignTask]
+
+
+@pytest.fixture
+def make_task(tmp_path: Path) -> MakeTask:
+    """The sign task on 4 signs by 4 signers, 3 clips each; of a half of them for the data "some"."""
+    clips = grid(4, 4, 3)
+    write_store(tmp_path / "all", source(clips, 4))
+    write_store(tmp_path / "some", source([clip for clip in clips if clip.signer in ("s01", "s02")], 4))
+    others = [replace(clip, frames=clip.frames[:, ::-1]) for clip in clips]
+    write_store(tmp_path / "others", source(others, 4))
+
+    def make(data: str = "all", **given: Any) -> SignTask:
+        settings = combined_settings(SignSettings)
+        return SignTask(
+            settings(deepspeed_config=Path("unused"), data=str(tmp_path / data), model_size="t_1_1", **given)
+        )
+
+    return make
+
+
+def checkpoint_of(task: SignTask) -> dict[str, Any]:
+    return {"task": "sign", "settings": task.settings.model_dump(mode="json", exclude={"config", "resume"})}
+
+
+def test_held_out_signers_and_clips_that_are_known_are_refused(make_task: MakeTask) -> None:
+    former = checkpoint_of(make_task(split="signer:s04"))
+    assert make_task(split="signer:s04").check_pretrained(former) == []
+    with pytest.raises(DataError, match="found 12 of the 12 test clips in its training, expected none"):
+        make_task(split="signer:s03").check_pretrained(former)
+    two_signs = checkpoint_of(make_task(split="signer:s04", selected_signs_to=2))
+    with pytest.raises(DataError, match="found s03 in its training, expected nobody who is held out here"):
+        make_task(split="signer:s03", selected_signs_from=3).check_pretrained(two_signs)
+    assert make_task(split="signer:s04", selected_signs_from=3).check_pretrained(two_signs) == []
+
+
+def test_recordings_are_known_in_other_data_too(make_task: MakeTask) -> None:
+    former = checkpoint_of(make_task("some", split="signer:s02"))
+    with pytest.raises(DataError, match="test clips in its training"):
+        make_task(split="signer:s01").check_pretrained(former)
+    make_task(split="signer:s02").check_pretrained(former)
+    strangers = checkpoint_of(make_task("others"))
+    assert make_task(split="signer:s01").check_pretrained(strangers) == [], "s01 is somebody else there"
+
+
+def test_what_validates_and_was_learnt_is_told(make_task: MakeTask) -> None:
+    former = checkpoint_of(make_task(split="signer:s04", seed=1))
+    (line,) = make_task(split="signer:s04", seed=2).check_pretrained(former)
+    assert "of the clips that validate, which flatters validation" in line
+
+
+def test_data_that_is_gone_cannot_be_checked(make_task: MakeTask) -> None:
+    former = checkpoint_of(make_task())
+    former["settings"]["data"] = "/nowhere"
+    for checkpoint in (former, {**former, "task": "own:Task"}):
+        (line,) = make_task().check_pretrained(checkpoint)
+        assert "is not checked" in line
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_run_begins_where_the_other_ended_and_goes_on_without_it(tmp_path: Path) -> None:
+    """On two ranks and at ZeRO-3, too; what a run goes on with is in its resume point."""
+    former, runs = tmp_path / "former", tmp_path / "runs"
+    train = ["launch/train.py", "--task", "toy", "--num_points", "2000", "--plateau_patience", "9"]
+    bf16 = ["--deepspeed_config", "ds_configs/bf16.json"]
+    succeed([sys.executable, *train, *bf16, "--num_epochs", "3", "--runs_dir", former])
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    again = [*train, "--deepspeed_config", "ds_configs/bf16_zero3.json", "--pretrained", *former.glob("*/")]
+    output = succeed([*ranks, *again, "--num_epochs", "1", "--runs_dir", runs])
+    assert output.count("8 of 8 weights are the model's, 100 % of its numbers") == 1
+    (run_dir,) = runs.glob("*/")
+    assert val_losses(run_dir)[0] < val_losses(*former.glob("*/"))[-1]
+    shutil.rmtree(former)
+    succeed([sys.executable, *again, "--num_epochs", "2", "--resume", run_dir])
+    assert len(val_losses(run_dir)) == 2
