@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import joblib
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -76,7 +77,7 @@ def join(
         torch.cuda.set_device(device())
     elif "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // ranks_on_this_node()))
+        torch.set_num_threads(max(1, joblib.cpu_count() // ranks_on_this_node()))
     if ranks_on_this_node() < world_size():
         gloo.choose_interface()
     store = _meeting_store(meeting_timeout_s)

@@ -13,6 +13,7 @@ from queue import Queue
 from threading import Event, Lock
 from typing import IO, Any
 
+import joblib
 import torch
 
 from ds_trainer.cross_validation.folds import Fold
@@ -91,7 +92,7 @@ def _remaining(folds: Sequence[Fold], is_done: Callable[[Fold], bool]) -> list[F
 def share_of(job: int, num_jobs: int) -> dict[str, str]:
     """The environment of one of the jobs: its cores, of which no more than this process uses, and its GPU,
     one of those that this process may use."""
-    num_threads = min(torch.get_num_threads(), max(1, len(os.sched_getaffinity(0)) // num_jobs))
+    num_threads = min(torch.get_num_threads(), max(1, joblib.cpu_count() // num_jobs))
     share = {"OMP_NUM_THREADS": str(num_threads)}
     if num_gpus := torch.cuda.device_count():
         numbers = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))

@@ -2,7 +2,6 @@
 
 import argparse
 import multiprocessing
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -10,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import IO
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "(columns path, sign, signer); or KArSL's {signer}/{split}/{sign}/{video}",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder for the .npz files")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)")
+    parser.add_argument("--jobs", type=int, default=joblib.cpu_count(), help="processes (default: all cores)")
     own = parser.parse_args(argv)
     try:
         failed = _make(own.footage, own.out, own.jobs)
