@@ -66,7 +66,7 @@ def test_jobs_share_the_gpus_that_the_sweep_was_given(
 @pytest.mark.parametrize(("num_jobs", "allowed", "expected"), [(1, 8, 8), (3, 8, 2), (20, 8, 1), (2, 1, 1), (2, 6, 4)])
 def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch, num_jobs: int, allowed: int, expected: int) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     monkeypatch.setattr("torch.get_num_threads", lambda: allowed)
     assert share_of(0, num_jobs) == {"OMP_NUM_THREADS": str(expected)}
 
