@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,34 @@ def test_karsl_folders_become_what_training_reads(footage: Path, tmp_path: Path)
     assert list(np.load(out / "01-train" / "0002.npz")) == ["a"]
     told = succeed([sys.executable, "launch/prepare.py", "--data", out, "--stores_dir", tmp_path / "stores"])
     assert "11 clips, 2 signs, 2 signers" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [os.kill, os.killpg])
+def test_ctrl_c_ends_it_soon_and_it_goes_on(footage: Path, tmp_path: Path, end: Callable[[int, int], None]) -> None:
+    """Whether the whole group of processes gets the signal, as from a terminal, or the first one alone."""
+    (tmp_path / "mine").mkdir()
+    for number in range(40):
+        shutil.copy(footage / "word.mp4", tmp_path / "mine" / f"{number}.mp4")
+    command = [PYTHON, "launch/extract_keypoints.py", tmp_path / "mine", "--out", tmp_path / "out", "--jobs", "2"]
+    process = subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "out").glob("*.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    end(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert output.strip().endswith("stopped; the same command goes on where it was")
+    assert len(list((tmp_path / "out").glob("*.npz"))) < 40
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import argparse
 import multiprocessing
+import signal
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,6 +21,8 @@ from ds_trainer.tasks.sign.extraction.footage import Footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.extraction.index import rows_of, write_index
 from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
+
+_EXIT_INTERRUPTED = 130  # as a shell gives it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         tell_problems(error.problems)
         return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        log.info("stopped; the same command goes on where it was")
+        return _EXIT_INTERRUPTED
     except BrokenProcessPool:
         problem = f"--jobs {own.jobs}: a process was ended, for want of memory perhaps"
         tell_problems([f"{problem}; the same command with fewer goes on where it was"])
@@ -73,10 +79,15 @@ def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
         return _tell(*extract(pieces[0], has_bar=True))
     # Started anew: MediaPipe's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(num_jobs, len(pieces))), mp_context=context) as pool:
+    num_jobs = max(1, min(num_jobs, len(pieces)))
+    with ProcessPoolExecutor(num_jobs, context, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
         running = [pool.submit(extract, piece) for piece in pieces]
-        for done in with_bar(as_completed(running), len(pieces), "files"):
-            failed += _tell(*done.result())
+        try:
+            for done in with_bar(as_completed(running), len(pieces), "files"):
+                failed += _tell(*done.result())
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
     return failed
 
 
