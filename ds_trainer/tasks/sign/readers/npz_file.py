@@ -4,6 +4,7 @@ Not with `numpy.load`: it takes an array whose header was damaged for a shorter 
 where a member of the archive is read to its end.
 """
 
+import io
 import math
 import os
 import zipfile
@@ -28,10 +29,6 @@ class _PickledObjects(Exception):
     """The file would have to be unpickled."""
 
 
-class _FortranOrder(Exception):
-    """An array, of the name given, lies in memory by columns."""
-
-
 @contextmanager
 def reading(file: Path, kind: str = ".npz or .npy") -> Iterator[None]:
     """Turns what goes wrong while reading `file`, which is of this kind, into a `DataError` that says so."""
@@ -43,10 +40,6 @@ def reading(file: Path, kind: str = ".npz or .npy") -> Iterator[None]:
         raise DataError(
             f"{file}: found pickled objects, expected plain numbers and names: a pickle can run any code; "
             "save it again from arrays of numbers or strings, without dtype=object"
-        ) from error
-    except _FortranOrder as error:
-        raise DataError(
-            f"{file}: found {error} in Fortran order, expected C order; save numpy.ascontiguousarray of it"
         ) from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
         raise DataError(
@@ -84,10 +77,15 @@ class Archive:
 
     @contextmanager
     def stream(self, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]]:
-        """The bytes of an array, to be read to their end, and its shape and type."""
+        """The bytes of an array in C order, to be read to their end, and its shape and type.
+
+        One that lies there in Fortran order, as numpy saves what was indexed or transposed, is read as a whole.
+        """
         member = self._members[name]
         with self._archive.open(member) as stream:
-            shape, dtype = _read_header(stream, name, member.file_size)
+            shape, is_fortran, dtype = _read_header(stream, name, member.file_size)
+            if is_fortran:
+                stream = io.BytesIO(_array(stream.read(), shape, is_fortran, dtype).tobytes())
             yield stream, shape, dtype
 
 
@@ -126,8 +124,8 @@ def load_array(file: Path) -> NDArray[Any]:
     with reading(file):
         check_regular(file)
         with open(file, "rb") as stream:
-            shape, dtype = _read_header(stream, "array", file.stat().st_size)
-            return np.ndarray(shape, dtype, stream.read())
+            shape, is_fortran, dtype = _read_header(stream, "array", file.stat().st_size)
+            return _array(stream.read(), shape, is_fortran, dtype)
 
 
 def read_any_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -140,14 +138,17 @@ def read_any_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[
     return shape, is_fortran, dtype
 
 
-def _read_header(stream: IO[bytes], name: str, file_size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an array of plain values that fills the rest of its file."""
+def _array(raw: bytes, shape: tuple[int, ...], is_fortran: bool, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The array whose numbers lie in `raw` by rows, or in Fortran order by columns."""
+    return np.ndarray(shape[::-1], dtype, raw).T if is_fortran else np.ndarray(shape, dtype, raw)
+
+
+def _read_header(stream: IO[bytes], name: str, file_size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and type of an array of plain values that fills the rest of its file."""
     shape, is_fortran, dtype = read_any_header(stream)
     if dtype.hasobject:
         raise _PickledObjects
-    if is_fortran and len(shape) > 1:
-        raise _FortranOrder(name)
     found, expected = file_size - stream.tell(), math.prod(shape) * dtype.itemsize
     if min(shape, default=1) < 0 or found != expected:
         raise ValueError(f"{name} has {found} bytes, not the {expected} of {dtype} {shape}")
-    return shape, dtype
+    return shape, is_fortran, dtype
