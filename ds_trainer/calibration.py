@@ -25,6 +25,7 @@ NUM_BINS = 15
 
 _NUM_COLUMNS = 3
 _LOWEST, _HIGHEST, _NUM_TEMPERATURES = 0.05, 20.0, 121
+_LEAST_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,15 @@ def fit_temperature(model: Callable[..., Any], batches: BatchLoader) -> float:
 
     Of N examples, a share of 1 / (N + 2) of each target is spread over all classes, as of one more wrong answer (Platt
     1999, "Probabilistic outputs for support vector machines"): a model that makes no mistake on few examples is not
-    certain of all others.
+    certain of all others. Of fewer than ten examples nothing is learnt: the temperature is 1.
 
     The likelihood is measured at many temperatures at once, example by example like any other metric, so that the
     result is the same on any number of ranks; between them a parabola finds the lowest point.
     """
-    unsure = 1 / (batches.sampler.num_examples + 2)
+    num_examples = batches.sampler.num_examples
+    if num_examples < _LEAST_EXAMPLES:
+        return 1.0
+    unsure = 1 / (num_examples + 2)
     scale_G = torch.logspace(math.log10(_LOWEST), math.log10(_HIGHEST), _NUM_TEMPERATURES)
 
     def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:

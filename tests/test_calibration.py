@@ -74,6 +74,12 @@ def test_hopeless_model_has_a_temperature() -> None:
     assert fit_temperature(torch.nn.Identity(), batches(wrong_NS, targets_N)) == pytest.approx(20.0)
 
 
+def test_few_examples_say_nothing_of_confidence() -> None:
+    targets_N = torch.arange(9) % NUM_CLASSES
+    wrong_NS = -torch.nn.functional.one_hot(targets_N, NUM_CLASSES).float()
+    assert fit_temperature(torch.nn.Identity(), batches(wrong_NS, targets_N)) == 1.0
+
+
 @pytest.mark.parametrize("num_examples", [40, 400])
 def test_model_without_a_mistake_is_as_sure_as_the_number_of_examples_allows(num_examples: int) -> None:
     targets_N = torch.arange(num_examples) % NUM_CLASSES
