@@ -137,15 +137,16 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
         log.info(f"recipe {settings.config}")
     for line in describe_job(task, job.train_sampler, engine_config, job.num_parameters):
         log.info(line)
-    if settings.dry_run:
-        for line in describe_plan(to_jsonable_python(settings), engine_config, job.num_parameters):
-            log.info(line)
-        take_one_step(job.engine, task.objective, job.train_dl)
-        return None
-    with released(job.engine), stop_requests(settings.stop_after_minutes) as wants_stop:
-        run = begin_run(settings, task, engine_config, job, run_dir, wants_stop)
-        watch.on_end = run.write_failure
-        return _train(run, settings, task, engine_config, job)
+    with released(job.engine):
+        if settings.dry_run:
+            for line in describe_plan(to_jsonable_python(settings), engine_config, job.num_parameters):
+                log.info(line)
+            take_one_step(job.engine, task.objective, job.train_dl)
+            return None
+        with stop_requests(settings.stop_after_minutes) as wants_stop:
+            run = begin_run(settings, task, engine_config, job, run_dir, wants_stop)
+            watch.on_end = run.write_failure
+            return _train(run, settings, task, engine_config, job)
 
 
 def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job) -> Path | None:
