@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ds_trainer.tasks.sign.models import ModelSpec, SignModel
     from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
     from ds_trainer.tasks.sign.store import ClipStore
+    from ds_trainer.training import train
     from ds_trainer.validation import Metrics, validate
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "setting",
+    "train",
     "validate",
 ]
 
@@ -63,6 +65,7 @@ _MODULES = {
     "tasks.sign.models": ("ModelSpec", "SignModel"),
     "tasks.sign.preprocessing": ("Preprocessing", "Recogniser"),
     "tasks.sign.store": ("ClipStore",),
+    "training": ("train",),
     "validation": ("Metrics", "validate"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,6 +1,6 @@
 """The composition root: from a command line to a trained model and what is drawn of it.
 
-Everything is built here and handed on as values; no other module reads settings that are not its own.
+What `building.py` builds is handed on as values; no other module reads settings that are not its own.
 """
 
 import contextlib
@@ -10,22 +10,19 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic_core import to_jsonable_python
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer import distributed
-from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
+from ds_trainer.building import EngineConfig, Job, build_job
 from ds_trainer.cadence import Cadence
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
-from ds_trainer.engine import build_engine, released
+from ds_trainer.engine import released
 from ds_trainer.engine_config import load_engine_config, resolve_engine_config
 from ds_trainer.environment import describe_environment, versions
 from ds_trainer.errors import EXIT_USER_ERROR, MeetingError, UserError, WriteError
-from ds_trainer.evaluation import evaluate_best, in_order
+from ds_trainer.evaluation import evaluate_best
 from ds_trainer.launched import (
     changed_arguments,
     refuse_changed_arguments,
@@ -34,9 +31,6 @@ from ds_trainer.launched import (
 )
 from ds_trainer.loop import train
 from ds_trainer.monitors import start_monitors
-from ds_trainer.passes import passed_enough
-from ds_trainer.plateau import build_plateau, warm_up_and_cool_down
-from ds_trainer.pretrained import begin_with
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.resume import choose_run, refuse_lagging_master
 from ds_trainer.run_dir import Run, new_run_dir
@@ -44,31 +38,12 @@ from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings
 from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
 from ds_trainer.task import Task, load_task_type
-from ds_trainer.task_rules import refuse_untrainable, refuse_unusable
+from ds_trainer.task_rules import refuse_unusable
 from ds_trainer.torch_errors import mendable_errors_told
-from ds_trainer.utilisation import Utilisation, utilisation_of
 from ds_trainer.watch.watch import Watch
 from ds_trainer.watch.whereabouts import stand_at
-from ds_trainer.weight_average import average_weights
-
-if TYPE_CHECKING:
-    from deepspeed import DeepSpeedEngine
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, the same again may succeed
-EngineConfig = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What `train` gets, built."""
-
-    engine: "DeepSpeedEngine"
-    plateau: ReduceLROnPlateau
-    train_sampler: ShardedSampler
-    train_dl: BatchLoader
-    val_dl: BatchLoader
-    num_parameters: int
-    utilisation: Utilisation | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,22 +52,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: a mistake in the program, with its traceback. 2: an error that the user can mend, told in its message.
     75: stopped on request, at a resume point. 76: another rank died or stalled (`watch`).
     """
+    try:
+        train_in_process(sys.argv[1:] if argv is None else argv)
+        return 0
+    except UserError:
+        return EXIT_USER_ERROR
+    except StopRequested:
+        return EXIT_STOPPED
+
+
+def train_in_process(argv: Sequence[str]) -> Path | None:
+    """Do what the command line asks for, and leave the process as it was: it may train again. Collective.
+
+    Returns:
+        The path of the best checkpoint on the master rank; None elsewhere, and after a dry run.
+
+    Raises:
+        UserError: what the user can mend; it has been told in the log.
+        StopRequested: stopped on request, at a resume point.
+    """
     start_log()
     watch = Watch()
     failure: BaseException | None = None
     try:
         distributed.export_rank_variables()
-        settings = load_settings(sys.argv[1:] if argv is None else argv, load_task_type)
+        settings = load_settings(argv, load_task_type)
         with mendable_errors_told():
-            run_job(settings, watch)
-        return 0
+            return run_job(settings, watch)
     except UserError as error:
         failure = error
         if distributed.is_master() or isinstance(error, MeetingError):
             tell_problems(dict.fromkeys([*changed_arguments(), *error.problems]))
-        return EXIT_USER_ERROR
+        raise
     except StopRequested:
-        return EXIT_STOPPED
+        raise
     except BaseException as error:
         failure = error
         watch.end_if_another_is_to_blame(error)
@@ -175,38 +168,6 @@ def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineCon
         raise
     run.write_status("finished", best_epoch=run.best_epoch, best_val_loss=run.best_loss, **results.plain())
     return run.best_checkpoint
-
-
-def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) -> Job:
-    """Model, engine, plateau and batches. Collective."""
-    micro_batch = engine_config["train_micro_batch_size_per_gpu"]
-    torch.manual_seed(settings.seed)
-    model = task.build_model()
-    refuse_untrainable(task, model, engine_config)
-    for line in [] if settings.pretrained is None else begin_with(settings.pretrained, model, task):
-        log.info(line)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    utilisation = utilisation_of(task, model, engine_config)
-    engine = build_engine(model, engine_config, settings.verbose, settings.compile)
-    accumulation = engine_config["gradient_accumulation_steps"]
-    train_set = passed_enough(task.train_set, settings.min_epoch_clips)
-    train_sampler = ShardedSampler(size_of(train_set), micro_batch, accumulation, settings.seed)
-    warm_up_and_cool_down(
-        engine,
-        num_steps=settings.num_epochs * train_sampler.steps_per_epoch,
-        num_warmup=round(settings.warmup_epochs * train_sampler.steps_per_epoch),
-        num_cooldown=round(settings.cooldown_epochs * train_sampler.steps_per_epoch),
-    )
-    average_weights(engine, settings.weight_average_decay)
-    return Job(
-        engine=engine,
-        plateau=build_plateau(engine, settings.plateau_factor, settings.plateau_patience),
-        train_sampler=train_sampler,
-        train_dl=BatchLoader(train_set, train_sampler, task.prepare, task.collate, task.num_workers),
-        val_dl=in_order(task, task.val_set, micro_batch),
-        num_parameters=num_parameters,
-        utilisation=utilisation,
-    )
 
 
 def begin_run(

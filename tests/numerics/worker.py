@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from ds_trainer import distributed
+from ds_trainer.building import Job, build_job
 from ds_trainer.cadence import Cadence
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.engine_config import resolve_engine_config
 from ds_trainer.engine_state import full_precision_state
-from ds_trainer.job import Job, build_job
 from ds_trainer.loop import train
 from ds_trainer.progress import start_log
 from ds_trainer.run_dir import Run

@@ -1,0 +1,37 @@
+"""Training as a function, for notebooks and programs."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ds_trainer.job import train_in_process
+
+
+def train(**settings: Any) -> Path | None:
+    """Train in this process as `launch/train.py` does, with the same log. Collective.
+
+        run_dir = train(deepspeed_config="ds_configs/bf16.json", data="keypoints", num_epochs=20)
+
+    Args:
+        settings: the flags of `launch/train.py` by their names; lists for those that name several; `task` may also be
+            a class of your own, wherever it is defined but within a function.
+
+    Returns:
+        The run directory on the master rank; None elsewhere, and after a dry run.
+
+    Raises:
+        UserError: what you can mend, such as an unknown setting; every problem is in its `problems`.
+        StopRequested: stopped by a signal or the time limit, at a resume point: `resume=` the run directory.
+    """
+    best = train_in_process(list(_flags(settings)))
+    return None if best is None else best.parent
+
+
+def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            yield f"--{name}" if value else f"--no-{name}"
+        elif isinstance(value, type):
+            yield from (f"--{name}", f"{value.__module__}:{value.__qualname__}")
+        elif value is not None:
+            yield from (f"--{name}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
