@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import succeed, val_losses
+from launching import ROOT, succeed, val_losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -25,6 +25,31 @@ thread.join()
 assert sys.excepthook is sys.__excepthook__
 """
 
+FUNCTION = """
+import json, sys
+
+import ds_trainer
+from ds_trainer.tasks.toy.task import ToyTask
+
+
+class FourArms(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings.model_copy(update={"num_arms": 4}))
+
+
+if __name__ == "__main__":
+    given = {"deepspeed_config": sys.argv[1], "task": FourArms, "num_epochs": 1, "compile": False, "pretrained": None}
+    run_dir = ds_trainer.train(**given, runs_dir="some runs")
+    status = json.loads((run_dir / "status.json").read_text())["status"]
+    num_arms = ds_trainer.load_checkpoint(run_dir / "best.pth")["description"]["num_arms"]
+    print("trained:", [*(path.name for path in run_dir.glob("*.pth")), status, num_arms])
+    print("dry:", ds_trainer.train(**given, dry_run=True))
+    try:
+        ds_trainer.train(**given, num_epoch=2)
+    except ds_trainer.SettingsError as error:
+        print("wrong:", error.problems)
+"""
+
 
 def test_each_training_is_like_the_first_and_leaves_nothing(tmp_path: Path) -> None:
     configs = ["fp32.json", "bf16.json", "fp32.json", "bf16_zero2.json", "fp32.json"]
@@ -41,3 +66,11 @@ def test_each_training_is_like_the_first_and_leaves_nothing(tmp_path: Path) -> N
 
 def test_training_at_zero_3_does_not_stop_the_next(tmp_path: Path) -> None:
     succeed([sys.executable, "-c", SCRIPT, tmp_path, "bf16_zero3.json", "bf16_zero3.json", "fp32.json"])
+
+
+def test_training_as_a_function_gives_the_run_directory_or_raises(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(FUNCTION)
+    output = succeed([sys.executable, "own.py", ROOT / "ds_configs" / "fp32.json"], cwd=tmp_path)
+    assert "trained: ['best.pth', 'finished', 4]" in output
+    assert "dry: None" in output
+    assert "did you mean '--num_epochs'" in output.split("wrong: ")[1]
