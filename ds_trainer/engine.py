@@ -26,7 +26,7 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus  # noqa:
 from deepspeed.utils import groups  # noqa: E402
 
 from ds_trainer.compilation import compile_model  # noqa: E402
-from ds_trainer.distributed import from_master  # noqa: E402
+from ds_trainer.distributed import from_master, world_size  # noqa: E402
 from ds_trainer.flat_model import FlatModel, can_be_flat, decays  # noqa: E402
 from ds_trainer.flat_model import state_names as names_of_state  # noqa: E402
 from ds_trainer.monitors import without_monitors  # noqa: E402
@@ -81,13 +81,17 @@ def build_engine(
 def released(engine: DeepSpeedEngine) -> Iterator[None]:
     """Take off in the end the hooks of an engine that would keep it, and its memory, for as long as the process runs.
 
-    At ZeRO-3 DeepSpeed keeps it all the same.
+    At ZeRO-3 DeepSpeed keeps it all the same. After an error of several ranks it is left as it is: that would wait for
+    the device, and this for a rank that may be gone.
     """
+    is_orderly = world_size() == 1
     try:
         yield
+        is_orderly = True
     finally:
-        with contextlib.suppress(Exception):  # of a device or a group that failed
-            engine.destroy()
+        if is_orderly:
+            with contextlib.suppress(Exception):  # of a device that failed
+                engine.destroy()
 
 
 def _forget_left_groups() -> None:

@@ -78,6 +78,12 @@ def test_folders_say_sign_signer_and_split(
     assert [(clip.sign, clip.signer, clip.split) for clip in clips] == expected
 
 
+def test_a_table_of_something_else_is_no_index(tmp_path: Path) -> None:
+    write_clips(tmp_path, dict.fromkeys(["bye/1.npz", "hello/1.npz"], 2))
+    write_index(tmp_path / "signers.csv", [{"name": "ann", "age": "30"}])
+    assert find_reader(tmp_path) is sign_folders
+
+
 def test_groups_of_signs_are_no_signers(tmp_path: Path) -> None:
     """As in a data set that sorts its signs by topic: no sign is in two folders, so nobody can be left out."""
     write_clips(tmp_path, dict.fromkeys(["animals/cat/1.npz", "animals/dog/1.npz", "colours/red/1.npz"], 2))

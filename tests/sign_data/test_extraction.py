@@ -94,7 +94,10 @@ def test_index_of_footage_becomes_that_of_its_keypoints(tmp_path: Path) -> None:
     write_index(mine / "signs.csv", [*listed, {"path": "e.mp4", "gloss": "x", "signer": "ann"}])
     with pytest.raises(DataError, match=r"line 6: found e\.mp4, expected the path of footage"):
         rows_of(mine, pieces)
-    write_index(mine / "signs.csv", [{"file": "a.mp4"}])
+    (mine / "signs.csv").unlink()
+    write_index(mine / "others.csv", [{"file": "a.mp4"}])
+    assert rows_of(mine, pieces) == [], "a table of something else"
+    write_index(mine / "index.csv", [{"file": "a.mp4"}])
     with pytest.raises(DataError, match="found no column path"):
         rows_of(mine, pieces)
 

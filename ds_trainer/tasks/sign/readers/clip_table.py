@@ -18,6 +18,7 @@ VERSION = clip_file.VERSION
 SIGN_COLUMNS = ("sign", "words", "label", "gloss")
 SIGNER_COLUMNS = ("signer", "participant_id")
 Row = dict[str, str]
+_MAX_HEADER = 10_000
 
 
 def recognises(path: Path) -> bool:
@@ -100,8 +101,17 @@ def clips_of(folder: Path, name: str, sign: int, signer: str, split: str) -> Ite
 
 
 def index_of(path: Path) -> Path | None:
-    """`index.csv`, or the only csv file right in the folder."""
+    """`index.csv`, or the only csv file right in the folder, if it has a column path."""
     tables = sorted(path.glob("*.csv"))
     if path / "index.csv" in tables:
         return path / "index.csv"
-    return tables[0] if len(tables) == 1 else None
+    return tables[0] if len(tables) == 1 and _has_paths(tables[0]) else None
+
+
+def _has_paths(table: Path) -> bool:
+    try:
+        check_regular(table)
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            return "path" in next(csv.reader([file.readline(_MAX_HEADER)]), [])
+    except (OSError, ValueError, csv.Error):
+        return False
