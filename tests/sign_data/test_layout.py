@@ -1,6 +1,7 @@
 """Layouts: every keypoint in one part, mirrors that undo themselves and are symmetrical on real faces."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,13 @@ def _rotation(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     """The rotation that brings points onto others with the least squared error (Kabsch)."""
     u, _, v = np.linalg.svd(points.T @ onto)
     return np.asarray(u @ np.diag([1, np.linalg.det(u @ v)]) @ v)
+
+
+def test_hands_whose_place_nothing_tells_are_noticed() -> None:
+    hands = {"left_hand": tuple(range(21)), "right_hand": tuple(range(21, 42))}
+    frames = np.random.default_rng(0).normal(size=(9, 43, 3)).astype(np.float32)
+    alone = KeypointLayout("hands", ("x", "y", "z"), hands, part_roots={"left_hand": 0, "right_hand": 21})
+    (told,) = notices_of(alone, frames[:, :42])
+    assert "leave part_roots out of --layout" in told
+    assert notices_of(replace(alone, parts={**hands, "body": (42,)}), frames) == []
+    assert notices_of(replace(alone, part_roots={}), frames[:, :42]) == []

@@ -65,6 +65,9 @@ def _guesses(layout: KeypointLayout) -> list[str]:
     if not layout.num_coordinates:
         told = f"nothing is known of {layout.num_features} numbers a keypoint, which the model sees as they are"
         return [f"{told}; --layout says which are x, y and z (docs/data.md)"]
+    if layout.part_roots.keys() == layout.parts.keys():
+        seen = "each part is seen from its own root, and no other keypoint tells how that moves"
+        return [f"{seen}: leave part_roots out of --layout, unless only the shapes of hands matter"]
     if not is_holistic(layout) or layout == layout_for(layout.num_keypoints, layout.num_features):
         return []
     order = ", ".join(order_of(layout))
