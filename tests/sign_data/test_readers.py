@@ -140,6 +140,23 @@ def test_packed_npz_of_the_least(tmp_path: Path) -> None:
     assert (source.num_signs, list(source.sign_names)) == (2, [])
 
 
+def test_packed_clips_of_one_length_and_labels_that_are_names(tmp_path: Path) -> None:
+    lengths = (5, 3, 5)
+    filled_up = np.zeros((3, 5, 20, 3), np.float32)
+    for clip, length in zip(filled_up, lengths, strict=True):
+        clip[:length] = frames(length, seed=length)
+    filled_up[0, 2] = 0  # nothing was found, in the middle
+    arrays = {"frames": filled_up, "y": np.array(["sign 10", "sign 9", "sign 10"]), "signer": np.array(["a", "b", "b"])}
+    np.savez(tmp_path / "clips.npz", **arrays)
+    source, clips = read(tmp_path / "clips.npz")
+    assert list(source.sign_names) == ["sign 9", "sign 10"]
+    assert facts(clips) == [(2, "a", "", 5), (1, "b", "", 3), (2, "b", "", 5)]
+    for clip, expected in zip(clips, filled_up, strict=True):
+        np.testing.assert_array_equal(clip.frames, expected[: len(clip.frames)])
+    np.savez(tmp_path / "empty.npz", frames=np.zeros((2, 4, 20, 3)), y=np.array([0, 1]))
+    assert [len(clip.frames) for clip in read(tmp_path / "empty.npz")[1]] == [1, 1]
+
+
 def test_arrays_in_fortran_order_are_the_same(tmp_path: Path) -> None:
     """As numpy saves what was indexed by lists or transposed."""
     in_order, turned = frames(9), np.asfortranarray(frames(9))
@@ -164,6 +181,12 @@ def test_arrays_in_fortran_order_are_the_same(tmp_path: Path) -> None:
         ({"frames": frames(9).astype(object)}, "pickled objects"),
         ({"label_names": np.array(["a", "b"], dtype=object)}, "pickled objects"),
         ({"y": np.array([0.0, 1.0, 1.0])}, "y: found float64"),
+        ({"y": np.array(["a", "b", "b"])}, "y: found <U1"),
+        ({"offsets": None}, "expected also offsets"),
+        (
+            {"frames": frames(3)[:, None], "offsets": None, "y": np.array([0, 1])},
+            r"signer: found shape \(3,\), expected",
+        ),
         ({"offsets": np.array([0, 5, 2, 9])}, "found 5 before 2 at clip 1"),
         ({"offsets": np.array([0, 2, 5, 8])}, "from 0 to 8"),
         ({"offsets": np.array([0, 2, 9])}, "offsets: found 3, expected 4"),

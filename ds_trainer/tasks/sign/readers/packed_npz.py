@@ -1,11 +1,13 @@
 """Packed clips: one .npz with `frames [N, K, C]`, `offsets [n+1]`, `y`, and what else is known of each clip.
 
 Optional: `label_names`, `signer`, `ids`, `split`, `fps`, and `claims_unseen_signers` (true when the split promises that
-nobody in test is in train).
+nobody in test is in train). `y` may be names, without `label_names`. Clips of one length, filled up with zeros, may
+come as `frames [n, T, K, C]` without `offsets`.
 """
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.clips import ClipSource, RawClip
+from ds_trainer.tasks.sign.clips import ClipSource, RawClip, by_number
 from ds_trainer.tasks.sign.readers.npz_file import opened, reading
 
 FORMAT = "an .npz file with frames, offsets and y (packed clips)"
-VERSION = 1
+VERSION = 2
 
 _REQUIRED = ("frames", "offsets", "y")
 _OF_EACH_CLIP = ("signer", "ids", "split")
@@ -45,17 +47,23 @@ def files(path: Path) -> list[Path]:
 def read(path: Path) -> ClipSource:
     """The clips in the order of the file."""
     arrays, frames_shape = _load_index(path)
+    is_filled_up = len(frames_shape) == 4 and "offsets" not in arrays
+    if is_filled_up:
+        num_clips, length, *of_frame = frames_shape
+        frames_shape = (num_clips * length, *of_frame)
+        arrays["offsets"] = np.arange(num_clips + 1) * length
     problems = _wrong_shapes(arrays, frames_shape) or _contradictions(arrays, frames_shape[0])
     if problems:
         raise DataError([f"{path}: {problem}" for problem in problems])
     with reading(path):  # numpy gives names that are no text only where they are asked for
+        arrays |= _numbered(arrays["y"])
         texts = {name: _texts(arrays[name]) for name in ("label_names", *_OF_EACH_CLIP) if name in arrays}
-    names = texts.get("label_names", [])
+    names, clips = texts.get("label_names", []), _clips(path, arrays, texts)
     return ClipSource(
         name=str(path),
         num_clips=len(arrays["y"]),
         num_signs=len(names) or min(int(arrays["y"].max(initial=0)) + 1, _MAX_SIGNS),
-        clips=_clips(path, arrays, texts),
+        clips=map(_cut, clips) if is_filled_up else clips,
         sign_names=names,
         fps=float(arrays["fps"].item()) if "fps" in arrays else None,
         claims_unseen_signers=bool(arrays["claims_unseen_signers"]) if "claims_unseen_signers" in arrays else False,
@@ -66,6 +74,9 @@ def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
     """All arrays but the frames, which are read clip by clip, and the shape of the frames."""
     with opened(path) as archive:
         missing = [name for name in _REQUIRED if name not in archive.names]
+        if missing == ["offsets"]:
+            with archive.stream("frames") as (_, frames_shape, _):
+                missing = missing if len(frames_shape) != 4 else []
         if missing:
             found = ", ".join(archive.names[:20]) or "nothing"
             raise DataError(f"{path}: found {found}, expected also {', '.join(missing)}; save it with these too")
@@ -73,12 +84,20 @@ def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
             return {name: archive[name] for name in (*_REQUIRED[1:], *_OPTIONAL) if name in archive.names}, frames_shape
 
 
+def _cut(clip: RawClip | DataError) -> RawClip | DataError:
+    """Without the frames of zeros at its end."""
+    if isinstance(clip, DataError) or not len(clip.frames):
+        return clip
+    filled = np.flatnonzero((clip.frames != 0).any(axis=(1, 2)))
+    return replace(clip, frames=clip.frames[: int(filled.max(initial=0)) + 1])
+
+
 def _wrong_shapes(arrays: Arrays, frames_shape: tuple[int, ...]) -> list[str]:
     problems = []
     if len(frames_shape) != 3:
         problems.append(f"frames: found shape {frames_shape}, expected [frames, keypoints, features]")
-    for name in ("offsets", "y"):
-        if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "iu":
+    for name, kinds in (("offsets", "iu"), ("y", "iu" if "label_names" in arrays else "iuU")):
+        if arrays[name].ndim != 1 or arrays[name].dtype.kind not in kinds:
             problems.append(f"{name}: found {_type_of(arrays[name])}, expected a list of whole numbers")
     for name in ("label_names", *_OF_EACH_CLIP):
         if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind not in "Uiu"):
@@ -119,6 +138,15 @@ def _first_fall(offsets: NDArray[Any]) -> str:
     return f"found {found}; save frames and offsets again"
 
 
+def _numbered(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """`y` and `label_names` of labels that are names; of numbers, which are as they should be, nothing."""
+    if labels.dtype.kind != "U":
+        return {}
+    names = sorted(set(_texts(labels)), key=by_number)
+    numbers = {name: number for number, name in enumerate(names)}
+    return {"y": np.array([numbers[name] for name in _texts(labels)], np.int64), "label_names": np.array(names)}
+
+
 def _texts(array: NDArray[Any]) -> list[str]:
     return [str(text) for text in array.tolist()]
 
@@ -129,7 +157,7 @@ def _clips(path: Path, arrays: Arrays, texts: Mapping[str, list[str]]) -> Iterat
     try:
         with opened(path) as archive, archive.stream("frames") as (stream, shape, dtype):
             for clip, label in enumerate(labels):
-                shape_of_clip = (offsets[clip + 1] - offsets[clip], *shape[1:])
+                shape_of_clip = (offsets[clip + 1] - offsets[clip], *shape[-2:])
                 raw = stream.read(math.prod(shape_of_clip) * dtype.itemsize)
                 yield RawClip(
                     np.ndarray(shape_of_clip, dtype, raw),
