@@ -230,6 +230,7 @@ def test_ctrl_c_ends_it_soon_and_it_goes_on(footage: Path, tmp_path: Path, end: 
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background job inherits as ignored
     )
     deadline = time.monotonic() + 90
     while not list((tmp_path / "out").glob("*.npz")):
