@@ -11,7 +11,8 @@ from benchmarks.plain_data import layout_of
 from ds_trainer.command_line import load_settings
 from ds_trainer.settings import RunSettings
 from ds_trainer.task import load_task_type
-from ds_trainer.tasks.sign.task import ClipNumbers, SignTask
+from ds_trainer.tasks.sign.clip_numbers import ClipNumbers
+from ds_trainer.tasks.sign.task import SignTask
 
 ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
 REFERENCE = Path(__file__).with_name("reference.yaml")

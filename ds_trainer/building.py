@@ -1,6 +1,7 @@
 """What a job trains with, built from its settings: model, engine, learning rate and batches."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,14 +39,19 @@ class Job:
     utilisation: Utilisation | None
 
 
-def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig) -> Job:
-    """Model, engine, plateau and batches. Collective."""
+def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig, pretrained: Path | None = None) -> Job:
+    """Model, engine, plateau and batches. Collective.
+
+    Args:
+        pretrained: whose weights are the first ones; None: random ones, or those of a resume point to come.
+    """
     micro_batch = engine_config["train_micro_batch_size_per_gpu"]
     torch.manual_seed(settings.seed)
     model = task.build_model()
     refuse_untrainable(task, model, engine_config)
-    for line in [] if settings.pretrained is None else begin_with(settings.pretrained, model, task):
-        log.info(line)
+    if pretrained is not None:
+        for line in begin_with(pretrained, model, task):
+            log.info(line)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
     engine = build_engine(model, engine_config, settings.verbose, settings.compile)

@@ -124,8 +124,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
     if settings.resume == "auto":
         refuse_lagging_master(run_dir, lambda: choose_run(settings, task, engine_config_at)[0])
-    is_new = run_dir is None  # a run that goes on has its weights in its resume point
-    job = build_job(settings if is_new else settings.model_copy(update={"pretrained": None}), task, engine_config)
+    job = build_job(settings, task, engine_config, settings.pretrained if run_dir is None else None)
     if settings.config is not None:
         log.info(f"recipe {settings.config}")
     for line in describe_job(task, job.train_sampler, engine_config, job.num_parameters):

@@ -3,10 +3,9 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.split_draws import signers_of
+from ds_trainer.tasks.sign.split_draws import in_both, signers_of
 
 if TYPE_CHECKING:
     from ds_trainer.tasks.sign.task import SignTask
@@ -26,13 +25,13 @@ def refuse_known_clips(task: "SignTask", former: "SignTask") -> list[str]:
     """
     test, trained = task.clips_of(task.test_set), former.clips_of(former.train_set)
     learnt = np.concatenate([trained, former.clips_of(former.val_set)])
-    known = _in_both(task.store.content[test], former.store.content[learnt])
+    known = in_both(task.store.content[test], former.store.content[learnt])
     if len(known):
         raise DataError(
             f"--pretrained: found {len(known)} of the {len(test)} test clips in its training, expected none: results "
             "would flatter; hold out signers that it held out, or start without it"
         )
-    if len(_in_both(task.store.content, former.store.content)):
+    if len(in_both(task.store.content, former.store.content)):
         unseen = set(signers_of(task.store, test)) - set(signers_of(task.store, task.clips_of(task.train_set)))
         met = sorted(unseen & set(signers_of(former.store, learnt)))
         if met:
@@ -40,13 +39,7 @@ def refuse_known_clips(task: "SignTask", former: "SignTask") -> list[str]:
                 f"--pretrained: found {', '.join(met[:5])} in its training, expected nobody who is held out here; hold "
                 "out signers that it held out, or start without it"
             )
-    num_val = len(_in_both(task.store.content[task.clips_of(task.val_set)], former.store.content[trained]))
+    num_val = len(in_both(task.store.content[task.clips_of(task.val_set)], former.store.content[trained]))
     return (
         [f"--pretrained has learnt {num_val} of the clips that validate, which flatters validation"] if num_val else []
     )
-
-
-def _in_both(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The contents that occur in both; 0 is that of clips in which nothing is to be seen."""
-    common: NDArray[np.uint64] = np.setdiff1d(np.intersect1d(one, other), np.zeros(1, np.uint64))
-    return common

@@ -36,6 +36,13 @@ def signers_of(store: ClipStore, clips: Clips) -> list[str]:
     return [store.signer_names[signer] for signer in np.unique(store.signer[clips])]
 
 
+def in_both(content: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The contents of clips that occur in both, sorted; without 0, which is that of clips in which nothing is seen."""
+    common: NDArray[np.uint64] = np.intersect1d(content, others)
+    seen: NDArray[np.uint64] = common[common != 0]
+    return seen
+
+
 def holding_out(signers: Sequence[str]) -> str:
     """`signer:NAME[,NAME]`, as `named_signers` reads it: a name with a comma stands in quotes."""
     line = io.StringIO()

@@ -15,6 +15,7 @@ from ds_trainer.tasks.sign.split_draws import (
     SIGNER_PREFIX,
     Clips,
     draw_validation,
+    in_both,
     is_of,
     named_signers,
     resolve_split,
@@ -154,8 +155,7 @@ def _leaks(store: ClipStore, split: str, clips_of: Mapping[str, Clips]) -> list[
     """The same recording on both sides of a split, under whatever name."""
     problems = []
     for (one, clips), (other, others) in itertools.combinations(clips_of.items(), 2):
-        copied = np.intersect1d(store.content[clips], store.content[others])
-        copied = copied[copied != 0]
+        copied = in_both(store.content[clips], store.content[others])
         if len(copied):
             first = [str(store.clip_ids[own[store.content[own] == copied[0]][0]]) for own in (clips, others)]
             more = "" if len(copied) == 1 else f", and {len(copied) - 1} more such pairs"

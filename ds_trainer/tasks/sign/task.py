@@ -21,6 +21,7 @@ from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
 from ds_trainer.task import Deployment, Skeleton, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
+from ds_trainer.tasks.sign.clip_numbers import ClipNumbers
 from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
@@ -51,24 +52,6 @@ def _noticed(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
     for item in with_bar(items, total, label):
         stand_at("preparing the clips")
         yield item
-
-
-class ClipNumbers(Dataset[int]):
-    """The numbers, in the store, of a split's clips: all that is fetched one by one. `prepare` reads whole batches."""
-
-    def __init__(self, clips: np.ndarray, clip_ids: np.ndarray):
-        self.clips = clips
-        self.clip_ids = clip_ids
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, place: int) -> int:
-        return int(self.clips[place])
-
-    def name_of(self, place: int) -> str:
-        """The clip's name in its source, for a report of what went wrong with it."""
-        return str(self.clip_ids[self.clips[place]])
 
 
 class SignTask(Task):

@@ -26,14 +26,14 @@ def rows_of(footage: Path, pieces: Iterable[Piece]) -> list[Row]:
     outs = {clip: piece.out for piece in pieces for clip in piece.clips.values()}
     outs |= {clip.with_name(name_of(clip)): out for clip, out in outs.items()}
     rows = read_index(path)
-    problems = []
-    for number, row in enumerate(rows, start=2):
-        name = row.get("path")
-        if name is None:
-            raise DataError(f"{path}: found no column path, expected one; add it, or move the file elsewhere")
-        if footage / name not in outs:
-            found = f"line {number}: found {legible(name)}, expected the path of footage within {footage}"
-            problems.append(f"{path}: {found}; mend or remove the line")
+    if rows and "path" not in rows[0]:
+        raise DataError(f"{path}: found no column path, expected one; add it, or move the file elsewhere")
+    problems = [
+        f"{path}: line {number}: found {legible(row['path'])}, expected the path of footage within {footage}; mend or "
+        "remove the line"
+        for number, row in enumerate(rows, start=2)
+        if footage / row["path"] not in outs
+    ]
     if problems:
         raise DataError(shortened(problems))
     return [{**row, "path": str(outs[footage / row["path"]])} for row in rows]

@@ -19,8 +19,17 @@ VERSION = pose_file.VERSION + parquet_file.VERSION
 
 def files_below(folder: Path) -> list[Path]:
     """All files of clips in a folder and its folders, but what is put aside."""
+    return sorted(_found_below(folder))
+
+
+def has_clips(folder: Path) -> bool:
+    """Whether there is any of `files_below`, without looking for them all."""
+    return any(True for _ in _found_below(folder))
+
+
+def _found_below(folder: Path) -> Iterator[Path]:
     found = (file for file in folder.rglob("*") if is_clip_file(file))
-    return sorted(file for file in found if not any(map(is_aside, file.relative_to(folder).parts)))
+    return (file for file in found if not any(map(is_aside, file.relative_to(folder).parts)))
 
 
 def is_clip_file(path: Path) -> bool:

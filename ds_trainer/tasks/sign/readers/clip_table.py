@@ -23,7 +23,7 @@ _MAX_HEADER = 10_000
 
 def recognises(path: Path) -> bool:
     """Whether `path` has an index, and files of clips."""
-    return path.is_dir() and index_of(path) is not None and any(map(clip_file.is_clip_file, path.rglob("*")))
+    return path.is_dir() and index_of(path) is not None and clip_file.has_clips(path)
 
 
 def files(path: Path) -> list[Path]:

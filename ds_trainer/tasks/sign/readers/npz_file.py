@@ -75,6 +75,12 @@ class Archive:
             raw = bytearray(stream.read())  # not bytes, which would make an array that cannot be written to
         return np.ndarray(shape, dtype, raw)
 
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of an array, none of whose numbers are read."""
+        member = self._members[name]
+        with self._archive.open(member) as stream:
+            return _read_header(stream, name, member.file_size)[0]
+
     @contextmanager
     def stream(self, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]]:
         """The bytes of an array in C order, to be read to their end, and its shape and type.

@@ -73,15 +73,13 @@ def read(path: Path) -> ClipSource:
 def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
     """All arrays but the frames, which are read clip by clip, and the shape of the frames."""
     with opened(path) as archive:
-        missing = [name for name in _REQUIRED if name not in archive.names]
-        if missing == ["offsets"]:
-            with archive.stream("frames") as (_, frames_shape, _):
-                missing = missing if len(frames_shape) != 4 else []
+        frames_shape = archive.shape_of("frames") if "frames" in archive.names else ()
+        required = [name for name in _REQUIRED if name != "offsets" or len(frames_shape) != 4]
+        missing = [name for name in required if name not in archive.names]
         if missing:
             found = ", ".join(archive.names[:20]) or "nothing"
             raise DataError(f"{path}: found {found}, expected also {', '.join(missing)}; save it with these too")
-        with archive.stream("frames") as (_, frames_shape, _):
-            return {name: archive[name] for name in (*_REQUIRED[1:], *_OPTIONAL) if name in archive.names}, frames_shape
+        return {name: archive[name] for name in (*_REQUIRED[1:], *_OPTIONAL) if name in archive.names}, frames_shape
 
 
 def _cut(clip: RawClip | DataError) -> RawClip | DataError:

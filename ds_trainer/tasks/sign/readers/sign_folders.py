@@ -42,7 +42,7 @@ class _Place:
 
 def recognises(path: Path) -> bool:
     """Whether `path` has files of clips in it, wherever."""
-    return path.is_dir() and bool(files(path))
+    return path.is_dir() and clip_file.has_clips(path)
 
 
 def files(path: Path) -> list[Path]:
