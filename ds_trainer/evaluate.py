@@ -10,6 +10,7 @@ from typing import Any
 from ds_trainer import distributed
 from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import load_model, task_type_of
+from ds_trainer.command import EXIT_INTERRUPTED
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, SettingsError, UserError
 from ds_trainer.evaluation import Results, score, tell
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if distributed.is_master():
             tell_problems(error.problems)
         return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
     finally:
         distributed.leave()
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ds_trainer.checkpoint import load_model
+from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
 from ds_trainer.export.source import load_source
-from ds_trainer.progress import complain, log, start_log
+from ds_trainer.progress import complain, log
 from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, is_footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
@@ -117,6 +118,7 @@ def answers_of(
     ]
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of launch/predict.py.
 
@@ -124,7 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 if something could not be read; what could is answered all the same.
     """
     arguments = _parser().parse_args(argv)
-    start_log()
     try:
         checkpoint = load_source(arguments.checkpoint)
         recogniser = load_recogniser(checkpoint)

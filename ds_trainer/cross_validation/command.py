@@ -8,34 +8,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
 from ds_trainer.cross_validation.table import Scores, draw_table, table_lines, write_table
 from ds_trainer.engine_config import load_engine_config
-from ds_trainer.errors import EXIT_USER_ERROR, SettingsError, UserError
+from ds_trainer.errors import SettingsError
 from ds_trainer.files import write_json
 from ds_trainer.job import EXIT_STOPPED
-from ds_trainer.progress import log, start_log, tell_problems, with_bar
+from ds_trainer.progress import log, with_bar
 from ds_trainer.settings import identity
 from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign.clips import by_number
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.store import ClipStore
 
 _OF_EACH_FOLD = ("split", "seed")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Cross-validate; return the exit status: 0, 2 for what the user can mend, 75 if it was stopped."""
-    start_log()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the trainings are to be ended, too
     try:
         own, flags = _parser().parse_known_args(argv)
         _cross_validate(own, flags)
         return 0
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
     except (FoldStopped, KeyboardInterrupt):
         log.info("stopped; the same command goes on where it was")
         return EXIT_STOPPED
@@ -63,7 +62,7 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     store = ClipStore.open(
         resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar, settings.layout)
     )
-    signers = sorted(settings.signers or store.signer_names)
+    signers = sorted(settings.signers or store.signer_names, key=by_number)
     folds = folds_of(signers, own.folds, own.seeds, settings.seed)
     plan = {
         "settings": {name: value for name, value in identity(settings).items() if name not in _OF_EACH_FOLD},

@@ -10,25 +10,22 @@ import torch
 from torch import Tensor
 
 from ds_trainer.checkpoint import load_model, task_type_of
-from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, TaskError, UserError
+from ds_trainer.command import command
+from ds_trainer.errors import CheckpointError, TaskError
 from ds_trainer.export import formats
 from ds_trainer.export.source import load_source
-from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.progress import log
 from ds_trainer.task import Deployment, Task
 
 NUM_COMPARED = 32
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Export; return the exit status: 0, or 2 for what the user can mend."""
     arguments = _parser().parse_args(argv)
-    start_log()
-    try:
-        _export(arguments)
-        return 0
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
+    _export(arguments)
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,24 +5,20 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from ds_trainer.errors import EXIT_USER_ERROR, UserError
+from ds_trainer.command import command
 from ds_trainer.hostfile import read_hostfile
 from ds_trainer.preflight.asking import Answer, Question, ask_hosts
 from ds_trainer.preflight.judging import Problem, problems_of
-from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.progress import log
 
 _COLUMNS = ("host", "slots", "devices", "python", "torch", "deepspeed", "address", "interface", "clock", "free", "runs")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at every host; return 0 if a job can start there, else 2."""
-    start_log()
     arguments = _parser().parse_args(argv)
-    try:
-        slots_of = read_hostfile(arguments.hostfile)
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
+    slots_of = read_hostfile(arguments.hostfile)
     files = [arguments.deepspeed_config, *([arguments.config] if arguments.config else [])]
     question = Question(files, arguments.runs_dir, arguments.data, shlex.split(arguments.ssh_args))
     answers = ask_hosts(slots_of, question)

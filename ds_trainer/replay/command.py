@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ds_trainer.batches import BatchLoader, size_of
+from ds_trainer.command import command
 from ds_trainer.distributed import device
 from ds_trainer.dry_run import precision as precision_in_words
 from ds_trainer.environment import versions
-from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, UserError
+from ds_trainer.errors import DataError, SettingsError, UserError
 from ds_trainer.passes import passed_enough
 from ds_trainer.problems import exact, shown
-from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.progress import log
 from ds_trainer.replay.case import Case, ClipLooks
 from ds_trainer.replay.files import (
     SavedEnvironment,
@@ -203,6 +204,7 @@ def _clip_looks(batches: BatchLoader) -> list[ClipLooks]:
     return [ClipLooks(*looks_at_clip(batch, place)) for place in range(len(batch.index_B))]
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of launch/replay.py.
 
@@ -218,13 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--task", metavar="NAME", help="module:Class, if the run was of a task of your own")
     arguments = parser.parse_args(argv)
-    start_log()
-    try:
-        if not is_plain(str(arguments.folder)):
-            raise SettingsError(f"found {shown(str(arguments.folder))}; expected the path of a bad batch")
-        for line in replay(arguments.folder, arguments.micro_step, arguments.task):
-            log.info(line)
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
+    if not is_plain(str(arguments.folder)):
+        raise SettingsError(f"found {shown(str(arguments.folder))}; expected the path of a bad batch")
+    for line in replay(arguments.folder, arguments.micro_step, arguments.task):
+        log.info(line)
     return 0

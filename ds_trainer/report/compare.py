@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ds_trainer.errors import EXIT_USER_ERROR, UserError
+from ds_trainer.command import command
 from ds_trainer.plots import new_panel, place_legend, style_axes
-from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.progress import log
 from ds_trainer.report.figures import svg_of
 from ds_trainer.report.html import shown, write_html
 from ds_trainer.report.runs import PastRun, differing, find_runs, summaries
@@ -26,9 +26,9 @@ _CURVES = {
 _LONGEST_VALUE = 24
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare; return the exit status: 0, or 2 for what the user can mend."""
-    start_log()
     parser = argparse.ArgumentParser(
         prog="launch/compare.py",
         description="Show what differs between runs and what they reached.",
@@ -37,17 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of run directories")
     parser.add_argument("--page", type=Path, help="also write a page with the curves together to this file")
     own = parser.parse_args(argv)
-    try:
-        runs = find_runs(own.runs)
-        for line in told(runs):
-            log.info(line)
-        if own.page is not None:
-            write_comparison(own.page, runs)
-            log.info(f"page {own.page}")
-        return 0
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
+    runs = find_runs(own.runs)
+    for line in told(runs):
+        log.info(line)
+    if own.page is not None:
+        write_comparison(own.page, runs)
+        log.info(f"page {own.page}")
+    return 0
 
 
 def told(runs: Sequence[PastRun]) -> Iterator[str]:

@@ -16,7 +16,7 @@ SPLITS = ("", "train", "val", "test")
 
 def by_number(name: str) -> tuple[list[str | int], str]:
     """What to sort names by so that numbers in them count as numbers: 9 before 10."""
-    words = re.split(r"([0-9]+)", name)
+    words = re.split(r"([0-9]{1,4000})", name)  # of more digits Python makes no number
     return [int(word) if place % 2 else word for place, word in enumerate(words)], name
 
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from ds_trainer.batches import size_of
+from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
-from ds_trainer.errors import EXIT_USER_ERROR, UserError
-from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.progress import log
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.augmentation import Augmentation
@@ -33,21 +33,17 @@ _MOST_CLIPS_READ = 2000
 _NOTHING = Augmentation()
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of launch/inspect_data.py: flags of launch/train.py, and --augment, --out_dir.
 
     Returns:
         The exit status: 0, or 2 for what the user can mend.
     """
-    start_log()
     own, flags = _parser().parse_known_args(argv)
     out_dir: Path = own.out_dir
-    try:
-        settings = load_settings([*flags, "--deepspeed_config", own.deepspeed_config], load_task_type)
-        task = SignTask(settings)
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
+    settings = load_settings([*flags, "--deepspeed_config", own.deepspeed_config], load_task_type)
+    task = SignTask(settings)
     for line in describe_store(task.store):
         log.info(line)
     for name, dataset in (("train", task.train_set), ("val", task.val_set), ("test", task.test_set)):

@@ -12,9 +12,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, UserError
+from ds_trainer.command import command
+from ds_trainer.errors import DataError, SettingsError
 from ds_trainer.problems import legible, nearest_name, shown
-from ds_trainer.progress import log, start_log, tell_problems, with_bar
+from ds_trainer.progress import log, with_bar
 from ds_trainer.tasks.sign import known_layouts, synthetic
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels
@@ -225,6 +226,7 @@ def _resolve(arguments: argparse.Namespace) -> Path:
     return resolve_synthetic(SyntheticSettings.from_flags(made_up), arguments.stores_dir, with_bar)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of launch/prepare.py; training prepares by itself what is not prepared yet.
 
@@ -232,15 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 for what the user can mend.
     """
     arguments = _parser().parse_args(argv)
-    start_log()
-    try:
-        _check_legible(map(str, vars(arguments).values()))
-        store_dir = _resolve(arguments)
-        store = ClipStore.open(store_dir)
-        if arguments.source is None:  # what was made up can be made again: it is not worth reading back
-            store.check_frames()
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
+    _check_legible(map(str, vars(arguments).values()))
+    store_dir = _resolve(arguments)
+    store = ClipStore.open(store_dir)
+    if arguments.source is None:  # what was made up can be made again: it is not worth reading back
+        store.check_frames()
     log.info(f"{store_dir}: {len(store)} clips, {len(store.sign_names)} signs, {len(store.signer_names)} signers")
     return 0

@@ -14,20 +14,19 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from ds_trainer.errors import EXIT_USER_ERROR, DataError, UserError
+from ds_trainer.command import EXIT_INTERRUPTED, command
+from ds_trainer.errors import EXIT_USER_ERROR, DataError
 from ds_trainer.files import write_atomically
-from ds_trainer.progress import log, start_log, tell_problems, with_bar
+from ds_trainer.progress import log, tell_problems, with_bar
 from ds_trainer.tasks.sign.extraction.footage import Footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.extraction.index import rows_of, write_index
 from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
 
-_EXIT_INTERRUPTED = 130  # as a shell gives it
 
-
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Extract; return the exit status: 0, or 2 if a clip has no keypoints, which the log names."""
-    start_log()
     parser = argparse.ArgumentParser(
         prog="launch/extract_keypoints.py",
         description="Turn videos, or folders with an image a frame, into keypoints that --data and launch/predict.py "
@@ -45,12 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     own = parser.parse_args(argv)
     try:
         failed = _make(own.footage, own.out, own.jobs)
-    except UserError as error:
-        tell_problems(error.problems)
-        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         log.info("stopped; the same command goes on where it was")
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenProcessPool:
         problem = f"--jobs {own.jobs}: a process was ended, for want of memory perhaps"
         tell_problems([f"{problem}; the same command with fewer goes on where it was"])

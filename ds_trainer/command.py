@@ -1,0 +1,29 @@
+"""What the commands beside training share: how they begin, and how they end."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec
+
+from ds_trainer.errors import EXIT_USER_ERROR, UserError
+from ds_trainer.progress import start_log, tell_problems
+
+EXIT_INTERRUPTED = 130  # as shells tell that SIGINT ended a command
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """`main` with its log started: what the user can mend ends it with status 2, Ctrl-C with 130 and no traceback."""
+
+    @functools.wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        start_log()
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            tell_problems(error.problems)
+            return EXIT_USER_ERROR
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+
+    return run
