@@ -24,7 +24,7 @@ from ds_trainer.errors import NonFiniteLossError, WriteError
 from ds_trainer.files import write_json
 from ds_trainer.progress import log
 from ds_trainer.run_dir import Run
-from ds_trainer.skipping import was_skipped
+from ds_trainer.skipping import seeks_loss_scale, was_skipped
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -62,6 +62,7 @@ class BadBatches:
         self._found: list[_Step] = []
         self._num_in_a_row = 0
         self._num_reports = 0
+        self._most_in_a_row = run.cadence.max_skipped_steps
 
     def note(self, batch: Batch, loss: Tensor) -> None:
         """Remember a micro-batch and its summed loss until its step is known to be sound."""
@@ -104,19 +105,20 @@ class BadBatches:
             step.wait()  # now every rank knows of the same steps
         if not self.has_found():
             return
-        most = self._run.cadence.max_skipped_steps
         for step in self._found[: max(0, _MOST_REPORTS - self._num_reports)]:
             self._save(step)
         self._found.clear()
-        if self._num_in_a_row >= most:
+        if self._num_in_a_row >= self._most_in_a_row:
             raise NonFiniteLossError(
                 f"step {self._run.steps_done}: the gradient was NaN or infinite in {self._num_in_a_row} steps in a row "
-                f"(--max_skipped_steps {most}); lower the learning rate, or see what "
+                f"(--max_skipped_steps {self._most_in_a_row}); lower the learning rate, or see what "
                 f"`python launch/replay.py` says of {self._run.dir / 'bad_batches'}"
             )
 
     def _save(self, step: _Step) -> None:
         micro_steps = [line for lines in gathered([self._line(*passed) for passed in step.passed]) for line in lines]
+        if seeks_loss_scale(self._engine) and not _is_bad(micro_steps) and self._num_in_a_row < self._most_in_a_row:
+            return  # the loss scale was too large, as it is to be now and then
         state = full_precision_state(self._engine)
         self._num_reports += 1
         if not is_master():
@@ -153,6 +155,10 @@ class BadBatches:
             "loss": value if math.isfinite(value) else None,
             "loss_text": str(value),
         }
+
+
+def _is_bad(micro_steps: list[dict[str, Any]]) -> bool:
+    return any(micro_step["loss"] is None for micro_step in micro_steps)
 
 
 def _blamed(micro_steps: list[dict[str, Any]]) -> str:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ds_trainer import distributed
 from ds_trainer.errors import TaskError
-from ds_trainer.randomness import Draw, mixed
+from ds_trainer.randomness import Draw, mixed, seed_torch
 
 Prepare = Callable[[Any, torch.device, Draw | None], tuple[tuple[Tensor, ...], Any]]
 
@@ -135,7 +135,7 @@ class _SeededItems(Dataset[Any]):
         seed = self._sampler.seed_of(micro_step)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        torch.manual_seed(seed)
+        seed_torch(seed)
         if hasattr(self._dataset, "__getitems__"):
             items: list[Any] = self._dataset.__getitems__(micro_step.indices)
             return items

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
+# ZeRO lays the weights of an LSTM elsewhere than cuDNN would, which copies them in each pass, and says so.
+warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
@@ -39,9 +41,10 @@ from ds_trainer.precision import (  # noqa: E402
 )
 from ds_trainer.skipping import replaced, skip_non_finite, skips_on_device  # noqa: E402
 
-# On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would
-# anyway.
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+if not torch.cuda.is_available():
+    # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would
+    # anyway. A GPU has none such, and to ask for any op has DeepSpeed ask the compiler about all of them.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def build_engine(

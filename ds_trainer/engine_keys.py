@@ -124,7 +124,8 @@ OPTIMIZER_PARAMS: dict[str, type[_OptimizerParams]] = {"Adam": AdamParams, "Adam
 
 class _TorchAutocastKeys(_Block):
     enabled: bool = False
-    dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    # Of float16, ZeRO clips the gradients while they are scaled (0.19.8): the clipped ones are as good as 0.
+    dtype: Literal["bfloat16"] = "bfloat16"
     lower_precision_safe_modules: list[str] | None = None
 
 

@@ -71,8 +71,23 @@ def precision_problems(keys: Any, place: Place) -> Iterator[str]:
             "non-finite gradient would then poison all weights; remove it"
         )
     if keys.zero_optimization.stage == 0:
+        yield from _problems_at_stage_0(keys, enabled)
+
+
+def _problems_at_stage_0(keys: Any, enabled: list[str]) -> Iterator[str]:
+    if keys.fp16.enabled:
+        yield (
+            "fp16.enabled: found true at ZeRO stage 0, where DeepSpeed divides gradients by a loss scale that the loss "
+            "was not multiplied by (0.19.8); use stage 1"
+        )
+    if not {"bf16", "fp16"} & {*enabled} and not _skips_on_device(keys):
+        yield (
+            "optimizer.params: found an optimizer that is not fused, with ZeRO stage 0 in float32, where one "
+            'non-finite gradient would poison all weights; write "fused": true, or use stage 1'
+        )
+    if keys.data_types.grad_accum_dtype is not None:
         dtype = {"bf16": "bf16", "fp16": "fp16"}.get(enabled[0], "fp32") if enabled else "fp32"
-        if keys.data_types.grad_accum_dtype not in (None, dtype):
+        if keys.data_types.grad_accum_dtype != dtype:
             yield (
                 f"data_types.grad_accum_dtype: found {keys.data_types.grad_accum_dtype!r}; ZeRO stage 0 accumulates "
                 f"in {dtype!r}, the type of the weights; remove it, or use stage 1"
@@ -143,7 +158,7 @@ def zero_problems(keys: Any, place: Place) -> Iterator[str]:
 _BATCH = {"train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"}
 RULES = (
     (batch_problems, _BATCH),
-    (precision_problems, {"bf16", "fp16", "torch_autocast", "zero_optimization", "data_types"}),
+    (precision_problems, {"bf16", "fp16", "torch_autocast", "zero_optimization", "data_types", "optimizer"}),
     (optimizer_problems, {"optimizer", "zero_optimization", "zero_allow_untested_optimizer"}),
     (step_problems, {"managed_gradient_accumulation", "compile"}),
     (zero_problems, {"zero_optimization"}),

@@ -55,7 +55,7 @@ class FlatModel(nn.Module):
         trained = {
             name: weight for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in kept
         }
-        trained = dict(sorted(trained.items(), key=lambda item: not decays(item[1])))
+        trained = dict(sorted(trained.items(), key=lambda item: (not decays(item[1]), _is_odd(item[1]))))
         names = {id(weight): name for name, weight in trained.items()}
         chunks = _chunks(trained, most_numbers)
         self.slices = {
@@ -146,6 +146,11 @@ def _chunks(trained: Mapping[str, Tensor], most_numbers: int) -> list[list[str]]
             num_numbers = weight.numel()
         chunks[-1].append(name)
     return chunks
+
+
+def _is_odd(weight: Tensor) -> bool:
+    """Whether weights behind it would not begin at a multiple of 16 bytes, which the fast products of a GPU need."""
+    return weight.numel() % 8 != 0
 
 
 def _kind(weight: Tensor) -> tuple[torch.dtype, bool]:

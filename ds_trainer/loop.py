@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -17,6 +16,7 @@ from ds_trainer.engine import plain_module
 from ds_trainer.errors import NonFiniteLossError
 from ds_trainer.objective import Objective, total
 from ds_trainer.profiling import Profile
+from ds_trainer.randomness import seed_torch
 from ds_trainer.run_dir import Run
 from ds_trainer.saving import Saving
 from ds_trainer.steps import Steps
@@ -66,7 +66,7 @@ def train(
             plateau.step(metrics.loss)
             run.record_epoch(train_loss, metrics)
             saving.resume_point()
-            _release_memory()
+            gc.collect()  # validation and checkpoints leave cycles
     return run.best_checkpoint
 
 
@@ -92,7 +92,7 @@ def train_epoch(
 
 def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) -> Tensor:
     """Forward and backward of one micro-batch; return its summed loss. Collective under ZeRO-3."""
-    torch.manual_seed(batch.seed)  # dropout: a function of (seed, epoch, micro-step, rank), so nothing has to be saved
+    seed_torch(batch.seed)  # dropout: a function of (seed, epoch, micro-step, rank), so nothing has to be saved
     losses_B = objective.minimised(engine(*batch.inputs), batch.targets)
     loss = total(losses_B, batch.weight_B)
     engine.backward(loss * batch.share, scale_wrt_gas=False)
@@ -116,10 +116,3 @@ def _imports_stay() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()  # else a process that trains again would keep this run's engine
-
-
-def _release_memory() -> None:
-    """Between epochs, where it costs nothing measurable: validation and checkpoints leave cycles and cached blocks."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -27,6 +27,16 @@ def mixed(*numbers: int) -> int:
     return state >> 1
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's generators of the CPU and, where there is one, of this rank's GPU.
+
+    `torch.manual_seed` does the same, and asks for accelerators of three other kinds besides: 0.2 ms a call (2.13.0).
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+
+
 def _mix_integer(x: int) -> int:
     x = (x ^ (x >> 30)) * _MULTIPLIERS[0] & _MASK
     x = (x ^ (x >> 27)) * _MULTIPLIERS[1] & _MASK

@@ -105,6 +105,11 @@ def _mark(norm: Tensor, device: Any = None, val: float = -1.0) -> None:
     norm.masked_fill_(~norm.isfinite(), math.inf)
 
 
+def seeks_loss_scale(engine: "DeepSpeedEngine") -> bool:
+    """Whether losses are scaled for float16, by as much as gradients stay finite, which only skipped steps find out."""
+    return bool(engine.fp16_enabled() and engine.dynamic_loss_scale())
+
+
 def was_skipped(engine: "DeepSpeedEngine") -> Tensor:
     """float32[], 1 if the update of the last step was skipped, else 0; on the device: reading it would synchronise."""
     if not engine.was_step_applied():  # DeepSpeed found out by itself, on the host

@@ -28,7 +28,6 @@ _PASSES = 3
 """A backward pass computes two products for each product of the forward pass: by its inputs and by its weights."""
 _MOST_CALLS = 3000
 """Operators of a forward pass that are counted: a quarter of a second. A large transformer has a thousand."""
-_AUTOCAST = {"bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,8 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
 def precision_of_products(engine_config: Mapping[str, Any]) -> str:
     """The precision of an engine's matrix products: "bf16", "fp16", "tf32" or "fp32"."""
-    autocast = engine_config.get("torch_autocast", {})
-    if autocast.get("enabled"):
-        return _AUTOCAST[autocast.get("dtype", "bfloat16")]
+    if engine_config.get("torch_autocast", {}).get("enabled"):
+        return "bf16"
     is_reduced = torch.get_float32_matmul_precision() != "highest"
     otherwise = "tf32" if is_reduced else "fp32"
     return next((block for block in ("bf16", "fp16") if engine_config.get(block, {}).get("enabled")), otherwise)

@@ -85,6 +85,25 @@ def test_bad_batch_is_skipped_counted_and_saved(task_dir: Path, config: str, wor
         assert all(bool(torch.isfinite(weight).all()) for weight in weights)
 
 
+@pytest.mark.parametrize(("task", "is_bad"), [("toy", False), ("spoilt:Some", True)])
+def test_a_loss_scale_that_is_too_large_is_no_bad_batch(task_dir: Path, task: str, is_bad: bool) -> None:
+    root = Path(__file__).parents[1]
+    config = json.loads((root / "ds_configs" / "fp16.json").read_text())
+    config["fp16"] |= {"initial_scale_power": 24, "hysteresis": 1}
+    (task_dir / "fp16.json").write_text(json.dumps(config))
+    flags = ["--deepspeed_config", task_dir / "fp16.json", "--task", task, "--runs_dir", task_dir / "runs"]
+    output = succeed(
+        ["torchrun", "--nproc_per_node", "2", Path(__file__).with_name("fp16_on_cpu.py"), *flags, "--num_epochs", "1"],
+        cwd=task_dir,
+    )
+    assert "steps skipped" in output
+    (run_dir,) = (task_dir / "runs").iterdir()
+    saved = [json.loads(path.read_text()) for path in run_dir.glob("bad_batches/*/batch.json")]
+    assert all(any(line["loss"] is None for line in batch["micro_steps"]) for batch in saved)
+    assert len(saved) == is_bad
+    assert ("its gradient was NaN or infinite" in output) == is_bad
+
+
 def test_run_stops_when_every_step_is_bad(task_dir: Path) -> None:
     finished = run(
         ["torchrun", "--nproc_per_node", "2", *command(task_dir, "All", "bf16.json"), "--max_skipped_steps", "3"],

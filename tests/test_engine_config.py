@@ -104,6 +104,18 @@ MISTAKES = {
     "bf16 and fp16": ({"fp16.enabled": True}, "bf16 and fp16: both enabled, which is two precisions; keep one"),
     "bf16 and autocast": ({"torch_autocast.enabled": True}, "bf16 and torch_autocast: both enabled"),
     "fp16 on a CPU": ({"bf16": {}, "fp16.enabled": True}, "fp16.enabled: found true; DeepSpeed refuses fp16 on a CPU"),
+    "float16 autocast": (
+        {"torch_autocast.dtype": "float16"},
+        "torch_autocast.dtype: found 'float16'; input should be 'bfloat16'",
+    ),
+    "unscaled fp16": (
+        {"bf16": {}, "fp16.enabled": True, "zero_optimization.stage": 0},
+        "fp16.enabled: found true at ZeRO stage 0, where DeepSpeed divides",
+    ),
+    "NaN for all": (
+        {"bf16": {}, "zero_optimization.stage": 0, "optimizer.params.fused": False},
+        "optimizer.params: found an optimizer that is not fused, with ZeRO stage 0 in float32",
+    ),
     "negative loss scale": (
         {"fp16.loss_scale": -1.0},
         "refused by DeepSpeed: Value error, fp16.loss_scale must be >= 0",

@@ -100,7 +100,6 @@ def test_halved_precision_is_never_slower() -> None:
         ({"bf16": {"enabled": False}, "fp16": {"enabled": True}}, "fp16"),
         ({"bf16": {"enabled": True}}, "bf16"),
         ({"torch_autocast": {"enabled": True}}, "bf16"),
-        ({"torch_autocast": {"enabled": True, "dtype": "float16"}}, "fp16"),
     ],
 )
 def test_precision_of_an_engine_config(config: dict[str, Any], precision: str) -> None:

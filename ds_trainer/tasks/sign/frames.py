@@ -32,8 +32,8 @@ class Frames:
             self._resident_NKC[device] = self._brought_to(device)
         resident_NKC = self._resident_NKC[device]
         if resident_NKC is None:
-            return self._from_file(frame_BF).to(device, non_blocking=True)
-        return resident_NKC[frame_BF.to(device, non_blocking=True)]
+            return _sent(self._from_file(frame_BF), device)
+        return resident_NKC[_sent(frame_BF, device)]
 
     def _from_file(self, frame_BF: Tensor) -> Tensor:
         return torch.from_numpy(self._store.read(frame_BF.numpy()))
@@ -46,6 +46,11 @@ class Frames:
             return None
         log.info(f"{gib} are kept on {device}")
         return uploaded(self._store, device)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copied to a GPU while it goes on: from memory that may be paged out, that waits for all before it."""
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def fits(needed: int, free: int) -> bool:

@@ -1,6 +1,6 @@
 """Multi-head self-attention, as each device computes it fastest.
 
-Axes: D model width, H heads, N the axis that is attended over, A all axes before it.
+Axes: D model width, H heads, N the axis that is attended over, A all axes before it, Z the same as one.
 """
 
 import torch
@@ -62,8 +62,10 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Te
     """By a kernel of torch's, which takes four axes: given five, torch goes back to products, in float32 (2.13.0)."""
     if bias is not None:
         bias = bias.expand(*query.shape[:-3], *bias.shape[-3:]).flatten(0, -4)
-    flat = (part.flatten(0, -4) for part in (query, key, value))
-    return functional.scaled_dot_product_attention(*flat, attn_mask=bias).unflatten(0, query.shape[:-3])
+    query_ZHNd, key_ZHNd, value_ZHNd = (part.flatten(0, -4) for part in (query, key, value))
+    mixed_ZHNd = functional.scaled_dot_product_attention(query_ZHNd, key_ZHNd, value_ZHNd, attn_mask=bias)
+    mixed: Tensor = mixed_ZHNd.unflatten(0, query.shape[:-3])
+    return mixed
 
 
 def _broadcast_product(left: Tensor, right: Tensor) -> Tensor:
