@@ -10,6 +10,7 @@ Axes: B examples.
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ds_trainer import distributed
 from ds_trainer.errors import TaskError
 from ds_trainer.randomness import Draw, mixed, seed_torch
+
+_FETCHING = 1
+"""Sets the random numbers of a data set apart from those of dropout in the same micro-step."""
 
 Prepare = Callable[[Any, torch.device, Draw | None], tuple[tuple[Tensor, ...], Any]]
 
@@ -87,7 +91,8 @@ class ShardedSampler:
             for micro_step in range(num_micro_steps):
                 mine = begin + micro_step * self.passed_at_once + self.rank * self.micro_batch
                 real = order[mine : mine + self.micro_batch]
-                filled_up = real + [order[0]] * (self.micro_batch - len(real))
+                # By different ones: copies of one would spoil the running statistics of batch norms.
+                filled_up = [*real, *islice(cycle(order), self.micro_batch - len(real))]
                 is_last = micro_step + 1 == num_micro_steps
                 yield MicroStep(filled_up, len(real), end - begin, is_last, step * self.accumulation + micro_step)
 
@@ -132,7 +137,7 @@ class _SeededItems(Dataset[Any]):
         self._sampler = sampler
 
     def __getitems__(self, micro_step: MicroStep) -> list[Any]:
-        seed = self._sampler.seed_of(micro_step)
+        seed = mixed(self._sampler.seed_of(micro_step), _FETCHING)
         random.seed(seed)
         np.random.seed(seed % 2**32)
         seed_torch(seed)

@@ -74,6 +74,7 @@ def build_engine(
     _forget_first_step(engine)
     if skips_on_device(config["optimizer"], config["zero_optimization"]):
         skip_non_finite(engine)
+    _forget_gradients_after_steps(engine.optimizer)
     dtype = arithmetic or engine.get_data_types()[0]
     engine.module.register_forward_pre_hook(lambda module, inputs: cast_floats(inputs, dtype))
     engine.module.register_forward_hook(lambda module, inputs, outputs: cast_floats(outputs, torch.float32))
@@ -162,6 +163,28 @@ def _forget_first_step(engine: DeepSpeedEngine) -> None:
             step = engine.basic_optimizer.state[master].get("step")
             if step is not None:
                 step.zero_()
+
+
+def _forget_gradients_after_steps(optimizer: Any) -> None:
+    """Have each step begin without gradients where DeepSpeed keeps them in memory of its own.
+
+    At ZeRO-3, and where they are offloaded, it leaves there what it has of a weight until the weight has another one: a
+    layer that is not used in a step gets its last gradient again, and what was NaN once stays so (0.19.8).
+    """
+    if not hasattr(optimizer, "norm_for_param_grads"):
+        return  # stage 0
+    masters = getattr(optimizer, "fp32_partitioned_groups_flat", None) or optimizer.single_partition_of_fp32_groups
+    take_step = optimizer.step
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result = take_step(*args, **kwargs)
+        kept = [getattr(optimizer, "grad_partitions_flat_buffer", None), *(master.grad for master in masters)]
+        for gradient in (*kept, *optimizer.norm_for_param_grads.values()):
+            if gradient is not None:
+                gradient.zero_()
+        return result
+
+    optimizer.step = step
 
 
 def plain_module(engine: DeepSpeedEngine) -> nn.Module:

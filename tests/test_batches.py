@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from ds_trainer.batches import Batch, BatchLoader, MicroStep, ShardedSampler
-from ds_trainer.randomness import Draw
+from ds_trainer.randomness import Draw, seed_torch
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3))
 """(examples, world size, micro-batch, accumulation)."""
@@ -181,6 +181,16 @@ def test_batch_says_who_is_in_it() -> None:
     assert (first.ends_step, last.ends_step) == (True, True)
 
 
+def test_a_micro_batch_is_filled_up_by_different_examples() -> None:
+    """Copies of one would spoil the running statistics of batch norms."""
+    (sampler,) = ranks(num_examples=9, world_size=1, micro_batch=8)
+    last = list(sampler)[-1]
+    assert last.num_real == 1
+    assert len(set(last.indices)) >= 7
+    (sampler,) = ranks(num_examples=3, world_size=1, micro_batch=8)
+    assert Counter(Counter(next(iter(sampler)).indices).values()) == {3: 2, 2: 1}
+
+
 def test_validation_draws_nothing() -> None:
     (loader,) = loaders(5, 1, 2, seed=None)
     batches: list[Batch] = list(loader)
@@ -217,6 +227,17 @@ class Noisy(Dataset[float]):
 
     def __getitem__(self, index: int) -> float:
         return random.random() + float(np.random.rand()) + torch.rand(()).item()
+
+
+def test_random_numbers_of_a_data_set_are_not_those_of_dropout() -> None:
+    class Drawing(Noisy):
+        def __getitem__(self, index: int) -> float:
+            return torch.rand(()).item()
+
+    loader = BatchLoader(Drawing(), ShardedSampler(12, 3, seed=1), lambda items, device, draw: ((items,), None))
+    batch = next(iter(loader))
+    seed_torch(batch.seed)
+    assert not torch.equal(batch.inputs[0].float(), torch.rand(3))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

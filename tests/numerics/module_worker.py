@@ -38,11 +38,14 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     return [(numbers_BC, (numbers_BC @ rule).argmax(1)) for numbers_BC in inputs]
 
 
-def outcome(name: str, precision: str, stage: int) -> dict[str, Any]:
+def outcome(name: str, precision: str, stage: int, is_offloaded: bool = False) -> dict[str, Any]:
     """The loss of each step on this rank, and what all ranks hold afterwards."""
     own, device = GLOBAL_BATCH // distributed.world_size(), distributed.device()
     mine = slice(distributed.rank() * own, (distributed.rank() + 1) * own)
-    engine = build_engine(new_module(name), engine_config(precision, stage, own))
+    config = engine_config(precision, stage, own)
+    if is_offloaded:
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    engine = build_engine(new_module(name), config)
     engine.train()
     losses = []
     for inputs, targets in batches():
@@ -112,6 +115,7 @@ def main(out: Path) -> None:
         for name in MODULES
         if stage < 3 or name not in INDIVISIBLE
     }
+    results |= {("Seldom", "offloaded", stage): outcome("Seldom", "fp32", stage, True) for stage in (1, 2, 3)}
     results["validated", "saved"] = validated_and_saved(out)
     results["poisoned"] = {precision: after_a_bad_batch(out, precision) for precision in ("fp32", "bf16")}
     torch.save(results, out / f"rank_{distributed.rank()}_of_{distributed.world_size()}.pt")

@@ -108,7 +108,23 @@ class Scripted(nn.Module):
         return outputs
 
 
+class Seldom(nn.Module):
+    """Layers that take turns: in each training step one has no gradient; recurrent, so that none is made flat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = nn.ModuleList(nn.RNN(4, 8, batch_first=True, bias=False) for _ in range(2))
+        self.last = nn.Linear(8, 4)
+        self.num_passes = 0
+
+    def forward(self, numbers_BC: Tensor) -> Tensor:
+        turn = self.turns[self.num_passes % 2 if self.training else 0]
+        self.num_passes += self.training
+        outputs: Tensor = self.last(turn(numbers_BC.view(-1, 4, 4))[0][:, -1])
+        return outputs
+
+
 MODULES: dict[str, type[nn.Module]] = {
-    module.__name__: module for module in (Normed, Buffers, Parametrised, Attending, Laid, Scripted)
+    module.__name__: module for module in (Normed, Buffers, Parametrised, Attending, Laid, Scripted, Seldom)
 }
 INDIVISIBLE = {Laid.__name__, Scripted.__name__}

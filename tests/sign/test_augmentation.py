@@ -262,6 +262,29 @@ def test_masks_take_away_keypoints_parts_and_frames() -> None:
     assert begins.max() == 1, "one stretch"
 
 
+def test_of_the_parts_that_a_model_sees_one_stays() -> None:
+    layout = layout_for(75, 4)
+    hands = [layout.parts["left_hand"], layout.parts["right_hand"]]
+    original = clips(layout, 400)
+    masking = replace(NOTHING, part_mask_fraction=0.5)
+    gone_BTK = (masking(original, layout, Draw.of(0, 0, torch.arange(400)), hands) == 0).all(-1)
+    is_gone_BP = torch.stack([gone_BTK[:, :, list(hand)].all(-1).all(1) for hand in hands], dim=1)
+    assert not is_gone_BP.all(1).any()
+    assert is_gone_BP.float().mean() == pytest.approx(0.25, abs=0.05)
+    others = sorted(set(range(75)).difference(*hands))
+    assert not gone_BTK[:, :, others].any()
+
+
+def test_the_palms_of_hands_that_are_seen_from_the_wrist_grow_too() -> None:
+    layout = layout_for(75, 4)
+    wrist = layout.part_roots["left_hand"]
+    knuckle = next(keypoint for keypoint, parent in layout.bones if parent == wrist)
+    seen = normalise(clips(layout), layout)
+    growth = torch.ones(1, 75)
+    growth[:, [knuckle, layout.mirror[knuckle]]] = 1.5
+    torch.testing.assert_close(with_limbs(seen, layout, growth)[:, :, knuckle, :3], 1.5 * seen[:, :, knuckle, :3])
+
+
 # -- what is drawn ----------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.features import FEATURES, num_features, with_features
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.normalisation import normalise
 
 from .examples import LAYOUTS, clips
 
@@ -62,6 +63,18 @@ def test_bones_have_length_1_and_point_away_from_the_parent() -> None:
     expected = torch.nn.functional.normalize(original[:, :, elbow] - original[:, :, shoulder], dim=-1)
     torch.testing.assert_close(bones[:, :, elbow], expected)
     assert (bones[:, :, neck] == 0).all(), "it hangs on nothing"
+
+
+def test_bones_of_a_palm_begin_at_the_wrist_that_the_hand_is_seen_from() -> None:
+    layout = layout_for(184, 4)
+    wrist = layout.part_roots["right_hand"]
+    knuckles = [keypoint for keypoint, parent in layout.bones if parent == wrist]
+    original = normalise(clips(layout), layout)
+    original[:, 3] = 0  # a frame without the hand
+    bones = with_features(original, layout, ["bone"])[:, :, knuckles]
+    assert len(knuckles) == 5
+    torch.testing.assert_close(bones, torch.nn.functional.normalize(original[:, :, knuckles, :3], dim=-1))
+    assert (bones[:, 3] == 0).all()
 
 
 @pytest.mark.parametrize("name", FEATURES)

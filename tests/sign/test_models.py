@@ -199,3 +199,14 @@ def test_size_of_a_model() -> None:
 def test_size_of_another_form(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected HEAD_HEADS_LAYERS such as s_4_6: head size t, s, m or l"):
         ModelSize.parse(text)
+
+
+def test_autocast_leaves_an_lstm_to_its_own_precision() -> None:
+    """On a GPU it would compute in float16, of which it tells nobody; on a CPU in bfloat16."""
+    (layout,) = (layout for name, layout in LAYOUTS.items() if name.startswith("kinect"))
+    model = build("bilstm", layout).eval()
+    seen = []
+    model.lstm.register_forward_hook(lambda module, inputs, outputs: seen.append((inputs[0].dtype, outputs[0].dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(batch(layout))
+    assert seen == [(torch.float32, torch.float32)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.constants import index_on, kept_on_device
@@ -58,11 +59,17 @@ class Augmentation:
             return None
         return draw.uniform("mirror")[:, 0] < self.mirror_fraction
 
-    def __call__(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
-        """Augmented clips, float[B, T, K, C], all but mirrored; missing keypoints stay missing."""
+    def __call__(
+        self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw, parts: Sequence[Sequence[int]] | None = None
+    ) -> Tensor:
+        """Augmented clips, float[B, T, K, C], all but mirrored; missing keypoints stay missing.
+
+        Args:
+            parts: the keypoints of each part that the model looks at; None: it looks at all.
+        """
         if layout.num_coordinates >= 2:  # of other features nothing is known: there is no plane to rotate in
             clips_BTKC = self._reshaped(clips_BTKC, layout, draw)
-        return self._masked(clips_BTKC, layout, draw)
+        return self._masked(clips_BTKC, draw, list(layout.parts.values()) if parts is None else parts)
 
     def _reshaped(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
         num_coordinates = layout.num_coordinates
@@ -92,15 +99,18 @@ class Augmentation:
             growth_BD = growth_BD * draw.between("stretch", low, high, num_coordinates)
         return matrix_BDD * growth_BD[:, None]
 
-    def _masked(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
-        device = clips_BTKC.device
+    def _masked(self, clips_BTKC: Tensor, draw: Draw, parts: Sequence[Sequence[int]]) -> Tensor:
+        num_keypoints, device = clips_BTKC.shape[2], clips_BTKC.device
         if self.keypoint_mask_fraction > 0:
-            is_masked_BK = draw.uniform("keypoints", layout.num_keypoints) < self.keypoint_mask_fraction
+            is_masked_BK = draw.uniform("keypoints", num_keypoints) < self.keypoint_mask_fraction
             clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
         if self.part_mask_fraction > 0:
-            is_masked_BP = draw.uniform("parts", len(layout.parts)) < self.part_mask_fraction
+            is_masked_BP = draw.uniform("parts", len(parts)) < self.part_mask_fraction
             is_masked_BP &= ~is_masked_BP.all(1, keepdim=True)
-            is_masked_BK = is_masked_BP[:, index_on(tuple(layout.part_of), device)]
+            number_of = {keypoint: number for number, part in enumerate(parts) for keypoint in part}
+            # Of keypoints that no part has, the column behind the last.
+            part_of = tuple(number_of.get(keypoint, len(parts)) for keypoint in range(num_keypoints))
+            is_masked_BK = functional.pad(is_masked_BP, (0, 1))[:, index_on(part_of, device)]
             clips_BTKC = clips_BTKC.masked_fill(is_masked_BK[:, None, :, None], 0.0)
         if self.max_frame_mask_fraction > 0:
             length_B1 = self.max_frame_mask_fraction * draw.uniform("blank length")

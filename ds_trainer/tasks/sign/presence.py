@@ -8,7 +8,7 @@ import functools
 import torch
 from torch import Tensor
 
-from ds_trainer.tasks.sign.constants import index_on
+from ds_trainer.tasks.sign.constants import index_on, kept_on_device
 from ds_trainer.tasks.sign.layout import KeypointLayout
 
 
@@ -37,12 +37,23 @@ def hanging_on(layout: KeypointLayout, device: torch.device) -> Tensor:
 def bones(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
     """The k keypoints that hang on another as seen from it; 0 where one is missing: float[B, T, k, D].
 
-    Few of a face's do, so these alone are looked at.
+    Few of a face's do, so these alone are looked at. The root that a part is seen from lies at 0, like a missing one;
+    where it is missing, so is the part.
     """
     over = index_on(tuple(parent for _, parent in layout.bones), points_BTKD.device)
     hanging = hanging_on(layout, points_BTKD.device)
-    both_BTk1 = present_BTK1[:, :, hanging] * present_BTK1[:, :, over]
+    is_over_BTk1 = present_BTK1[:, :, over]
+    if layout.part_roots:
+        roots = tuple(layout.part_roots.values())
+        is_over_BTk1 = is_over_BTk1.maximum(_begins_at(roots, tuple(layout.bones), points_BTKD.device))
+    both_BTk1 = present_BTK1[:, :, hanging] * is_over_BTk1
     return (points_BTKD[:, :, hanging] - points_BTKD[:, :, over]) * both_BTk1
+
+
+@kept_on_device
+def _begins_at(roots: tuple[int, ...], bones: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """float[k, 1]: 1 for each bone that begins at one of `roots`."""
+    return torch.tensor([[float(parent in roots)] for _, parent in bones], device=device)
 
 
 def changes(points_BTKD: Tensor, present_BTK1: Tensor, lag: int) -> tuple[Tensor, Tensor]:

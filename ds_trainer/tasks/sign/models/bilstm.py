@@ -3,6 +3,7 @@
 Axes: B clips, T frames, K keypoints, C features of a keypoint, P body parts, D model width, S signs.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -41,6 +42,11 @@ class BiLSTM(SignModel):
         return logits_BS
 
     def _through_lstm(self, frames_BTD: Tensor, num_frames_B: Tensor | None) -> Tensor:
+        device = frames_BTD.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            # On a GPU autocast takes float16 for an LSTM whatever it is set to, and that without a loss scale.
+            with torch.autocast(device, enabled=False):
+                return self._through_lstm(frames_BTD.to(next(self.lstm.parameters()).dtype), num_frames_B)
         if num_frames_B is None:
             states_BTD: Tensor = self.lstm(frames_BTD)[0]
             return states_BTD
