@@ -171,15 +171,16 @@ def _forget_gradients_after_steps(optimizer: Any) -> None:
     At ZeRO-3, and where they are offloaded, it leaves there what it has of a weight until the weight has another one: a
     layer that is not used in a step gets its last gradient again, and what was NaN once stays so (0.19.8).
     """
-    if not hasattr(optimizer, "norm_for_param_grads"):
+    of_stage_1_and_2 = getattr(optimizer, "single_partition_of_fp32_groups", None)
+    masters = getattr(optimizer, "fp32_partitioned_groups_flat", of_stage_1_and_2)
+    if masters is None:
         return  # stage 0
-    masters = getattr(optimizer, "fp32_partitioned_groups_flat", None) or optimizer.single_partition_of_fp32_groups
     take_step = optimizer.step
 
     def step(*args: Any, **kwargs: Any) -> Any:
         result = take_step(*args, **kwargs)
         kept = [getattr(optimizer, "grad_partitions_flat_buffer", None), *(master.grad for master in masters)]
-        for gradient in (*kept, *optimizer.norm_for_param_grads.values()):
+        for gradient in (*kept, *getattr(optimizer, "norm_for_param_grads", {}).values()):
             if gradient is not None:
                 gradient.zero_()
         return result
