@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ds_trainer.errors import TaskError
 from ds_trainer.precision import as_statistics_of, has_statistics, is_divided
 
 
@@ -27,6 +28,23 @@ class Slice(NamedTuple):
     def of(self, flat: Tensor) -> Tensor:
         """The weight, as a view of its flat parameter."""
         return flat[self.start : self.start + math.prod(self.shape)].view(self.shape)
+
+
+class _Taken(nn.Parameter):
+    """What a weight was before it became part of a flat one: whoever still has it would train with it in vain."""
+
+    @classmethod
+    def instead_of(cls, weight: nn.Parameter) -> None:
+        """Have the object itself refuse to be computed with, and keep no memory."""
+        weight.data = weight.data.new_empty(0)
+        weight.__class__ = cls
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise TaskError(
+            "model: computes with a weight that it keeps beside the module's own (in a list or a dict, say), and which "
+            "would not be trained; expected self.layer.weight, read in the forward pass"
+        )
 
 
 class FlatModel(nn.Module):
@@ -76,7 +94,9 @@ class FlatModel(nn.Module):
             if id(weight) in names
         ]
         for module, leaf, *_ in self._places:
-            del module._parameters[leaf]
+            taken = module._parameters.pop(leaf)
+            if taken is not None and not isinstance(taken, _Taken):  # as one that is tied is, the second time
+                _Taken.instead_of(taken)
         self.model = model
         self._dtype = dtype
 

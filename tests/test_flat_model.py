@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ds_trainer.errors import TaskError
 from ds_trainer.flat_model import FlatModel
 
 
@@ -54,6 +55,25 @@ def test_outputs_and_gradients_are_the_same_bits(most_numbers: int) -> None:
         found = gradients(flat)
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+class Hoarding(nn.Module):
+    """Keeps a weight of its layer in a list, too, and computes with that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.weights = [self.layer.weight]
+
+    def forward(self, values_BC: Tensor) -> Tensor:
+        return nn.functional.linear(values_BC, self.weights[0])
+
+
+def test_a_weight_that_is_kept_elsewhere_is_refused() -> None:
+    """It would stay as it is, and nothing would be said."""
+    flat = FlatModel(Hoarding(), 10**6)
+    with pytest.raises(TaskError, match=r"expected self\.layer\.weight, read in the forward pass"):
+        flat(torch.ones(2, 6))
 
 
 def test_few_parameters_are_left() -> None:
