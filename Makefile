@@ -11,13 +11,18 @@ READY := $(VENV)/.ready
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-multinode soak bench setup setup-video check format clean
+.PHONY: train test test-gpu test-multinode soak bench setup setup-video check format clean
 
 train: setup
 	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
 
 test: setup
 	python -m pytest -n auto --dist loadfile -m "not multinode"
+	@if nvidia-smi -L >/dev/null 2>&1; then $(MAKE) test-gpu; fi
+
+# What a CPU cannot show; all other tests leave a GPU alone.
+test-gpu: setup
+	python -m pytest -m gpu
 
 # Several hosts on this machine, made of network namespaces: needs root, and Debian's packages that .ci/run installs.
 test-multinode: setup

@@ -16,6 +16,7 @@ from ds_trainer.tasks.sign.task import SignTask
 
 ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
 REFERENCE = Path(__file__).with_name("reference.yaml")
+_STEPS_PER_EPOCH = 1000  # the peers do nothing at the end of an epoch: on a GPU that would be most of a small one
 NUM_EPOCHS = 1_000_000  # a contestant is stopped long before
 
 
@@ -42,6 +43,7 @@ def settings_of(case: Case, runs_dir: Path, is_compiled: bool = False) -> RunSet
     """The run settings of a contestant."""
     flags = flags_of(case, runs_dir, NUM_EPOCHS)
     flags += ["--stall_timeout_s", "86400"]  # a contestant waits while others run
+    flags += ["--min_epoch_clips", str(_STEPS_PER_EPOCH * case.micro_batch)]
     flags += ["--compile"] if is_compiled else []
     return load_settings(flags, load_task_type)
 

@@ -19,6 +19,12 @@ settings.load_profile("shared machine")
 SHARED_DIR = Path(__file__).parents[1].parent / "shared"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A GPU is seen only where its tests are asked for: all others are of a CPU, and start more ranks than one has."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     environment = dict(os.environ)
