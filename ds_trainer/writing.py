@@ -9,9 +9,12 @@ from ds_trainer.errors import WriteError
 
 log = logging.getLogger("ds_trainer")
 
+KINDS = ("best.pth", "resume point")
+"""What is written, in the order in which what waits is: a resume point counts on the best checkpoint."""
+
 
 class Writer:
-    """One thread that writes what it is given, in that order.
+    """One thread that writes what it is given; of several `KINDS` that wait, the first.
 
     A write that fails is told, kept, and tried again before anything after it: a resume point never gets to disk
     before the best checkpoint that it counts on. A newer file of the same kind takes the place of one that failed.
@@ -53,7 +56,9 @@ class Writer:
 
     def _drain(self) -> None:
         while self._waiting:
-            kind, write = next(iter(self._waiting.items()))
+            with self._lock:
+                kind = min(self._waiting, key=KINDS.index)
+                write = self._waiting[kind]
             try:
                 write()
             except WriteError as error:

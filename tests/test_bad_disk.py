@@ -5,6 +5,7 @@ soak.
 """
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from launching import ROOT, clean_environment, succeed
+
+from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -114,13 +117,15 @@ def test_run_directory_is_gone_for_a_while(tmp_path: Path) -> None:
     assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
 
 
-def test_best_checkpoint_that_was_lost_is_replaced(tmp_path: Path) -> None:
+def test_best_checkpoint_that_was_lost_or_is_older_than_it_must_be_is_replaced(tmp_path: Path) -> None:
     runs_dir = tmp_path / "runs"
     status, output = train_meanwhile(runs_dir, lambda run_dir: None)
     assert status == 0, output
     (run_dir,) = runs_dir.iterdir()
     (run_dir / "best.pth").write_bytes((run_dir / "best.pth").read_bytes()[:500])
-    output = succeed([*TRAIN, "--runs_dir", runs_dir, "--resume", run_dir, "--num_epochs", "9"])
-    assert "refused" in output
-    assert "the next epoch's model takes the place of the best" in output
-    assert "best checkpoint (epoch 9)" in output
+    for num_epochs, found in ((9, "damaged"), (10, "found the model of epoch 1, expected that of 9")):
+        output = succeed([*TRAIN, "--runs_dir", runs_dir, "--resume", run_dir, "--num_epochs", str(num_epochs)])
+        assert re.search(rf"refused .*best\.pth: {found}", output), output
+        assert "the next epoch's model takes the place of the best" in output
+        assert f"best checkpoint (epoch {num_epochs})" in output
+        write_checkpoint(run_dir / "best.pth", load_checkpoint(run_dir / "best.pth") | {"epoch": 0})

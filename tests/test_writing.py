@@ -60,6 +60,22 @@ def test_failed_write_is_told_once_kept_and_written_before_what_counts_on_it(
     assert "written again" in told[1]
 
 
+def test_best_checkpoint_after_a_failed_resume_point_is_written_before_the_next_one(
+    writer: Writer, tmp_path: Path
+) -> None:
+    point = tmp_path / "resume" / "point"
+    writer.write("resume point", saying(point, "point 2"))
+    assert len(writer.finish()) == 1
+    writer.write("best.pth", saying(tmp_path / "best.pth", "best 3"))
+    writer.write("resume point", saying(point, "point 3"))
+    (problem,) = writer.finish()
+    assert str(point) in problem
+    assert (tmp_path / "best.pth").read_text() == "best 3", "point 3 will count on it"
+    point.parent.mkdir()
+    assert writer.finish() == []
+    assert point.read_text() == "point 3"
+
+
 def test_mistake_of_the_program_is_not_taken_for_a_fault_of_the_disk(writer: Writer) -> None:
     writer.write("best.pth", lambda: [][0])
     with pytest.raises(IndexError):
