@@ -10,7 +10,7 @@ import yaml
 
 from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError
-from ds_trainer.resume_points import resume_points
+from ds_trainer.resume_points import place, resume_points
 from ds_trainer.settings import RunSettings, identity
 from ds_trainer.task import Task
 
@@ -87,21 +87,25 @@ def refuse_lagging_master(run_dir: Path | None, find: Callable[[], Path | None])
         CheckpointError: on every rank.
     """
     own = run_dir if distributed.is_master() else find() if distributed.local_rank() == 0 else None
-    (master, its_point, _), *others = distributed.gathered((socket.gethostname(), _newest_point(own), own))
-    host, point, lost = max(others, key=lambda seen: seen[1], default=(master, its_point, own))
-    if point > its_point:
-        found = f"only {'/'.join(its_point)}" if run_dir is not None else "none"
+    (master, its_point), *others = distributed.gathered((socket.gethostname(), _newest_point(own)))
+    host, point = max(others, key=lambda seen: _when(seen[1]), default=(master, its_point))
+    if point is not None and _when(point) > _when(its_point):
+        found = "none" if its_point is None else f"only {its_point.parents[1].name}/{its_point.name}"
         raise CheckpointError(
-            f"--resume auto: found {lost} with {point[1]} on {host}, and {found} on {master}, which has rank 0 now; "
-            f"expected the latest there, as rank 0 alone reads it: start with {host} first, or copy it to {master}; or "
-            "start afresh with --resume never"
+            f"--resume auto: found {point.parents[1]} with {point.name} on {host}, and {found} on {master}, which has "
+            f"rank 0 now; expected the latest there, as rank 0 alone reads it: start with {host} first, or copy it to "
+            f"{master}; or start afresh with --resume never"
         )
 
 
-def _newest_point(run_dir: Path | None) -> tuple[str, str]:
-    """The names of a run and its newest resume point, which sort by time and by step."""
+def _newest_point(run_dir: Path | None) -> Path | None:
     points = [] if run_dir is None else resume_points(run_dir / "resume")
-    return (points[-1].parents[1].name, points[-1].name) if points else ("", "")
+    return points[-1] if points else None
+
+
+def _when(point: Path | None) -> tuple[str, tuple[int, ...]]:
+    """What sorts resume points of several runs by time: the name of a run begins with when it was started."""
+    return ("", ()) if point is None else (point.parents[1].name, place(point))
 
 
 def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ no disk in common with the master, and any number of ranks can continue.
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,12 @@ log = logging.getLogger("ds_trainer")
 
 def resume_points(resume_dir: Path) -> list[Path]:
     """The resume points in the folder `resume` of a run, oldest first."""
-    return sorted(resume_dir.glob("epoch_*"))
+    return sorted(resume_dir.glob("epoch_*"), key=place)
+
+
+def place(point: Path) -> tuple[int, ...]:
+    """The epoch and the step of a resume point, by its name: as text, epoch 10000 would come before 9999."""
+    return tuple(map(int, re.findall(r"\d+", point.name)))
 
 
 def write_resume_point(resume_dir: Path, name: str, state: State, num_kept: int) -> None:
@@ -57,7 +63,7 @@ def write_resume_point(resume_dir: Path, name: str, state: State, num_kept: int)
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # half a point would take the room of the next attempt
     # Later ones were refused: they must not take the places of good ones.
-    not_later = [point for point in resume_points(resume_dir) if point.name <= name]
+    not_later = [point for point in resume_points(resume_dir) if place(point) <= place(resume_dir / name)]
     for old in not_later[:-num_kept]:
         shutil.rmtree(old, ignore_errors=True)
 

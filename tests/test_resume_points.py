@@ -94,6 +94,14 @@ def test_only_the_newest_are_kept(resume_dir: Path) -> None:
     assert [point.name for point in resume_points(resume_dir)] == ["epoch_0003-step_00000030"]
 
 
+def test_points_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = ["epoch_9999-step_99999999", "epoch_9999-step_100000000", "epoch_10000-step_100000001"]
+    for name in names:
+        write_resume_point(tmp_path, name, {"name": name}, num_kept=2)
+        assert newest_resume_point(tmp_path)[1]["name"] == name
+    assert [point.name for point in resume_points(tmp_path)] == names[1:]
+
+
 def test_point_that_cannot_be_written_leaves_the_others_and_no_rest(
     resume_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
