@@ -113,7 +113,7 @@ class Run:
 
     def _has_stopped_improving(self) -> bool:
         epochs_since_best = self.epochs_done - 1 - self.best_epoch
-        return 0 < self.cadence.early_stopping_epochs <= epochs_since_best
+        return self.best_epoch >= 0 and 0 < self.cadence.early_stopping_epochs <= epochs_since_best
 
     def is_best(self, metrics: Metrics) -> bool:
         """Whether this epoch's model takes the place of the best one before."""

@@ -143,6 +143,14 @@ def test_stopped_run_stays_stopped_when_it_is_continued(new_run: Callable[..., R
     assert list(continued.remaining_epochs(6)) == []
 
 
+def test_stopped_run_whose_best_checkpoint_is_lost_trains_another_epoch(new_run: Callable[..., Run]) -> None:
+    run = new_run(early_stopping_epochs=2)
+    train(run, [1.0, 2.0, 3.0, 4.0], num_epochs=6)
+    run.forget_best()
+    assert train(run, [1.0, 2.0, 3.0, 3.5, 4.0, 5.0], num_epochs=6) == [3, 4, 5]
+    assert run.best_epoch == 3
+
+
 # -- record -----------------------------------------------------------------------------------------------------------
 
 
