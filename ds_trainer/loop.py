@@ -66,6 +66,7 @@ def train(
             plateau.step(metrics.loss)
             run.record_epoch(train_loss, metrics)
             saving.resume_point()
+            steps.stop_if_asked()
             gc.collect()  # validation and checkpoints leave cycles
     return run.best_checkpoint
 

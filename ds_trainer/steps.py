@@ -62,6 +62,16 @@ class Steps:
         if stop:
             raise StopRequested(next(filter(None, gathered(reason)), "another rank"))
 
+    def stop_if_asked(self) -> None:
+        """After an epoch whose resume point is written: whoever was asked during validation stops here. Collective.
+
+        Raises:
+            StopRequested: some rank was asked to stop; on every rank.
+        """
+        reason = next(filter(None, gathered(self._run.wants_stop())), None)
+        if reason is not None:
+            raise StopRequested(reason)
+
     def end_epoch(self) -> float | None:
         """The mean loss over the epoch's examples, those left out whose loss was not finite; None of none. Collective.
 

@@ -102,6 +102,56 @@ def _stop_in_the_middle(command: list[str], runs_dir: Path) -> str:
     return output
 
 
+ASKED_IN_VALIDATION = """
+import signal
+
+from torch.utils.data import Dataset
+
+from ds_trainer.distributed import rank, world_size
+from ds_trainer.tasks.toy.task import ToyTask
+
+
+class Asking(Dataset):
+    def __init__(self, points):
+        self.points = points
+
+    def __len__(self):
+        return len(self.points)
+
+    def __getitem__(self, number):
+        if callable(signal.getsignal(signal.SIGTERM)) and rank() == world_size() - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return self.points[number]
+
+
+class AskedInValidation(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.val_set = Asking(self.val_set)
+"""
+
+
+@uses_launcher
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_asked_in_the_last_validation_a_run_stops_after_it_and_asked_while_scoring_it_ends(
+    tmp_path: Path, world_size: int
+) -> None:
+    (tmp_path / "asked.py").write_text(ASKED_IN_VALIDATION)
+    start = [sys.executable] if world_size == 1 else ["torchrun", "--nproc_per_node", str(world_size)]
+    flags = ["--deepspeed_config", ROOT / "ds_configs" / "bf16.json", "--task", "asked:AskedInValidation"]
+    command = [*start, ROOT / "launch" / "train.py", *flags, "--num_epochs", "1", "--resume", "auto"]
+    stopped = run(command, cwd=tmp_path)
+    assert "stopped by SIGTERM" in stopped.stdout, stopped.stdout
+    assert stopped.returncode == (EXIT_STOPPED if world_size == 1 else 1), "torchrun has a status of its own"
+    (run_dir,) = (tmp_path / "runs").iterdir()
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["status"], status["epochs_done"]) == ("stopped", 1)
+    assert f"step {status['steps_done']}" in succeed(command, cwd=tmp_path), "no step is repeated"
+    assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
+
+
 @uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(300)
