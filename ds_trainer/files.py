@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,9 +42,18 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             aside.unlink(missing_ok=True)
 
 
+def finite(value: Any) -> Any:
+    """`value` with null in place of NaN and infinity, which JSON does not know, however deep they stand."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON, atomically."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    """Write `value` as readable JSON, atomically; NaN and infinity as null."""
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
     write_atomically(path, lambda file: file.write(text.encode()))
 
 

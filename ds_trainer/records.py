@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 from collections.abc import Callable
 from io import FileIO
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.errors import WriteError
-from ds_trainer.files import write_atomically
+from ds_trainer.files import finite, write_atomically
 from ds_trainer.progress import log
 
 Record = dict[str, Any]
@@ -18,9 +17,13 @@ Record = dict[str, Any]
 
 def _record(line: bytes) -> Record | None:
     with contextlib.suppress(ValueError):
-        record = json.loads(line)
+        record = finite(json.loads(line))  # versions before this one wrote NaN where values lie deeper
         return record if isinstance(record, dict) and "kind" in record else None
     return None
+
+
+def _lines(records: list[Record]) -> bytes:
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
 
 
 def _write_all(file: FileIO, content: bytes) -> None:
@@ -44,8 +47,7 @@ class Records:
         """Write a record, and those before it that could not be written; NaN and infinity, unknown to JSON, as null."""
         self.pass_on(record)
         was_well = not self.unwritten
-        is_finite = {name: not isinstance(value, float) or math.isfinite(value) for name, value in record.items()}
-        self.unwritten.append({name: value if is_finite[name] else None for name, value in record.items()})
+        self.unwritten.append(finite(record))
         problems = self.flush()
         if problems and was_well:
             log.warning(f"{problems[0]}; training goes on, and its record is kept in memory")
@@ -54,13 +56,13 @@ class Records:
         """Write what is not written yet; return why that was not possible."""
         if not self.unwritten:
             return []
-        lines = "".join(json.dumps(record) + "\n" for record in self.unwritten)
+        lines = _lines(self.unwritten)
         try:
             # Unbuffered: a buffer keeps what did not fit, and would write that half line when it is closed.
             with self.path.open("ab", buffering=0) as file:
                 end = file.tell()
                 try:
-                    _write_all(file, lines.encode())
+                    _write_all(file, lines)
                 except OSError:
                     with contextlib.suppress(OSError):
                         os.truncate(self.path, end)  # half a line would spoil the next one
@@ -78,7 +80,6 @@ class Records:
     def keep(self, is_kept: Callable[[Record], bool], unwritten: list[Record]) -> None:
         """Go back to the records that `is_kept` says, with those that a resume point kept for the file."""
         kept = [record for record in self.load() if is_kept(record)]
-        kept += [record for record in unwritten if record not in kept]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
+        kept += [record for record in map(finite, unwritten) if record not in kept]
         self.unwritten.clear()
-        write_atomically(self.path, lambda file: file.write(text.encode()))
+        write_atomically(self.path, lambda file: file.write(_lines(kept)))

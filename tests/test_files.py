@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import IO
 
@@ -88,6 +89,17 @@ def test_json_is_readable_and_ends_with_a_newline(tmp_path: Path) -> None:
     assert "مرحبا" in text
     assert text.endswith("}\n")
     assert json.loads(text) == {"sign": "مرحبا", "path": "runs"}
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_json_has_null_for_what_it_has_no_number_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"loss": math.inf, "by_group": {"a": {"loss": math.nan}}, "losses": [1.0, (-math.inf, 2)]})
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    assert found == {"loss": None, "by_group": {"a": {"loss": None}}, "losses": [1.0, [None, 2]]}
 
 
 def test_checksum(tmp_path: Path) -> None:

@@ -263,6 +263,22 @@ def test_damaged_line_is_left_out(new_run: Callable[..., Run], tmp_path: Path) -
     assert [record["epoch"] for record in run.records.load()] == [1]
 
 
+def test_numbers_that_json_does_not_know_are_null_in_the_record(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "epoch", "epoch": 0, "of_an_earlier_version": {"loss": NaN}}\n')
+    run = new_run()
+    run.epochs_done = 1
+    run.load_state_dict(run.state_dict())
+    run.record_test("test", {"loss": math.inf, "by_group": {"a": {"loss": math.nan}}})
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    first, second = (json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines())
+    assert first["of_an_earlier_version"] == {"loss": None}
+    assert (second["loss"], second["by_group"]) == (None, {"a": {"loss": None}})
+
+
 def test_continuation_is_noted_and_another_version_told(
     new_run: Callable[..., Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

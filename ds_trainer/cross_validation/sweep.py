@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def scores_in(fold: Fold, sweep_dir: Path, metric: str) -> dict[str, float] | No
     for status_path in sorted(fold.dir_in(sweep_dir).glob("*/status.json"), reverse=True):
         status = json.loads(status_path.read_text(encoding="utf-8"))
         if status["status"] == "finished":
-            return {signer: status["by_group"][signer][metric] for signer in fold.signers}
+            found = {signer: status["by_group"][signer][metric] for signer in fold.signers}
+            return {signer: math.nan if score is None else score for signer, score in found.items()}  # null in JSON
     return None
 
 
