@@ -3,11 +3,10 @@
 resume/
   epoch_0003-step_00000120/state.pt         what training continues from
   epoch_0003-step_00000120/manifest.json    size and checksum of each file
-  latest                                    the name of the newest
 
-A point is written aside, brought to disk, listed in its manifest, renamed, and only then named as the latest: killed at
-any moment, what stands there is whole. One file, and not one a rank: ranks and steps cannot be mixed, other ranks need
-no disk in common with the master, and any number of ranks can continue.
+A point is written aside, brought to disk, listed in its manifest, and only then renamed: killed at any moment, what
+stands there is whole, and the newest is found by its name. One file, and not one a rank: ranks and steps cannot be
+mixed, other ranks need no disk in common with the master, and any number of ranks can continue.
 """
 
 import json
@@ -57,7 +56,6 @@ def write_resume_point(resume_dir: Path, name: str, state: State, num_kept: int)
         shutil.rmtree(resume_dir / name, ignore_errors=True)
         aside.rename(resume_dir / name)
         sync_dir(resume_dir)
-        write_atomically(resume_dir / "latest", lambda file: file.write(name.encode()))
     except OSError as error:
         raise WriteError.of(resume_dir / name, error) from error
     finally:

@@ -54,12 +54,6 @@ def delete_point(point: Path, random: Random) -> str:
     return "directory deleted"
 
 
-def empty_latest(point: Path, random: Random) -> str:
-    """Does not matter: the newest point is found by the names."""
-    (point.parent / "latest").write_bytes(b"")
-    return "latest emptied"
-
-
 def _flip_bit(path: Path, random: Random) -> str:
     content = bytearray(path.read_bytes())
     bit = random.randrange(8 * len(content))

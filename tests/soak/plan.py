@@ -56,7 +56,6 @@ def full_plan() -> list[Scenario]:
         damaging.delete_point,
         damaging.truncate_manifest,
         damaging.delete_state,
-        damaging.empty_latest,
         damaging.delete_manifest,
     )
     return [
