@@ -1,15 +1,21 @@
 """The soak notices what it is there for, and its short form comes through."""
 
 import copy
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from launching import succeed
+from soak.courses import Course, Job, Lab
 from soak.ends import End, differences
+from soak.moments import being_written
+from soak.sessions import Trouble
 from soak.standing import last_step, part_of
 from soak.table import Row, table
+
+from ds_trainer.files import aside_of, write_atomically
 
 
 def _end() -> End:
@@ -42,19 +48,36 @@ def test_last_step_of_a_record_that_was_cut_off(tmp_path: Path) -> None:
     assert last_step(tmp_path) == 7
 
 
+STATE, MANIFEST = (Path("resume/.aside") / name for name in ("state.pt", "manifest.json"))
+
+
 @pytest.mark.parametrize(
-    ("names", "part"),
+    ("paths", "part"),
     [
         ([], None),
-        (["resume/.aside"], "resume point empty"),
-        (["resume/.aside", "resume/.aside/.state.pt.41"], "state.pt in part"),
-        (["resume/.aside", "resume/.aside/state.pt", "resume/.aside/.manifest.json.41"], "manifest in part"),
-        (["resume/.latest.41"], "latest"),
-        ([".best.pth.41"], "best.pth"),
+        ([Path("resume/.aside")], "resume point empty"),
+        ([Path("resume/.aside"), aside_of(STATE)], "state.pt in part"),
+        ([Path("resume/.aside"), STATE, aside_of(MANIFEST)], "manifest in part"),
+        ([aside_of(Path("best.pth"))], "best.pth"),
     ],
 )
-def test_part_that_was_being_written(names: list[str], part: str | None) -> None:
-    assert part_of({name: (0, 0, 0) for name in names}) == part
+def test_part_that_was_being_written(paths: list[Path], part: str | None) -> None:
+    assert part_of({str(path): (0, 0, 0) for path in paths}) == part
+
+
+def test_file_that_is_being_written_is_where_the_soak_looks_for_it(tmp_path: Path) -> None:
+    path, seen = tmp_path / "best.pth", []
+    write_atomically(path, lambda file: seen.append(being_written(path, os.getpid()).exists()))
+    assert seen == [True]
+    assert not being_written(path, os.getpid()).exists()
+
+
+def test_course_whose_moment_is_never_met_is_bad(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, deadline_s=0.0, seed=1)
+    course = Course(lab, Row("kill", "SIGKILL"), Job("brief", 1, 5), "course")
+    course.note("best.pth", was_met=False)
+    with pytest.raises(Trouble, match=r"never met: best\.pth"):
+        course.finish()
 
 
 def test_table_is_aligned_and_says_what_is_bad() -> None:

@@ -109,6 +109,11 @@ class Course:
         self.left: Asides = {}
         self._num_sessions = 0
         self._reached = 0
+        self._met: dict[str, bool] = {}
+
+    def note(self, moment: str, was_met: bool) -> None:
+        """Note whether a moment that a session was to be ended at has come."""
+        self._met[moment] = was_met or self._met.get(moment, False)
 
     @contextlib.contextmanager
     def session(self, *flags: str | Path, world_size: int | None = None) -> Iterator[Session]:
@@ -163,7 +168,14 @@ class Course:
         return start
 
     def finish(self) -> Path:
-        """Let the run come to its end; return its directory."""
+        """Let the run come to its end; return its directory.
+
+        Raises:
+            Trouble: it ended otherwise, or a moment that the soak aims at was never met.
+        """
+        missed = [moment for moment, was_met in self._met.items() if not was_met]
+        if missed:
+            raise Trouble(f"never met: {', '.join(missed)}; the soak waits for files that nobody writes")
         with self.session() as session:
             self.expect(session, [0] * self.job.world_size)
         status = status_of(self.run_dir)["status"]

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 from ds_trainer.errors import CheckpointError
+from ds_trainer.files import aside_of
 from ds_trainer.resume_points import read_resume_point, resume_points
 
 Asides = dict[str, tuple[int, int, int]]
 """Files that were being written: their path in the run directory, and what tells one file from another of that name."""
 
 _TAIL_BYTES = 4096
-_ASIDE_PATTERNS = ("resume/.aside", "resume/.aside/*", "resume/.aside/.*", "resume/.latest.*", ".*")
+_ASIDE_PATTERNS = ("resume/.aside", "resume/.aside/*", "resume/.aside/.*", ".*")
 
 
 def last_step(run_dir: Path) -> int:
@@ -70,14 +71,17 @@ def asides(runs_dir: Path) -> Asides:
 
 def part_of(left: Asides) -> str | None:
     """How far the writing had come of which something is left; None if nothing was being written."""
-    names = {Path(path).name.rsplit(".", 1)[0] if path[-1].isdigit() else path for path in left}
+    names = {Path(path).stem if path[-1].isdigit() else path for path in left}  # without the process
     if "resume/.aside" in names:
         parts = {
             "resume/.aside/manifest.json": "resume point all but its name",
-            ".manifest.json": "manifest in part",
+            _aside_name("manifest.json"): "manifest in part",
             "resume/.aside/state.pt": "state.pt without manifest",
-            ".state.pt": "state.pt in part",
+            _aside_name("state.pt"): "state.pt in part",
         }
         return next((part for name, part in parts.items() if name in names), "resume point empty")
-    others = {".latest": "latest", ".best.pth": "best.pth"}
-    return next((part for name, part in others.items() if name in names), next(iter(sorted(names)), None))
+    return "best.pth" if _aside_name("best.pth") in names else next(iter(sorted(names)), None)
+
+
+def _aside_name(name: str) -> str:
+    return aside_of(Path(name)).stem
