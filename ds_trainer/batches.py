@@ -192,7 +192,10 @@ class BatchLoader:
         return name_of(self.dataset, index)
 
     def __len__(self) -> int:
-        return -(-self.num_examples // self.sampler.passed_at_once)
+        """Micro-batches that are still to come in this epoch, which a continued run may begin in its middle."""
+        sampler = self.sampler
+        num_micro_steps = -(-self.num_examples // sampler.passed_at_once)
+        return max(0, num_micro_steps - sampler.first_step * sampler.accumulation)
 
     def __iter__(self) -> Iterator[Batch]:
         device = distributed.device()

@@ -147,6 +147,14 @@ def loaders(
     return [BatchLoader(dataset, sampler, unprepared) for sampler in samplers]
 
 
+@thorough
+@given(shapes, st.integers(0, 60))
+def test_length_is_of_what_is_still_to_come(shape: tuple[int, int, int, int], first_step: int) -> None:
+    for loader in loaders(*shape):
+        loader.sampler.set_epoch(2, first_step)
+        assert len(loader) == len(list(loader.sampler))
+
+
 @settings(max_examples=50, deadline=None)
 @given(shapes)
 def test_weights_and_shares_give_the_mean_of_each_step(shape: tuple[int, int, int, int]) -> None:
