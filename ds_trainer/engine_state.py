@@ -31,10 +31,11 @@ def full_precision_state(engine: DeepSpeedEngine) -> dict[str, Tensor]:
     they are off by up to 0.4 %.
     """
     masters = masters_of(engine)
-    weights, others = masters.read(None), _others(engine, masters)
+    weights, (frozen, buffers) = masters.read(None), _others(engine, masters)
     if not distributed.is_master():
         return {}
     names = state_names(engine)
+    others = frozen | buffers
     state = {name: weights[own] if own in weights else others[name] for name, own in names.items()}
     return {name: _on_cpu(value.float() if value.is_floating_point() else value) for name, value in state.items()}
 
@@ -42,11 +43,12 @@ def full_precision_state(engine: DeepSpeedEngine) -> dict[str, Tensor]:
 def engine_state(engine: DeepSpeedEngine) -> State:
     """What `load_engine_state` continues from, on the CPU of the master rank; elsewhere empty. Collective."""
     masters = masters_of(engine)
-    others = distributed.gathered(_others(engine, masters))
+    frozen, own_buffers = _others(engine, masters)
+    buffers, *of_other_ranks = distributed.gathered(own_buffers)
     state: State = {
         "weights": _read(masters, None),
         "moments": {moment: _read(masters, moment) for moment in _moment_names(engine)},
-        "others": others,
+        "others": [frozen | buffers, *of_other_ranks],
         "scalars": _scalars(engine),
         "learning_rates": [float(group["lr"]) for group in engine.basic_optimizer.param_groups],
         "counters": {name: getattr(engine, name) for name in _COUNTERS},
@@ -72,7 +74,8 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
             masters.write(name, moment, distributed.from_master(value))
     masters.refresh_weights()
     is_same_world = len(small["others"]) == distributed.world_size()
-    _set_others(engine, small["others"][distributed.rank() if is_same_world else 0])
+    own = small["others"][distributed.rank() if is_same_world else 0]
+    _set_others(engine, small["others"][0] | own)  # frozen parameters stand in the first alone
     for group, rate in zip(engine.basic_optimizer.param_groups, small["learning_rates"], strict=True):
         group["lr"] = rate
     for name, value in small["counters"].items():
@@ -107,12 +110,21 @@ def _on_cpu(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True)
 
 
-def _others(engine: DeepSpeedEngine, masters: Masters) -> dict[str, Tensor]:
-    """Buffers and frozen parameters, which have no master, in their own precision. Collective at ZeRO stage 3."""
+def _others(engine: DeepSpeedEngine, masters: Masters) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What has no master: frozen parameters, on the master rank alone, and buffers. Collective at ZeRO stage 3.
+
+    In their own precision. Frozen parameters are equal on all ranks, and may be most of a model.
+    """
     frozen = _frozen(engine)
+    known = set(map(id, frozen))
     module, trained, names = plain_module(engine), masters.shapes(), state_names(engine)
     with deepspeed.zero.GatheredParameters(frozen, enabled=any(hasattr(parameter, "ds_id") for parameter in frozen)):
-        return {name: _on_cpu(value) for name, value in module.state_dict().items() if names[name] not in trained}
+        state = module.state_dict(keep_vars=True)
+        others = {name: value for name, value in state.items() if names[name] not in trained}
+        buffers = {name: _on_cpu(value) for name, value in others.items() if id(value) not in known}
+        if not distributed.is_master():
+            return {}, buffers
+        return {name: _on_cpu(value) for name, value in others.items() if id(value) in known}, buffers
 
 
 def _frozen(engine: DeepSpeedEngine) -> list[nn.Parameter]:
