@@ -14,6 +14,7 @@ from launching import ROOT, clean_environment, free_port, run, succeed
 from ds_trainer.checkpoint import load_checkpoint, load_model
 from ds_trainer.export.formats import MOST_DIFFERENCE, WEIGHTS
 from ds_trainer.export.source import load_source
+from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.predict import answers_of, load_recogniser
 from ds_trainer.tasks.sign.store import ClipStore
 
@@ -281,3 +282,14 @@ def test_task_without_inputs_to_export_gives_its_weights(tmp_path: Path) -> None
     refused = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=100)
     assert refused.returncode == 2
     assert "expected Task.deployment" in refused.stdout
+
+
+def test_resume_point_of_a_run_that_was_stopped_in_its_first_epoch(tmp_path: Path) -> None:
+    flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--stop_after_minutes", "0.00001"]
+    assert run([sys.executable, "launch/train.py", *flags, "--runs_dir", tmp_path]).returncode == EXIT_STOPPED
+    (run_dir,) = tmp_path.iterdir()
+    refused = run([sys.executable, "launch/export.py", run_dir / "resume", "--to", "pth"])
+    assert refused.returncode == 2
+    (line,) = refused.stdout.splitlines()
+    assert "no epoch of the run has ended yet" in line
+    assert "continue the run" in line

@@ -39,6 +39,11 @@ def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any], task: st
 
     What the model is stands in the run's best checkpoint. Averaged weights are taken where the run keeps them.
     """
+    if state["run"]["epochs_done"] == 0 and not (run_dir / "best.pth").exists():
+        raise CheckpointError(
+            f"{point}: no epoch of the run has ended yet, expected one: best.pth, which comes with it, says what the "
+            "model is; continue the run to the end of an epoch"
+        )
     about = load_checkpoint(run_dir / "best.pth")
     engine = state["engine"]
     trained = engine["moments"].get(AVERAGE) or engine["weights"]
