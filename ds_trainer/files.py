@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,14 @@ def aside_of(path: Path) -> Path:
     On another host of a shared file system, or in another container, a process may have the same number.
     """
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+
+
+def remove_asides(folder: Path) -> None:
+    """Delete what processes that were killed, on any host, have left half written in a folder."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+\.[0-9]+", path.name):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

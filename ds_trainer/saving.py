@@ -13,6 +13,7 @@ from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.distributed import agreed, is_master, world_size
 from ds_trainer.engine_state import engine_state, full_precision_state, load_engine_state
 from ds_trainer.errors import CheckpointError, WriteError
+from ds_trainer.files import remove_asides
 from ds_trainer.progress import log
 from ds_trainer.resume_points import State, newest_resume_point, write_resume_point
 from ds_trainer.run_dir import Run
@@ -107,6 +108,8 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
     state: State = {}
 
     def read() -> State:
+        # No lock keeps another job out of this run; should one be at work here, it tries its write again.
+        remove_asides(run.dir)
         _, found = newest_resume_point(run.dir / "resume")
         state.update(found)
         return {name: value for name, value in found.items() if name != "engine"}

@@ -123,9 +123,11 @@ def test_best_checkpoint_that_was_lost_or_is_older_than_it_must_be_is_replaced(t
     assert status == 0, output
     (run_dir,) = runs_dir.iterdir()
     (run_dir / "best.pth").write_bytes((run_dir / "best.pth").read_bytes()[:500])
+    (run_dir / ".best.pth.another-host.41").write_bytes(b"half")
     for num_epochs, found in ((9, "damaged"), (10, "found the model of epoch 1, expected that of 9")):
         output = succeed([*TRAIN, "--runs_dir", runs_dir, "--resume", run_dir, "--num_epochs", str(num_epochs)])
         assert re.search(rf"refused .*best\.pth: {found}", output), output
         assert "the next epoch's model takes the place of the best" in output
         assert f"best checkpoint (epoch {num_epochs})" in output
+        assert list(run_dir.glob(".*")) == [], "what a killed process had left"
         write_checkpoint(run_dir / "best.pth", load_checkpoint(run_dir / "best.pth") | {"epoch": 0})

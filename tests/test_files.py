@@ -9,7 +9,7 @@ from typing import IO
 import pytest
 
 from ds_trainer.errors import WriteError
-from ds_trainer.files import aside_of, sha256, write_atomically, write_json
+from ds_trainer.files import aside_of, remove_asides, sha256, write_atomically, write_json
 
 
 def test_content_replaces_what_was_there(tmp_path: Path) -> None:
@@ -73,6 +73,15 @@ def test_full_disk(tmp_path: Path) -> None:
         write_atomically(path, lambda file: file.write(b"new"))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("best.pth", ".hidden", ".notes.txt", "1.41")]
+    for path in (*kept, aside_of(kept[0]), tmp_path / ".best.pth.other.host.41"):
+        path.touch()
+    (tmp_path / ".folder.41").mkdir()
+    remove_asides(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / ".folder.41"])
 
 
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
