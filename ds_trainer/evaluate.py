@@ -2,19 +2,30 @@
 
 import argparse
 import json
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
+from torch.utils.data import Dataset
 
 from ds_trainer import distributed
 from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command import EXIT_INTERRUPTED
 from ds_trainer.command_line import load_settings
-from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, SettingsError, UserError
+from ds_trainer.errors import (
+    EXIT_USER_ERROR,
+    CheckpointError,
+    MeetingError,
+    MemoryLimitError,
+    SettingsError,
+    UserError,
+)
 from ds_trainer.evaluation import Results, score, tell
-from ds_trainer.export.source import load_source
+from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.files import write_json
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.task import Task, load_task_type
@@ -22,6 +33,8 @@ from ds_trainer.torch_errors import mendable_errors_told
 
 _TIMEOUT_S = 600.0
 _MICRO_BATCH = "train_micro_batch_size_per_gpu"
+
+T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             distributed.agreed(lambda: write_json(own.json, results.plain()))
         return 0
     except UserError as error:
-        if distributed.is_master():
+        if distributed.is_master() or isinstance(error, MeetingError | MemoryLimitError):  # which other ranks lack
             tell_problems(error.problems)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
@@ -67,6 +80,22 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
     if own.micro_batch is not None and own.micro_batch < 1:
         raise SettingsError(f"--micro_batch: found {own.micro_batch}, expected 1 or more")
     checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
+    task, dataset, model = _agreed_by_all(lambda: _built(own, flags, checkpoint))
+    model = model.to(distributed.device())
+    temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
+    micro_batch = own.micro_batch or checkpoint["engine_config"][_MICRO_BATCH]
+    _, results = score(model, task, dataset, micro_batch, temperature)
+    if distributed.is_master():
+        tell(results, f"{own.on} split of {own.checkpoint} (epoch {checkpoint['epoch'] + 1})")
+        for group, named in results.by_group.items():
+            log.info(f"  {group}:" + "".join(f"  {name} {_shown(value)}" for name, value in named.items()))
+    return results
+
+
+def _built(
+    own: argparse.Namespace, flags: Sequence[str], checkpoint: Checkpoint
+) -> tuple[Task, Dataset[Any], nn.Module]:
+    """The checkpoint's task, the data set to score, and the model."""
     task_type = task_type_of(checkpoint, own.task, own.checkpoint)
     flags = [*flags, "--task", checkpoint["task"]]
     task = task_type(load_settings(flags, load_task_type, checkpoint["settings"]))
@@ -78,15 +107,27 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
         raise SettingsError(
             f"--on {own.on}: --split, or the task, leaves nothing for it; choose another --on, or another --split"
         )
-    model = load_model(checkpoint).to(distributed.device())
-    temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
-    micro_batch = own.micro_batch or checkpoint["engine_config"][_MICRO_BATCH]
-    _, results = score(model, task, dataset, micro_batch, temperature)
-    if distributed.is_master():
-        tell(results, f"{own.on} split of {own.checkpoint} (epoch {checkpoint['epoch'] + 1})")
-        for group, named in results.by_group.items():
-            log.info(f"  {group}:" + "".join(f"  {name} {_shown(value)}" for name, value in named.items()))
-    return results
+    return task, dataset, load_model(checkpoint)
+
+
+def _agreed_by_all(build: Callable[[], T]) -> T:
+    """What `build` returns on this rank; what the user can mend on any of them is raised on all. Collective."""
+    built: list[T] = []
+    own: list[str] = []
+    try:
+        built.append(build())
+    except UserError as error:
+        own = error.problems
+    (_, of_master), *others = distributed.gathered((socket.gethostname(), own))
+    problems = of_master + [
+        f"rank {number} on {host}: {problem}"
+        for number, (host, of_rank) in enumerate(others, start=1)
+        for problem in of_rank
+        if problem not in of_master
+    ]
+    if problems:
+        raise UserError(problems)
+    return built[0]
 
 
 def _shown(value: float) -> str:

@@ -65,6 +65,14 @@ def val_losses(run_dir: Path) -> list[float]:
 
 def run_ranks(script: Path, world_size: int, arguments: Sequence[str | Path], timeout_s: float = 240) -> None:
     """Run `script` as so many ranks of one process group; all must end with status 0."""
+    ended = ends_of_ranks(script, world_size, arguments, timeout_s)
+    assert all(status == 0 for status, _ in ended), _by_rank([output for _, output in ended])
+
+
+def ends_of_ranks(
+    script: Path, world_size: int, arguments: Sequence[str | Path], timeout_s: float = 240, cwd: Path = ROOT
+) -> list[tuple[int, str]]:
+    """Run `script` as so many ranks of one process group; the status and the output of each."""
     port = str(free_port())
     processes = []
     for rank in range(world_size):
@@ -72,7 +80,7 @@ def run_ranks(script: Path, world_size: int, arguments: Sequence[str | Path], ti
         processes.append(
             subprocess.Popen(
                 [sys.executable, str(script), *map(str, arguments)],
-                cwd=ROOT,
+                cwd=cwd,
                 env=clean_environment({**ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -86,7 +94,7 @@ def run_ranks(script: Path, world_size: int, arguments: Sequence[str | Path], ti
             process.kill()
         outputs = [process.communicate()[0] for process in processes]
         raise AssertionError(f"ranks hang after {timeout_s} s\n{_by_rank(outputs)}") from None
-    assert all(process.returncode == 0 for process in processes), _by_rank(outputs)
+    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
 
 
 def free_port() -> int:

@@ -1,0 +1,43 @@
+"""launch/evaluate.py on several ranks: what is wrong on one of them is told, whichever it is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launching import ROOT, ends_of_ranks
+
+from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.settings import combined_settings
+from ds_trainer.tasks.toy.task import ToySettings, ToyTask
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+
+OWN_TASK = """
+from ds_trainer import distributed
+from ds_trainer.errors import DataError
+from ds_trainer.tasks.toy.task import ToyTask
+
+class Own(ToyTask):
+    def __init__(self, settings):
+        if distributed.rank() == 1:
+            raise DataError("points.npz: missing, expected the data; copy it there")
+        super().__init__(settings)
+"""
+
+
+def test_data_missing_on_one_host_is_told_by_the_master(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN_TASK)
+    task = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), task="toy"))
+    model = task.build_model()
+    checkpoint: dict[str, Any] = {"task": "own:Own", "description": task.description(), "settings": {}}
+    checkpoint |= {"epoch": 0, "metrics": {}, "engine_config": {"train_micro_batch_size_per_gpu": 8}, "versions": {}}
+    checkpoint["settings"] = {"deepspeed_config": "unused"}
+    write_checkpoint(tmp_path / "best.pth", {**checkpoint, "state_dict": model.state_dict()})
+    flags = [tmp_path / "best.pth", "--task", "own:Own"]
+    ended = ends_of_ranks(ROOT / "launch" / "evaluate.py", 2, flags, timeout_s=120, cwd=tmp_path)
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert [line for _, output in ended for line in output.splitlines() if line.startswith("error: ")] == [
+        line for line in ended[0][1].splitlines() if line.startswith("error: rank 1 on ")
+    ]
+    assert "points.npz: missing, expected the data; copy it there" in ended[0][1]
+    assert not any("Traceback" in output for _, output in ended), ended
