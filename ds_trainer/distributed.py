@@ -67,7 +67,7 @@ def join(
         on_meeting: called with the store in which the ranks meet, before there is a process group to hang in.
 
     Raises:
-        MeetingError: this host has fewer GPUs than ranks, or rank 0 is not found.
+        MeetingError: this host has fewer GPUs than ranks, rank 0 is not found, or its port is another's.
     """
     timeout = datetime.timedelta(seconds=timeout_s)
     for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
@@ -150,7 +150,7 @@ def _meeting_store(timeout_s: float) -> Store:
         )
     except dist.DistNetworkError as error:
         problem = "cannot listen" if keeps_it else f"no answer from rank 0 within {timeout_s:.0f} s"
-        raise RuntimeError(
+        raise MeetingError(
             f"rank {rank()}: {address}:{port}: {problem} ({str(error).splitlines()[0]}); expected MASTER_ADDR and "
             "MASTER_PORT to be a free port of the host of rank 0 that every host can reach"
         ) from None

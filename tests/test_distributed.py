@@ -1,5 +1,6 @@
 """Unit: who this process is, and collectives of a process that is alone."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,18 @@ def test_fewer_gpus_than_ranks_are_told_before_cuda_stumbles(
         monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks_told)
     with pytest.raises(MeetingError, match=f"^rank {local_rank} on .*GPUs for 4 ranks: found 1,.*--gpus-per-node"):
         distributed.join(timeout_s=20)
+
+
+@pytest.mark.usefixtures("kept_timeouts")
+def test_busy_port_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        for name, value in zip(NAMES, ("0", "1", "0", "127.0.0.1", port), strict=True):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(MeetingError, match=f"^rank 0: 127.0.0.1:{port}: cannot listen .* expected MASTER_ADDR"):
+            distributed.join(timeout_s=20)
 
 
 @pytest.mark.usefixtures("kept_timeouts")
