@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 from launching import ROOT, run
 
+from ds_trainer.preflight import asking
 from ds_trainer.preflight.asking import Answer, Question, ask_hosts
+from ds_trainer.preflight.command import main
 from ds_trainer.preflight.judging import problems_of
 
 SSH = """#!/bin/sh
 for last; do :; done
 case "$*" in
   *far*) echo "ssh: connect to host far port 22: Connection refused" >&2; exit 255 ;;
+  *silent*) sleep 20 ;;
   *bare*) echo "sh: 1: exec: python: not found" >&2; exit 127 ;;
 esac
 exec sh -c "$last"
@@ -115,6 +118,32 @@ def test_hosts_are_really_asked(path_with_ssh: str, tmp_path: Path) -> None:
     assert "Connection refused" in str(far.error)
     assert "cannot run" in str(bare.error)
     assert list((tmp_path / "runs").iterdir()) == [], "nothing is left behind"
+
+
+@pytest.mark.timeout(15)
+def test_host_that_says_nothing_is_not_waited_for(
+    path_with_ssh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_ANSWER_TIMEOUT_S", 1.0)
+    (silent,) = ask_hosts({"silent": 1}, Question([], tmp_path / "runs"))
+    assert silent.error == "gave no answer in 1 s"
+
+
+def test_config_that_comes_with_the_package_is_there(
+    path_with_ssh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hosts").write_text("here slots=1\n")
+    status = main(["--hostfile", "hosts", "--config", "ds_configs/recipes/unseen_signers.yaml"])
+    output = capsys.readouterr().out
+    assert status == 0, output
+    assert "missing" not in output
+
+
+def test_quote_that_is_not_closed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "hosts").write_text("here slots=1\n")
+    assert main(["--hostfile", str(tmp_path / "hosts"), "--ssh_args", "-p '22"]) == 2
+    assert 'error: --ssh_args: found "-p \'22" (no closing quotation)' in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.preflight import probe
+from ds_trainer.problems import reason_of
 
 _SSH_FAILED = 255
 _ANSWER_TIMEOUT_S = 60.0
@@ -89,27 +90,21 @@ def _token_in(runs_dir: Path) -> Iterator[str]:
 
 def _ask(host: str, slots: int, command: Sequence[str]) -> Answer:
     source = Path(probe.__file__).read_text(encoding="utf-8")
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write(source)
-        process.stdin.close()
-        process.stdin = None
-        first = process.stdout.readline()
-        arrived = time.time()
-        rest, errors = process.communicate(timeout=_ANSWER_TIMEOUT_S)
-        says = json.loads(rest)
-        return Answer(host, slots, json.loads(first)["time"] - arrived, says)
+        # At the limit it waits for ssh alone, not for who else holds its pipes, such as a connection that it shares.
+        ended = subprocess.run(
+            command, input=source, capture_output=True, text=True, encoding="utf-8", timeout=_ANSWER_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
         return Answer(host, slots, error=f"gave no answer in {_ANSWER_TIMEOUT_S:.0f} s")
-    except (OSError, ValueError, KeyError, TypeError):
-        _, errors = process.communicate()
-        return Answer(host, slots, error=_reason(process.returncode, errors))
+    except (OSError, ValueError) as error:
+        return Answer(host, slots, error=f"cannot be asked ({reason_of(error)})")
+    arrived = time.time()
+    try:
+        says = json.loads(ended.stdout)
+        return Answer(host, slots, says["time"] - arrived, says)
+    except (ValueError, KeyError, TypeError):
+        return Answer(host, slots, error=_reason(ended.returncode, ended.stderr))
 
 
 def _reason(status: int, errors: str) -> str:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ds_trainer.command import command
+from ds_trainer.errors import SettingsError
 from ds_trainer.hostfile import read_hostfile
 from ds_trainer.preflight.asking import Answer, Question, ask_hosts
 from ds_trainer.preflight.judging import Problem, problems_of
+from ds_trainer.problems import shown
 from ds_trainer.progress import log
+from ds_trainer.text_file import shipped
 
 _COLUMNS = ("host", "slots", "devices", "python", "torch", "deepspeed", "address", "interface", "clock", "free", "runs")
 
@@ -19,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Look at every host; return 0 if a job can start there, else 2."""
     arguments = _parser().parse_args(argv)
     slots_of = read_hostfile(arguments.hostfile)
-    files = [arguments.deepspeed_config, *([arguments.config] if arguments.config else [])]
-    question = Question(files, arguments.runs_dir, arguments.data, shlex.split(arguments.ssh_args))
+    files = [shipped(path) for path in (arguments.deepspeed_config, arguments.config) if path is not None]
+    question = Question(files, arguments.runs_dir, arguments.data, _words(arguments.ssh_args))
     answers = ask_hosts(slots_of, question)
     problems = problems_of(answers)
     for line in report(answers, problems):
@@ -37,6 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where run directories are made")
     parser.add_argument("--ssh_args", default="", help="more arguments of ssh, such as '-p 2222'")
     return parser
+
+
+def _words(ssh_args: str) -> list[str]:
+    try:
+        return shlex.split(ssh_args)
+    except ValueError as error:
+        reason = str(error)[0].lower() + str(error)[1:]
+        raise SettingsError(
+            f"--ssh_args: found {shown(ssh_args)} ({reason}), expected words as a shell reads them, such as '-p 2222'"
+        ) from error
 
 
 def report(answers: Sequence[Answer], problems: Sequence[Problem]) -> list[str]:

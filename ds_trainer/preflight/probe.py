@@ -1,7 +1,7 @@
 """What one host says of itself. Sent over ssh to its Python, so it needs nothing but the standard library.
 
 python - '{"master": ..., "files": [...], "runs_dir": ..., "data": ..., "token": ...}' < probe.py
-prints one line with the time, then one with the rest, as JSON.
+prints one line of JSON.
 """
 
 import array
@@ -120,7 +120,6 @@ def num_gpus() -> int | None:
 def main() -> None:
     """Answer what the argument asks."""
     asked: dict[str, Any] = json.loads(sys.argv[1])
-    print(json.dumps({"time": time.time()}), flush=True)
     token_path = os.path.join(asked["runs_dir"], asked["token"])
     answer = {
         "name": socket.gethostname(),
@@ -135,6 +134,7 @@ def main() -> None:
         "can_write": os.access(existing(asked["runs_dir"]), os.W_OK),
         "sees_token": os.path.exists(token_path),
         "data": digest(asked["data"]) if asked["data"] else "",
+        "time": time.time(),  # last, as the answer arrives a moment later
     }
     print(json.dumps(answer), flush=True)
 
