@@ -15,6 +15,7 @@ import pytest
 from launching import ROOT, clean_environment, succeed
 
 from ds_trainer.cross_validation import sweep
+from ds_trainer.cross_validation.command import main
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, share_of
 from ds_trainer.cross_validation.table import draw_table, summarise, table_lines, write_table
@@ -69,6 +70,13 @@ def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch, num_jobs: int, al
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
     monkeypatch.setattr("torch.get_num_threads", lambda: allowed)
     assert share_of(0, num_jobs) == {"OMP_NUM_THREADS": str(expected)}
+
+
+def test_unknown_metric_is_refused_before_the_first_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--deepspeed_config", str(ROOT / "ds_configs/fp32.json"), "--sweep_dir", str(tmp_path / "sweep")]
+    assert main([*flags, "--data", str(tmp_path / "absent"), "--metric", "topl"]) == 2
+    assert capsys.readouterr().out == "error: --metric: found 'topl'; did you mean 'top1' or 'top5'?\n"
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_folders_of_odd_names_stay_in_the_sweep(tmp_path: Path) -> None:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ds_trainer.classification import summarise
 from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.cross_validation.folds import Fold, folds_of
@@ -17,6 +20,7 @@ from ds_trainer.engine_config import load_engine_config
 from ds_trainer.errors import SettingsError
 from ds_trainer.files import write_json
 from ds_trainer.job import EXIT_STOPPED
+from ds_trainer.problems import nearest_name, shown
 from ds_trainer.progress import log, with_bar
 from ds_trainer.settings import identity
 from ds_trainer.task import load_task_type
@@ -96,6 +100,9 @@ def _refuse_what_folds_decide(own: argparse.Namespace, flags: Sequence[str], set
     for name in ("seeds", "jobs"):
         if getattr(own, name) < 1:
             problems.append(f"--{name}: found {getattr(own, name)}, expected 1 or more")
+    metrics = ["loss", *summarise(torch.zeros(1, 3))]  # whatever is summarised; here of one example
+    if own.metric not in metrics:
+        problems.append(f"--metric: found {shown(own.metric)}; {nearest_name(own.metric, metrics)}")
     if problems:
         raise SettingsError(problems)
 
