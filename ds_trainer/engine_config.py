@@ -1,7 +1,7 @@
 """The DeepSpeed JSON: read strictly, checked before DeepSpeed sees it, completed with what DeepSpeed would assume.
 
 DeepSpeed reads it as hjson and ignores much of what it does not know, so that a typo trains with a default (seen in
-0.19.8). Here every problem is told at once, each with its remedy, before any process group exists.
+0.19.8). Here every problem is told at once, each with its remedy.
 """
 
 import copy
@@ -188,7 +188,6 @@ def resolve_engine_config(
     resolved.update(_batch_sizes(config, world_size))
     resolved.setdefault("gradient_clipping", 1.0)
     resolved["managed_gradient_accumulation"] = False
-    resolved.setdefault("checkpoint", {}).setdefault("tag_validation", "Fail")
     # On by default, DeepSpeed's throughput timer waits for the device twice a step.
     resolved.setdefault("timers", {}).setdefault("throughput", {"enabled": False})
     if resolved.get("torch_autocast", {}).get("enabled"):

@@ -18,7 +18,6 @@ if not torch.cuda.is_available():  # read at DeepSpeed's import, which else warn
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from deepspeed.comm.config import CommsLoggerConfig
-from deepspeed.compile.config import CompileConfig
 from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig
 from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -33,7 +32,11 @@ REFUSED = {
     "amp": "removed from DeepSpeed; use bf16, fp16 or torch_autocast",
     "elasticity": "removed from DeepSpeed; set train_micro_batch_size_per_gpu and gradient_accumulation_steps",
     "bfloat16": 'the old name of "bf16"; rename it',
-    "checkpoint.writer": "refused; it fails to save with DeepSpeed 0.19.8; remove it",
+    "checkpoint": "refused; the trainer writes resume points of its own; remove it",
+    "activation_checkpointing": "refused; nothing here reads it: models call torch.utils.checkpoint; remove it",
+    "compile": "refused; DeepSpeed compiles only steps that it decides on itself; remove it, or give --compile",
+    "dump_state": "refused; DeepSpeed 0.19.8 ends with an AttributeError when it prints a model of one flat parameter; "
+    "remove it",
     "data_types.param_dtype": "refused; it follows from bf16 and fp16; remove it",
     "gradient_allreduce_op": "refused; gradients are averaged over ranks; remove it",
     "zero_force_ds_cpu_optimizer": "refused; it has no effect on an optimizer that stands in this file; remove it",
@@ -129,25 +132,10 @@ class _TorchAutocastKeys(_Block):
     lower_precision_safe_modules: list[str] | None = None
 
 
-class _CheckpointKeys(_Block):
-    tag_validation: Literal["Fail"] = "Fail"
-    load_universal: bool = False
-    use_node_local_storage: bool = False
-
-
 class _DataTypesKeys(_Block):
     grad_accum_dtype: Literal["fp32", "fp16", "bf16"] | None = None
     buffer_dtype: Literal["fp32", "fp16", "bf16"] | None = None
     keep_in_fp32_modules: list[str] | None = None
-
-
-class _ActivationCheckpointingKeys(_Block):
-    partition_activations: bool = False
-    number_checkpoints: PositiveInt | None = None
-    contiguous_memory_optimization: bool = False
-    synchronize_checkpoint_boundary: bool = False
-    profile: bool = False
-    cpu_checkpointing: bool = False
 
 
 class _FlopsProfilerKeys(_Block):
@@ -183,13 +171,10 @@ class _OwnKeys(_Block):
     steps_per_print: PositiveInt | None = None
     wall_clock_breakdown: bool = False
     memory_breakdown: bool = False
-    dump_state: bool = False
     log_level: Literal["debug", "info", "warning", "error", "critical"] | None = None
     optimizer: _OptimizerKeys | None = None
     torch_autocast: _TorchAutocastKeys = _TorchAutocastKeys()
-    checkpoint: _CheckpointKeys = _CheckpointKeys()
     data_types: _DataTypesKeys = _DataTypesKeys()
-    activation_checkpointing: _ActivationCheckpointingKeys = _ActivationCheckpointingKeys()
     flops_profiler: _FlopsProfilerKeys = _FlopsProfilerKeys()
     aio: _AioKeys = _AioKeys()
 
@@ -198,7 +183,6 @@ _DEEPSPEED_BLOCKS: dict[str, type[BaseModel]] = {
     "zero_optimization": DeepSpeedZeroConfig,
     "bf16": DeepSpeedBF16Config,
     "fp16": DeepSpeedFP16Config,
-    "compile": CompileConfig,
     "comms_logger": CommsLoggerConfig,
     "tensorboard": TensorBoardConfig,
     "wandb": WandbConfig,

@@ -128,11 +128,9 @@ def adam_problems(optimizer_type: str, params: AdamParams) -> Iterator[str]:
 
 
 def step_problems(keys: Any, place: Place) -> Iterator[str]:
-    """Keys with which DeepSpeed, and not the trainer, decides when to step."""
+    """A key with which DeepSpeed, and not the trainer, decides when to step."""
     if keys.managed_gradient_accumulation:
         yield "managed_gradient_accumulation: found true; the trainer itself decides when to step; remove it"
-    if keys.compile.deepcompile:
-        yield "compile.deepcompile: found true; DeepSpeed compiles only steps that it decides on itself; remove it"
 
 
 def zero_problems(keys: Any, place: Place) -> Iterator[str]:
@@ -155,13 +153,27 @@ def zero_problems(keys: Any, place: Place) -> Iterator[str]:
             yield f"zero_optimization.{name}.nvme_path: missing; expected a folder on the NVMe device"
 
 
+def scaling_problems(keys: Any, place: Place) -> Iterator[str]:
+    """Gradients that are scaled before they are added up, which an assertion of ZeRO 2 and 3 refuses."""
+    zero = keys.zero_optimization
+    if zero.stage >= 2 and zero.reduce_scatter:
+        for name, neutral in _SCALING.items():
+            if getattr(keys, name) != neutral:
+                yield (
+                    f"{name}: found {getattr(keys, name)}; at ZeRO stage {zero.stage} DeepSpeed takes it only without "
+                    f"reduce_scatter; remove it"
+                )
+
+
+_SCALING = {"prescale_gradients": False, "gradient_predivide_factor": 1.0}
 _BATCH = {"train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"}
 RULES = (
     (batch_problems, _BATCH),
     (precision_problems, {"bf16", "fp16", "torch_autocast", "zero_optimization", "data_types", "optimizer"}),
     (optimizer_problems, {"optimizer", "zero_optimization", "zero_allow_untested_optimizer"}),
-    (step_problems, {"managed_gradient_accumulation", "compile"}),
+    (step_problems, {"managed_gradient_accumulation"}),
     (zero_problems, {"zero_optimization"}),
+    (scaling_problems, {"zero_optimization", *_SCALING}),
     (monitor_problems, set(MONITORS)),
 )
 """Each rule with the top-level keys that it reads: a rule is silent while one of them has the wrong type."""

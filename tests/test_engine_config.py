@@ -50,7 +50,6 @@ MISTAKES = {
     "typo in optimizer": ({"optimizer.param": {}}, "optimizer.param: unknown name; did you mean 'params'?"),
     "typo in params": ({"optimizer.params.weigth_decay": 0.1}, "did you mean 'weight_decay'?"),
     "typo in data_types": ({"data_types.grad_acum_dtype": "fp32"}, "did you mean 'grad_accum_dtype'?"),
-    "typo in checkpoint": ({"checkpoint.tag_validatoin": "Fail"}, "did you mean 'tag_validation'?"),
     "typo in flops_profiler": ({"flops_profiler.enabld": True}, "did you mean 'enabled'?"),
     "typo three deep": ({"timers.throughput.enabld": True}, "timers.throughput.enabld: unknown name; did you mean"),
     "comment key": ({"_comment": "x"}, "_comment: unknown name"),
@@ -139,8 +138,21 @@ MISTAKES = {
         {"bf16.check_grad_overflow": False, "optimizer.params.fused": False},
         "bf16.check_grad_overflow: found false; with an optimizer that is not fused",
     ),
-    "checkpoint writer": ({"checkpoint.writer": {"type": "fast"}}, "checkpoint.writer: refused; it fails to save"),
-    "lenient tags": ({"checkpoint.tag_validation": "Warn"}, "found 'Warn'; input should be 'Fail'"),
+    "checkpoints of DeepSpeed": ({"checkpoint.tag_validation": "Fail"}, "checkpoint: refused; the trainer writes"),
+    "activation checkpointing": (
+        {"activation_checkpointing.cpu_checkpointing": True},
+        "activation_checkpointing: refused; nothing here reads it",
+    ),
+    "DeepSpeed's compiler": ({"compile.debug_log": True}, "compile: refused; DeepSpeed compiles only steps that it"),
+    "state printed": ({"dump_state": True}, "dump_state: refused; DeepSpeed 0.19.8 ends with an AttributeError"),
+    "prescaled gradients": (
+        {"zero_optimization.stage": 2, "prescale_gradients": True},
+        "prescale_gradients: found True; at ZeRO stage 2 DeepSpeed takes it only without reduce_scatter",
+    ),
+    "predivided gradients": (
+        {"zero_optimization.stage": 3, "gradient_predivide_factor": 2.0},
+        "gradient_predivide_factor: found 2.0; at ZeRO stage 3 DeepSpeed takes it only without reduce_scatter",
+    ),
     "overlap at stage 1": (
         {"zero_optimization.overlap_comm": True},
         "overlap_comm: found true at stage 1; it needs stage 2",
@@ -243,7 +255,6 @@ def test_what_defaults_decide_is_written_out() -> None:
     assert config == before
     assert resolved["gradient_clipping"] == 1.0
     assert resolved["managed_gradient_accumulation"] is False
-    assert resolved["checkpoint"]["tag_validation"] == "Fail"
     assert resolved["bf16"]["check_grad_overflow"] is False, "the fused optimizer skips by itself"
     assert resolved["timers"]["throughput"]["enabled"] is False
     params = resolved["optimizer"]["params"]
