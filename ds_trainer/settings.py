@@ -86,10 +86,18 @@ class RunSettings(BaseModel):
     )
     plateau_patience: int = setting(3, "training", "epochs without improvement before that", ge=0)
     warmup_epochs: float = setting(
-        0.0, "training", "epochs over which the learning rate rises in a straight line, at the start", ge=0
+        0.0,
+        "training",
+        "epochs over which the learning rate rises in a straight line, at the start",
+        ge=0,
+        le=1_000_000,
     )
     cooldown_epochs: float = setting(
-        0.0, "training", "epochs over which the learning rate falls to 0 in a straight line, at the end", ge=0
+        0.0,
+        "training",
+        "epochs over which the learning rate falls to 0 in a straight line, at the end",
+        ge=0,
+        le=1_000_000,
     )
     weight_average_decay: float = setting(
         0.0,
@@ -176,6 +184,7 @@ class RunSettings(BaseModel):
         "seconds after which ranks that have started give up waiting for one that has not",
         is_identity=False,
         gt=0,
+        le=604_800,
     )
     profile: bool = setting(
         False,

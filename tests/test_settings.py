@@ -137,6 +137,15 @@ def test_all_problems_are_reported_at_once(recipe: WriteRecipe) -> None:
         (["--jitter", "NaN"], "--jitter: found nan; input should be a finite number"),
         (["--jitter", "-0.5"], "--jitter: found -0.5; input should be greater than or equal to 0"),
         (["--stall_timeout_s", "Infinity"], "--stall_timeout_s: found inf; input should be a finite number"),
+        (["--warmup_epochs", "1e308"], "--warmup_epochs: found 1e+308; input should be less than or equal to 1000000"),
+        (
+            ["--cooldown_epochs", "1e308"],
+            "--cooldown_epochs: found 1e+308; input should be less than or equal to 1000000",
+        ),
+        (
+            ["--start_timeout_s", "1e15"],
+            "--start_timeout_s: found 1000000000000000.0; input should be less than or equal to 604800",
+        ),
         (["--dry_run", "yes"], "yes: unexpected argument; every setting is given as --name VALUE"),
         (["--data", "x"], "--data: unknown flag; did you mean '--task'?"),
         (["-seed", "1"], "-seed: unexpected argument; every setting is given as --name VALUE"),
