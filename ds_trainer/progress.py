@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a bar in a terminal, plain lines in a log file; from the master rank only."""
 
+import contextlib
 import errno
 import io
 import logging
@@ -10,16 +11,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ds_trainer.distributed import is_master
 
 T = TypeVar("T")
 log = logging.getLogger("ds_trainer")
 
+_bars: list[str] = []
+"""The titles of the bars that are shown."""
+
 
 class _LogHandler(logging.StreamHandler[TextIO]):
     """Writes lines for as long as somebody reads them: a run outlives the pipe or terminal that it was started in."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, above the bar if there is one."""
+        with tqdm.external_write_mode(self.stream) if _bars else contextlib.nullcontext():
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called where a line could not be written; logging would print pages for each."""
@@ -56,9 +64,14 @@ def complain(problems: Iterable[str]) -> None:
 
 def with_bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:
     """Pass `items` on, showing a bar if this is the master rank in a terminal."""
-    is_shown = is_master() and sys.stderr.isatty()
-    with logging_redirect_tqdm([log]):
-        yield from tqdm(items, total=total, desc=title, leave=False, disable=not is_shown, dynamic_ncols=True)
+    if not (is_master() and sys.stderr.isatty()):
+        yield from items
+        return
+    _bars.append(title)
+    try:
+        yield from tqdm(items, total=total, desc=title, leave=False, dynamic_ncols=True)
+    finally:
+        _bars.remove(title)
 
 
 def clock(seconds: float) -> str:
