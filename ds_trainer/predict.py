@@ -21,12 +21,12 @@ from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
 from ds_trainer.export.source import load_source
 from ds_trainer.progress import complain, log
-from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, is_footage
+from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, footage_below, is_footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
-from ds_trainer.tasks.sign.readers.clip_file import SUFFIXES, is_clip_file, load_clips
+from ds_trainer.tasks.sign.readers.clip_file import SUFFIXES, files_below, load_clips
 
 CLIPS_AT_ONCE = 32
 _EXPECTED = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
@@ -50,7 +50,7 @@ def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
     features] a clip, or packed clips (`frames`, `offsets`).
     """
     if path.is_dir() and not is_footage(path):
-        found = sorted(file for file in path.rglob("*") if is_clip_file(file) or is_footage(file))
+        found = sorted([*files_below(path), *footage_below(path)])
         if not found:
             yield str(path), DataError(f"{path}: found no file of {_EXPECTED}, expected at least one")
         for file in found:
