@@ -22,7 +22,7 @@ from ds_trainer.replay.looks import Look, looks_at, parts_of
 LOSS = "the loss"
 """What `objective.loss` is called among modules."""
 
-_CALLERS = ("ds_trainer.replay", "ds_trainer.replay.run", "ds_trainer.engine")
+_CALLERS = ("ds_trainer.replay", "ds_trainer.replay.run")
 """What calls the model: no line of theirs explains anything."""
 
 

@@ -89,9 +89,7 @@ def split_by(store: ClipStore, split: str, selected: Clips, seed: int) -> tuple[
     return selected[~is_val & ~is_test], selected[is_val], selected[is_test]
 
 
-def draw_validation(
-    store: ClipStore, train: Clips, test: Clips, val_by: str, val_fraction: float, seed: int
-) -> tuple[Clips, Clips]:
+def draw_validation(store: ClipStore, train: Clips, val_by: str, val_fraction: float, seed: int) -> tuple[Clips, Clips]:
     """Training and validation clips, the latter taken out of `train`.
 
     Args:

@@ -87,7 +87,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     split = resolve_split(store, rule.split, selected)
     train, val, test = split_by(store, split, selected, rule.seed)
     if not len(val):
-        train, val = draw_validation(store, train, test, rule.val_by, rule.val_fraction, rule.seed)
+        train, val = draw_validation(store, train, rule.val_by, rule.val_fraction, rule.seed)
     problems = _problems_of(store, split, train, val, test)
     if problems:
         raise DataError(problems)
