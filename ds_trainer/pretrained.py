@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ds_trainer.distributed import agreed
 from ds_trainer.errors import CheckpointError
 from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.problems import legible
@@ -17,9 +18,10 @@ _MOST_NAMED = 4
 
 
 def begin_with(path: Path, model: nn.Module, task: Task) -> list[str]:
-    """Give `model` the weights of a checkpoint that it has by name and shape; return what the log must say of it.
+    """Give `model` those weights of a checkpoint that fit by name and shape; return lines for the log. Collective.
 
-    The others, such as those of classes that are more or fewer, stay random.
+    The others, such as those of classes that are more or fewer, stay random. The master's host alone needs the
+    checkpoint, and the data that it has learnt from.
 
     Args:
         path: a `.pth`, or a run directory.
@@ -28,6 +30,12 @@ def begin_with(path: Path, model: nn.Module, task: Task) -> list[str]:
         CheckpointError: there is none, it is damaged, or less than half of the weights fit.
         DataError: it has learnt from examples that are held out here.
     """
+    fitting, lines = agreed(lambda: _fitting(path, model, task))
+    model.load_state_dict(fitting, strict=False)
+    return lines
+
+
+def _fitting(path: Path, model: nn.Module, task: Task) -> tuple[dict[str, Tensor], list[str]]:
     checkpoint = load_source(path)
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     weights = checkpoint["state_dict"]
@@ -43,10 +51,9 @@ def begin_with(path: Path, model: nn.Module, task: Task) -> list[str]:
             "run.yaml has"
         )
     notices = [notice for each in (checkpoint, *_before(checkpoint)) for notice in task.check_pretrained(each)]
-    model.load_state_dict(fitting, strict=False)
     more = f" and {len(new) - _MOST_NAMED} more" if new[_MOST_NAMED:] else ""
     named = f"; new are {', '.join(map(legible, new[:_MOST_NAMED]))}{more}" if new else ""
-    return [f"{found}{named}", *notices]
+    return fitting, [f"{found}{named}", *notices]
 
 
 def _before(checkpoint: Checkpoint) -> Iterator[Checkpoint]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import free_port, succeed, val_losses
+from launching import ROOT, free_port, run_ranks, succeed, val_losses
 from sign_data.writers import grid, source
 from torch import nn
 
@@ -152,3 +152,22 @@ def test_run_begins_where_the_other_ended_and_goes_on_without_it(tmp_path: Path)
     shutil.rmtree(former)
     succeed([sys.executable, *again, "--num_epochs", "2", "--resume", run_dir])
     assert len(val_losses(run_dir)) == 2
+
+
+ON_HOSTS_OF_THEIR_OWN = """
+import os, sys
+from ds_trainer.job import main
+os.chdir(os.path.join(os.path.dirname(__file__), "host_" + os.environ["RANK"]))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_only_the_first_host_needs_the_file(tmp_path: Path, toy: Task) -> None:
+    (tmp_path / "host_1").mkdir()
+    (tmp_path / "host_0").mkdir()
+    save(tmp_path / "host_0" / "former.pth", toy.build_model())
+    (tmp_path / "train.py").write_text(ON_HOSTS_OF_THEIR_OWN)
+    flags = ["--deepspeed_config", ROOT / "ds_configs/fp32.json", "--pretrained", "former.pth", "--dry_run"]
+    run_ranks(tmp_path / "train.py", 2, ["--task", "toy", *flags])
