@@ -1,7 +1,7 @@
 """What a run has reached: its best checkpoint, scored and drawn."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
 from ds_trainer.progress import log
-from ds_trainer.run_dir import Run
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics, validate
 from ds_trainer.watch.whereabouts import stand_at
+
+if TYPE_CHECKING:
+    from ds_trainer.run_dir import Run
 
 EngineConfig = dict[str, Any]
 
@@ -51,7 +53,7 @@ class Results:
         return {"results": self.whole, **self.details()}
 
 
-def evaluate_best(run: Run, task: Task, engine_config: EngineConfig) -> Results:
+def evaluate_best(run: "Run", task: Task, engine_config: EngineConfig) -> Results:
     """Score the best checkpoint, as a user of the file would, on the test split; draw the diagnostics. Collective.
 
     A task that holds nothing out is scored on its validation split, and the plots say so.
@@ -121,7 +123,7 @@ def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, d
     return found
 
 
-def _draw(run: Run, task: Task, metrics: Metrics, results: Results, scored: str, engine_config: EngineConfig) -> None:
+def _draw(run: "Run", task: Task, metrics: Metrics, results: Results, scored: str, engine_config: EngineConfig) -> None:
     # Half a second that only the master needs.
     from ds_trainer.diagnostics import draw_calibration, draw_curves, visualize_metrics
 
@@ -135,7 +137,7 @@ def _draw(run: Run, task: Task, metrics: Metrics, results: Results, scored: str,
         draw_calibration(out_dir, results.calibration, f"{task.label()}, {scored}")
 
 
-def _report(run: Run, task: Task, dataset: Dataset[Any], metrics: Metrics, results: Results, scored: str) -> None:
+def _report(run: "Run", task: Task, dataset: Dataset[Any], metrics: Metrics, results: Results, scored: str) -> None:
     from ds_trainer.report.answers import Answers
     from ds_trainer.report.page import NUM_DRAWN, Scored, write_page
 
