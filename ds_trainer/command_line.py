@@ -100,7 +100,7 @@ def build_parser(model: type[RunSettings]) -> argparse.ArgumentParser:
 def _help(field: FieldInfo) -> str:
     if field.is_required():
         return f"{field.description} (required)".replace("%", "%%")
-    words = {"None": "none", "True": "yes", "False": "no", "": "all"}
+    words = {"None": "none", "True": "yes", "False": "no", "": "none named"}
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple | list) else field.default
     return f"{field.description} (default: {words.get(str(default), default)})".replace("%", "%%")
 

@@ -6,8 +6,8 @@ runs/2026-11-22_14-03-09-signs_502-st_transformer-s_4_6/
   metrics.jsonl                              one line an epoch, and one every N steps
   best.pth                                   the model with the lowest validation loss, or the last one
   resume/                                    resume points
-  diagnostics/                               plots, the classification report, the answer to each example
-  report.html                                all of it on one page
+  diagnostics/  report.html                  plots, the classification report, each answer; all of it on one page
+  bad_batches/                               steps whose gradient was NaN or infinite
   profile/                                   with --profile: a trace and its summary
 """
 

@@ -66,7 +66,7 @@ class Skeleton:
 class Task(ABC):
     """A problem to train on: data, model, objective.
 
-    Building one reads the data, before any process group exists, so that bad data ends the job at once on every rank.
+    Building one reads the data, before there is a model or an engine, so that bad data ends the job at once.
     A task never imports DeepSpeed: a trained model must be usable without it.
 
     Attributes:

@@ -40,7 +40,7 @@ def test_help_is_grouped_and_says_units_and_defaults() -> None:
         "--scale_learning_rate {none,sqrt,linear} how",
         "--max_rotation_degrees X largest rotation in the image plane, degrees (default: 10.0)",
         "--dry_run, --no-dry_run print what would be trained, take one step and stop (default: no)",
-        "--signers NAME,... the only signers to use, separated by commas (default: all)",
+        "--signers NAME,... the only signers to use, separated by commas; none named: all (default: none named)",
         "--labels PATH",
         "(default: none)",
     ):

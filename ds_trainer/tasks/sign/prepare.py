@@ -41,7 +41,7 @@ def resolve_store(
 ) -> Path:
     """The folder of the clip store for `data`, prepared if it was not yet.
 
-    Several processes may call this at once, before any process group exists: the first prepares, the others wait.
+    Several processes may call this at once, and need no process group: the first prepares, the others wait.
 
     Args:
         data: `default`, a clip store, or a file or folder of a format in `readers`.
@@ -198,7 +198,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stores_dir", type=Path, default=Path("data/stores"), metavar="PATH", help="default: %(default)s"
     )
-    group = parser.add_argument_group("synthetic clips", "numbers and names that only --source synthetic takes")
+    group = parser.add_argument_group(
+        "synthetic clips", "numbers and names for --source synthetic; --data takes --layout, too"
+    )
     for name, field in SyntheticSettings.model_fields.items():
         default = "required" if field.is_required() else f"default: {field.default}"
         metavar = "N" if field.annotation is int else "NAME"

@@ -29,7 +29,7 @@ class SignSettings(TaskSettings):
     layout: Path | None = setting(
         None, _DATA, "what the keypoints are, as a YAML file says (docs/data.md); without it what their number says"
     )
-    signers: NameList = setting((), _DATA, "the only signers to use, separated by commas")
+    signers: NameList = setting((), _DATA, "the only signers to use, separated by commas; none named: all")
     selected_signs_from: int | None = setting(None, _DATA, "number of the first sign to use, from 1", ge=1)
     selected_signs_to: int | None = setting(None, _DATA, "number of the last sign to use, itself included", ge=1)
     split: str = setting(
