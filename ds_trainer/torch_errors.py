@@ -23,11 +23,15 @@ _IN_16_BITS = (
     "what they meet (torch.zeros(..., dtype=x.dtype)), compute what knows no 16 bits in float32 (x.float()), or train "
     "with ds_configs/torch_autocast.json, where weights are float32 and operations convert by themselves."
 )
+_TAKEN_AWAY = (
+    "At ZeRO stage 3 the weights of a layer are here only while it runs, and others are empty: read them as "
+    "layer.weight, which fetches them, not from parameters(); or train at stage 0, 1 or 2."
+)
 
 
 @contextmanager
 def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
-    """Within it, what can be mended raises an error that says how; a mistake of the model in 16 bits gets a note.
+    """Within it, what can be mended raises an error that says how; a mistake of the model gets a note.
 
     Args:
         out_of_memory: what helps where memory does not suffice.
@@ -41,16 +45,19 @@ def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         mendable = _mendable(error, out_of_memory)
         if mendable is None:
-            if _is_misfit(error) and _IN_16_BITS not in getattr(error, "__notes__", ()):
-                error.add_note(_IN_16_BITS)
+            note = _note_on(" ".join(str(error).split()))
+            if note is not None and note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
             raise
         raise mendable from error
 
 
-def _is_misfit(error: Exception) -> bool:
-    """Whether tensors of two precisions met, or one of 16 bits and an operation that knows none."""
-    reason = str(error)
-    return any(word in reason for word in _SIXTEEN_BITS) and any(word in reason for word in _MISFIT)
+def _note_on(reason: str) -> str | None:
+    """What to do where tensors of two precisions met, or one of 16 bits and an operation that knows none; or where a
+    weight was read that ZeRO-3 has taken away."""
+    if any(word in reason for word in _SIXTEEN_BITS) and any(word in reason for word in _MISFIT):
+        return _IN_16_BITS
+    return _TAKEN_AWAY if "returned an invalid gradient" in reason and "[0]" in reason else None
 
 
 def _mendable(error: Exception, out_of_memory: str) -> UserError | None:

@@ -48,6 +48,17 @@ def test_what_16_bits_do_not_fit_gets_a_note_with_the_remedy(meet: Callable[[tor
     assert "ds_configs/torch_autocast.json" in note
 
 
+def test_weight_that_zero_3_has_taken_away_gets_a_note_with_the_remedy() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    whole = weight.expand_as(weight)  # as ZeRO-3 holds on to where a gradient goes, before it takes the weight away
+    weight.data = torch.empty(0)
+    penalty = weight.pow(2).sum() + 0 * whole.sum()
+    with pytest.raises(RuntimeError, match="invalid gradient") as told, mendable_errors_told():
+        penalty.backward()
+    (note,) = told.value.__notes__
+    assert "layer.weight" in note
+
+
 def test_other_mistakes_get_no_note() -> None:
     for one, other in ((torch.ones(2, 3), torch.ones(2, 3)), (torch.ones(2, 2), torch.ones(2, 2).double())):
         with pytest.raises(RuntimeError) as told, mendable_errors_told():
