@@ -8,19 +8,17 @@ epoch.
 Axes: B examples.
 """
 
-import random
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ds_trainer import distributed
 from ds_trainer.errors import TaskError
-from ds_trainer.randomness import Draw, mixed, seed_torch
+from ds_trainer.randomness import Draw, mixed, seed_all
 
 _FETCHING = 1
 """Sets the random numbers of a data set apart from those of dropout in the same micro-step."""
@@ -137,10 +135,7 @@ class _SeededItems(Dataset[Any]):
         self._sampler = sampler
 
     def __getitems__(self, micro_step: MicroStep) -> list[Any]:
-        seed = mixed(self._sampler.seed_of(micro_step), _FETCHING)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        seed_torch(seed)
+        seed_all(mixed(self._sampler.seed_of(micro_step), _FETCHING))
         if hasattr(self._dataset, "__getitems__"):
             items: list[Any] = self._dataset.__getitems__(micro_step.indices)
             return items

@@ -28,7 +28,7 @@ from ds_trainer.evaluation import Results, score, tell
 from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.files import write_json
 from ds_trainer.progress import log, start_log, tell_problems
-from ds_trainer.task import Task, load_task_type
+from ds_trainer.task import Task, build_task, load_task_type
 from ds_trainer.torch_errors import mendable_errors_told
 
 _TIMEOUT_S = 600.0
@@ -98,7 +98,7 @@ def _built(
     """The checkpoint's task, the data set to score, and the model."""
     task_type = task_type_of(checkpoint, own.task, own.checkpoint)
     flags = [*flags, "--task", checkpoint["task"]]
-    task = task_type(load_settings(flags, load_task_type, checkpoint["settings"]))
+    task = build_task(task_type, load_settings(flags, load_task_type, checkpoint["settings"]))
     task.number_as_in(checkpoint["description"])
     _refuse_other_data(task, checkpoint["description"])
     datasets = {"train": task.train_set, "val": task.val_set, "test": task.test_set}

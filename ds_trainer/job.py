@@ -37,7 +37,7 @@ from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings
 from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
-from ds_trainer.task import Task, load_task_type
+from ds_trainer.task import Task, build_task, load_task_type
 from ds_trainer.task_rules import refuse_unusable
 from ds_trainer.torch_errors import mendable_errors_told
 from ds_trainer.watch.watch import Watch
@@ -117,7 +117,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     watch.join(settings.stall_timeout_s, settings.start_timeout_s)
     refuse_changed_arguments()
     stand_at("reading the data")
-    task = load_task_type(settings.task)(settings)
+    task = build_task(load_task_type(settings.task), settings)
     refuse_unusable(task)
     refuse_differing_ranks(settings, task)
     stand_at("building the engine")

@@ -7,8 +7,10 @@ in an epoch is the same on one rank or eight, and after a resume in mid-epoch.
 Axes: B examples, N columns.
 """
 
+import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +37,13 @@ def seed_torch(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the generators that code of others may draw from: Python's, numpy's and torch's."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    seed_torch(seed)
 
 
 def _mix_integer(x: int) -> int:

@@ -5,13 +5,14 @@ The core knows nothing of signs: what it needs to know of a problem stands here.
 """
 
 import importlib
+import inspect
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ from ds_trainer.command_line import load_settings
 from ds_trainer.errors import SettingsError, TaskError, UserError
 from ds_trainer.objective import Objective
 from ds_trainer.problems import nearest_name
-from ds_trainer.randomness import Draw
-from ds_trainer.settings import TaskSettings
+from ds_trainer.randomness import Draw, seed_all
+from ds_trainer.settings import RunSettings, TaskSettings
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,9 @@ class Task(ABC):
     def as_trained(cls, checkpoint: Mapping[str, Any]) -> Self | None:
         """The task with the settings and the data that a checkpoint was trained with; None where they are not here."""
         try:
-            return cls(load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"]))
+            return build_task(
+                cls, load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"])
+            )
         except (UserError, OSError, ValueError, KeyError):  # moved, deleted, or of another version
             return None
 
@@ -183,6 +186,22 @@ class Task(ABC):
     def fingerprint(self) -> str:
         """Identifies the data, so that a run is not continued on other data. Empty where nothing can be said."""
         return ""
+
+
+T = TypeVar("T", bound=Task)
+
+
+def build_task(task_type: type[T], settings: RunSettings) -> T:
+    """The task with its data. What it draws at random, such as a split, is the same on every rank and at each start.
+
+    Raises:
+        TaskError: its class lacks what `Task` asks for.
+    """
+    if inspect.isabstract(task_type):
+        missing = ", ".join(sorted(task_type.__abstractmethods__))
+        raise TaskError(f"the task's class {task_type.__name__}: found no {missing}, expected a method of each name")
+    seed_all(settings.seed)
+    return task_type(settings)
 
 
 def splits_of(task: Task) -> dict[str, Dataset[Any]]:

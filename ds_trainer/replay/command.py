@@ -32,7 +32,7 @@ from ds_trainer.replay.files import (
 from ds_trainer.replay.remedies import NORM_REMEDY, remedies, why_nothing
 from ds_trainer.replay.report import case_lines, counted, repeated_line
 from ds_trainer.replay.run import Finding, Precision, Replica, looks_at_clip, run_micro_step, saved_batches
-from ds_trainer.task import Task
+from ds_trainer.task import Task, build_task
 from ds_trainer.text_file import is_plain
 
 _MOST_REPEATED = 8
@@ -91,7 +91,7 @@ def replay(folder: Path, number: int | None = None, own_task: str | None = None)
 def _build_stage(folder: Path, step: SavedStep, environment: SavedEnvironment | None, own_task: str | None) -> _Stage:
     try:
         saved = load_saved_model(folder, own_task)
-        task = saved.task_type(saved.settings)
+        task = build_task(saved.task_type, saved.settings)
         task.train_set = passed_enough(task.train_set, saved.settings.min_epoch_clips)
     except UserError as error:
         raise type(error)(error.problems + _elsewhere(environment)) from error
