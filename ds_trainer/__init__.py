@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ds_trainer.objective import Objective
     from ds_trainer.randomness import Draw
     from ds_trainer.settings import TaskSettings, setting
+    from ds_trainer.stopping import StopRequested
     from ds_trainer.task import Deployment, Task
     from ds_trainer.tasks.sign.known_layouts import layout_for
     from ds_trainer.tasks.sign.layout import KeypointLayout
@@ -39,6 +40,7 @@ __all__ = [
     "Recogniser",
     "SettingsError",
     "SignModel",
+    "StopRequested",
     "Task",
     "TaskSettings",
     "UserError",
@@ -59,6 +61,7 @@ _MODULES = {
     "objective": ("Objective",),
     "randomness": ("Draw",),
     "settings": ("TaskSettings", "setting"),
+    "stopping": ("StopRequested",),
     "task": ("Deployment", "Task"),
     "tasks.sign.known_layouts": ("layout_for",),
     "tasks.sign.layout": ("KeypointLayout",),

@@ -4,6 +4,7 @@ The core knows nothing of signs: what it needs to know of a problem stands here.
 `ds_trainer.tasks.toy` a minimal second one, and a class of your own a third: `--task my_module:MyTask`.
 """
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -227,12 +228,12 @@ def load_task_type(name: str) -> type[Task]:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        module = importlib.import_module(module_name)
+        module: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module is there, and imports something that is not
         raise SettingsError(f"--task: no module {module_name!r} in the working directory or installed") from error
-    task_type = getattr(module, class_name, None)
+    task_type = functools.reduce(lambda found, part: getattr(found, part, None), class_name.split("."), module)
     if not (isinstance(task_type, type) and issubclass(task_type, Task)):
         raise SettingsError(f"--task: {module_name!r} has no class {class_name!r} derived from ds_trainer.task.Task")
     return task_type

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ds_trainer.errors import SettingsError
 from ds_trainer.job import train_in_process
+from ds_trainer.task import Task, load_task_type
 
 
 def train(**settings: Any) -> Path | None:
@@ -27,11 +29,27 @@ def train(**settings: Any) -> Path | None:
     return None if best is None else best.parent
 
 
+def _name_of(task_type: type[Task]) -> str:
+    """By what name the ranks of this job, and whoever reads the checkpoint, find a class.
+
+    Raises:
+        SettingsError: they would find none, or another one.
+    """
+    name = f"{task_type.__module__}:{task_type.__qualname__}"
+    if "<locals>" in name:
+        raise SettingsError(f"task: found {name}, defined within a function, where nothing finds it; move it out")
+    if load_task_type(name) is not task_type:  # a notebook's cell that was run again, say
+        raise SettingsError(f"task: found {name}, of which another was defined since; give that, or rename one of them")
+    return name
+
+
 def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         if isinstance(value, bool):
             yield f"--{name}" if value else f"--no-{name}"
         elif isinstance(value, type):
-            yield from (f"--{name}", f"{value.__module__}:{value.__qualname__}")
+            yield from (f"--{name}", _name_of(value))
+        elif isinstance(value, Mapping):
+            raise SettingsError(f"{name}: found a {type(value).__name__}, expected a path; write it to a JSON file")
         elif value is not None:
             yield from (f"--{name}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
