@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ds_trainer import distributed
 from ds_trainer.batches import size_of
-from ds_trainer.checkpoint import load_model, task_type_of
+from ds_trainer.checkpoint import task_type_of
 from ds_trainer.command import EXIT_INTERRUPTED
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import (
@@ -24,7 +24,7 @@ from ds_trainer.errors import (
     SettingsError,
     UserError,
 )
-from ds_trainer.evaluation import Results, score, tell
+from ds_trainer.evaluation import Results, model_to_score, score, tell
 from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.files import write_json
 from ds_trainer.progress import log, start_log, tell_problems
@@ -107,7 +107,7 @@ def _built(
         raise SettingsError(
             f"--on {own.on}: --split, or the task, leaves nothing for it; choose another --on, or another --split"
         )
-    return task, dataset, load_model(checkpoint)
+    return task, dataset, model_to_score(checkpoint)
 
 
 def _agreed_by_all(build: Callable[[], T]) -> T:

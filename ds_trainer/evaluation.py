@@ -1,5 +1,6 @@
 """What a run has reached: its best checkpoint, scored and drawn."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
+from ds_trainer.precision import cast_floats
 from ds_trainer.progress import log
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics, validate
@@ -59,7 +61,7 @@ def evaluate_best(run: "Run", task: Task, engine_config: EngineConfig) -> Result
     A task that holds nothing out is scored on its validation split, and the plots say so.
     """
     checkpoint = distributed.agreed(lambda: load_checkpoint(run.dir / "best.pth"))
-    model = load_model(checkpoint).to(distributed.device())
+    model = model_to_score(checkpoint)
     micro_batch = engine_config["train_micro_batch_size_per_gpu"]
     split, dataset = "validation", task.val_set
     if task.test_set is not None and size_of(task.test_set) > 0:
@@ -80,6 +82,14 @@ def evaluate_best(run: "Run", task: Task, engine_config: EngineConfig) -> Result
         log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
         log.info(f"report {run.dir / 'report.html'}")
     return results
+
+
+def model_to_score(checkpoint: Mapping[str, Any]) -> nn.Module:
+    """The model of a checkpoint on this rank's device; inputs and outputs are cast as in training, to float32."""
+    model = load_model(checkpoint).to(distributed.device())
+    model.register_forward_pre_hook(lambda module, inputs: cast_floats(inputs, torch.float32))
+    model.register_forward_hook(lambda module, inputs, outputs: cast_floats(outputs, torch.float32))
+    return model
 
 
 def score(
@@ -118,7 +128,7 @@ def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, d
     found = {}
     for group in np.unique(names).tolist():
         of_group = torch.from_numpy(names == group)
-        named = task.objective.summarise(metrics.measures_NM[of_group])
+        named = task.objective.metrics(metrics.measures_NM[of_group])
         found[group] = {"loss": metrics.losses_N[of_group].mean().item(), **named, "num_examples": int(of_group.sum())}
     return found
 

@@ -32,6 +32,7 @@ from ds_trainer.launched import (
 from ds_trainer.loop import train
 from ds_trainer.monitors import start_monitors
 from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.rehearsal import rehearse
 from ds_trainer.resume import choose_run, refuse_lagging_master
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
@@ -130,6 +131,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     for line in describe_job(task, job.train_sampler, engine_config, job.num_parameters):
         log.info(line)
     with released(job.engine):
+        rehearse(job.engine, task, job.val_dl.sampler.micro_batch)
         if settings.dry_run:
             for line in describe_plan(to_jsonable_python(settings), engine_config, job.num_parameters):
                 log.info(line)

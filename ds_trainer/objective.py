@@ -1,6 +1,6 @@
 """What training minimises and what validation measures: the part of a task that the loop sees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 from ds_trainer.errors import TaskError
+from ds_trainer.problems import shown
+
+RESERVED_NAMES = frozenset(
+    {"kind", "epoch", "step", "split", "is_best", "loss", "train_loss", "val_loss", "learning_rate", "grad_norm"}
+    | {"skipped_steps", "seconds", "examples_per_second", "flops_utilisation", "by_group", "num_examples"}
+    | {"temperature", "calibration_error", "calibration_error_without_temperature"}
+)
+"""What the record of a run says beside the metrics: one of such a name would take its place."""
 
 
 def _summarise_nothing(measures_NM: Tensor) -> dict[str, float]:
@@ -26,7 +34,8 @@ class Objective:
         measure: (outputs, targets) -> [B, M], the numbers to keep of each example, such as its target and its
             prediction; None: none.
         training_loss: what training minimises where that is another, such as one that weighs classes; None: `loss`.
-        summarise: [N, M] measures of a whole split, in the order of its examples -> named metrics.
+        summarise: [N, M] measures of a whole split, in the order of its examples -> named metrics; none of them has a
+            name of `RESERVED_NAMES`.
     """
 
     loss: Callable[[Any, Any], Tensor]
@@ -54,6 +63,30 @@ class Objective:
                 f"({num_examples}, M): M numbers of each example"
             )
         return torch.cat([losses_B[:, None].double(), measures_BM.double()], dim=1)
+
+    def metrics(self, measures_NM: Tensor) -> dict[str, float]:
+        """What `summarise` makes of measures, as plain numbers.
+
+        Raises:
+            TaskError: it is not numbers by name, or a name is taken.
+        """
+        named = self.summarise(measures_NM)
+        if not isinstance(named, Mapping) or not all(isinstance(name, str) for name in named):
+            raise TaskError(f"the task's objective: summarise gives {shown(named)}, expected a dictionary by name")
+        taken = sorted(RESERVED_NAMES & named.keys())
+        if taken:
+            raise TaskError(
+                f"the task's objective: summarise names a metric {taken[0]!r}, which the record of a run uses for its "
+                "own; give it another name"
+            )
+        return {name: _number(name, value) for name, value in named.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)  # also a tensor or an array of one number
+    except (TypeError, ValueError, RuntimeError):
+        raise TaskError(f"the task's objective: metric {name!r}: found {shown(value)}, expected a number") from None
 
 
 def total(losses_B: Tensor, weight_B: Tensor) -> Tensor:

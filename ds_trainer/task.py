@@ -75,8 +75,8 @@ class Task(ABC):
         settings_type: the settings that this task adds to the command line.
         train_set, val_set, test_set: map-style data sets; `test_set` is None, or empty, where nothing was held out.
         objective: what to minimise and what to measure.
-        class_names: names of the classes, or None if the task is no classification; the objective's measures then begin
-            with those of `classification.measure`.
+        class_names: names of the classes, of which each example has one and the model scores each, float[B, S]; the
+            objective's measures then begin with those of `classification.measure`. None: no such classification.
         notices: lines about the data that the log must show.
         num_workers: processes that fetch items of the data sets; 0 fetches in the training process.
     """

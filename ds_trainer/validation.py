@@ -70,5 +70,4 @@ def _metrics(table: Tensor, objective: Objective) -> Metrics:
         raise RuntimeError(
             f"validation saw {num_seen} examples of a split of {num_examples}, each of which counts once"
         )
-    named = {name: float(value) for name, value in objective.summarise(measures_NM).items()}
-    return Metrics(losses_N.mean().item(), named, losses_N, measures_NM)
+    return Metrics(losses_N.mean().item(), objective.metrics(measures_NM), losses_N, measures_NM)

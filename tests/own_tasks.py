@@ -3,10 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import TensorDataset, random_split
 
+from ds_trainer import classification
+from ds_trainer.classification import classification_objective
 from ds_trainer.objective import Objective
 from ds_trainer.task import Task
 
@@ -35,3 +39,94 @@ class Drawn(Task):
 
     def fingerprint(self) -> str:
         return str(self.val_set.indices)  # type: ignore[attr-defined]  # of a Subset
+
+
+def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs - targets).square().flatten(1).mean(1)
+
+
+class Measuring(Drawn):
+    """Measures its losses, and has `summarise` to say what that comes to."""
+
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        measure = lambda outputs, targets: _squares(outputs, targets)[:, None]  # noqa: E731
+        self.objective = Objective(_squares, measure, self.summarise)
+
+    def groups(self, dataset: Any) -> list[str]:
+        return ["even", "odd"] * (len(dataset) // 2)
+
+    def summarise(self, measures_NM: Tensor) -> Any:
+        return {"worst": measures_NM.max()}  # a tensor, which no JSON takes
+
+
+class TakenName(Measuring):
+    def summarise(self, measures_NM: Tensor) -> Any:
+        return {"step": 1.0, "loss": 2.0}
+
+
+class NoNames(Measuring):
+    def summarise(self, measures_NM: Tensor) -> Any:
+        return None
+
+
+class NoNumber(Measuring):
+    def summarise(self, measures_NM: Tensor) -> Any:
+        return {"worst": [1.0, 2.0]}
+
+
+class OfTheWhole(Measuring):
+    """As a rank correlation does, it needs more examples than a batch has."""
+
+    def summarise(self, measures_NM: Tensor) -> Any:
+        if len(measures_NM) < 100:
+            raise ValueError("too few examples")
+        return {}
+
+
+class Classes(Drawn):
+    """Two classes, in the double precision of numpy."""
+
+    def __init__(self, settings: Any):
+        numbers = np.random.default_rng(0).normal(size=(60, 3))
+        whole = TensorDataset(torch.from_numpy(numbers), self.targets(torch.from_numpy(numbers.sum(1) > 0).long()))
+        self.train_set, self.val_set = random_split(whole, [40, 20])
+        self.class_names = ["below", "above"]
+        self.objective = classification_objective(2)
+
+    def targets(self, class_N: Tensor) -> Tensor:
+        return class_N
+
+    @classmethod
+    def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
+        return nn.Linear(3, 2)
+
+
+class SeveralLabels(Classes):
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        loss = functional.binary_cross_entropy_with_logits
+        self.objective = Objective(
+            lambda outputs, targets: loss(outputs, targets.float(), reduction="none").mean(1),
+            lambda outputs, targets: (outputs > 0).double(),
+        )
+
+    def targets(self, class_N: Tensor) -> Tensor:
+        return torch.stack([class_N, 1 - class_N], dim=1)
+
+
+class NamedOutputs(Classes):
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        usual = self.objective
+        measure = lambda outputs, targets: classification.measure(outputs["logits"], targets)  # noqa: E731
+        self.objective = Objective(lambda outputs, targets: usual.loss(outputs["logits"], targets), measure)
+
+    @classmethod
+    def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
+        return Naming(3, 2)
+
+
+class Naming(nn.Linear):
+    def forward(self, numbers: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": super().forward(numbers)}

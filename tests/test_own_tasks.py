@@ -1,6 +1,7 @@
 """What a task of one's own draws is the same everywhere; what it does wrong is told before training."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from launching import ROOT, run_ranks, succeed
 from own_tasks import Drawn
 
 from ds_trainer.errors import TaskError
+from ds_trainer.objective import RESERVED_NAMES
 from ds_trainer.settings import combined_settings
 from ds_trainer.task import Task, build_task
 
@@ -31,9 +33,62 @@ def test_split_that_is_drawn_is_the_same_on_all_ranks_and_in_evaluation(tmp_path
     run_ranks(ROOT / "launch" / "train.py", 2, flags)
     (run_dir,) = tmp_path.iterdir()
     scored = ["--task", "own_tasks:Drawn", "--on", "val", "--json", tmp_path / "scored.json"]
-    succeed(["python", ROOT / "launch" / "evaluate.py", run_dir, *scored])
+    succeed([sys.executable, ROOT / "launch" / "evaluate.py", run_dir, *scored])
     results = json.loads((tmp_path / "scored.json").read_text())["results"]
     assert results == json.loads((run_dir / "status.json").read_text())["results"]
+
+
+DRY_RUNS = """
+import sys
+
+import own_tasks
+
+from ds_trainer import UserError, train
+
+for name in sys.argv[2:]:
+    print("task", name)
+    try:
+        train(deepspeed_config=sys.argv[1], task=getattr(own_tasks, name), dry_run=True)
+    except UserError as error:
+        print("refused")
+"""
+BAD = {
+    "TakenName": "summarise names a metric 'loss', which the record of a run uses for its own; give it another name",
+    "NoNames": "summarise gives None, expected a dictionary by name",
+    "NoNumber": "metric 'worst': found [1.0, 2.0], expected a number",
+    "SeveralLabels": "the task's targets: found int64[32, 2], expected int64[B] as class_names asks for; leave",
+    "NamedOutputs": "the task's model: answers with dict, expected float[B, S] as class_names asks for; leave",
+}
+
+
+@pytest.mark.slow
+def test_what_validation_would_stumble_over_is_told_by_a_dry_run() -> None:
+    good = ["Drawn", "Measuring", "Classes", "OfTheWhole"]
+    output = succeed([sys.executable, "-c", DRY_RUNS, ROOT / "ds_configs" / "fp32.json", *BAD, *good])
+    told = {name: lines for name, _, lines in (part.partition("\n") for part in output.split("task ")[1:])}
+    for name, problem in BAD.items():
+        assert problem in told[name], told[name]
+        assert "refused" in told[name]
+    for name in good:
+        assert "one step taken" in told[name], told[name]
+    assert "fails on the first 30 validation examples (ValueError: too few examples)" in told["OfTheWhole"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Classes", "Measuring"])
+def test_items_in_double_precision_and_metrics_that_are_tensors_are_scored(tmp_path: Path, name: str) -> None:
+    task = ["--task", f"own_tasks:{name}"]
+    succeed([sys.executable, ROOT / "launch" / "train.py", *FLAGS, *task, "--runs_dir", tmp_path])
+    (run_dir,) = tmp_path.iterdir()
+    on = ["--on", "val", "--json", tmp_path / "scored.json"]
+    succeed([sys.executable, ROOT / "launch" / "evaluate.py", run_dir, *task, *on])
+    status = json.loads((run_dir / "status.json").read_text())
+    results = status["results"]
+    assert json.loads((tmp_path / "scored.json").read_text())["results"] == results
+    records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    of_groups = {key for group in status["by_group"].values() for key in group}
+    written = {key for record in records for key in record} | of_groups
+    assert written - RESERVED_NAMES == results.keys() - {"loss"}, "a metric of another such name would replace it"
 
 
 class Unfinished(Task):

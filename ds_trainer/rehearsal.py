@@ -1,0 +1,86 @@
+"""One batch of the validation split before training: what would fail after an epoch, or in the end, is told at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ds_trainer.batches import Batch, BatchLoader, ShardedSampler, size_of
+from ds_trainer.distributed import gathered, is_master
+from ds_trainer.engine import plain_module
+from ds_trainer.errors import TaskError
+from ds_trainer.problems import reason_of, shortened
+from ds_trainer.progress import log
+from ds_trainer.task import Task
+from ds_trainer.watch.whereabouts import stand_at
+
+if TYPE_CHECKING:
+    from deepspeed import DeepSpeedEngine
+
+
+def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int) -> None:
+    """Answer to the first validation examples, measure the answers and summarise them. Collective.
+
+    It leaves no trace: random numbers are seeded before each use, and buffers are put back.
+
+    Raises:
+        TaskError: the task cannot be validated or scored so; on every rank.
+    """
+    stand_at("rehearsing")
+    sampler = ShardedSampler(size_of(task.val_set), micro_batch)
+    batch = next(iter(BatchLoader(task.val_set, sampler, task.prepare, task.collate)))
+    engine.eval()
+    with torch.no_grad(), _buffers_held(plain_module(engine)):
+        outputs = engine(*batch.inputs)
+        problems = [problem for of_rank in gathered(_problems(task, outputs, batch)) for problem in of_rank]
+    if problems:
+        raise TaskError(shortened(list(dict.fromkeys(problems))))
+
+
+@contextmanager
+def _buffers_held(model: nn.Module) -> Iterator[None]:
+    held = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    yield
+    for buffer, numbers in held:
+        buffer.copy_(numbers)
+
+
+def _problems(task: Task, outputs: Any, batch: Batch) -> list[str]:
+    try:
+        if task.class_names is not None:
+            _refuse_no_classification(outputs, batch.targets)
+        rows = task.objective.rows(outputs, batch.targets, len(batch.weight_B))
+        _summarise(task, rows[: max(1, batch.source.num_real), 1:].cpu())
+    except TaskError as error:
+        return error.problems
+    return []
+
+
+def _refuse_no_classification(outputs: Any, targets: Any) -> None:
+    """Confidences and tables by class are computed of one score for each class, and of one class of each example."""
+    remedy = "as class_names asks for; leave class_names out where an example has not one class of these"
+    if not (isinstance(outputs, Tensor) and outputs.ndim == 2 and outputs.is_floating_point()):
+        raise TaskError(f"the task's model: answers with {_kind(outputs)}, expected float[B, S] {remedy}")
+    if not (isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()):
+        raise TaskError(f"the task's targets: found {_kind(targets)}, expected int64[B] {remedy}")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return type(value).__name__
+
+
+def _summarise(task: Task, measures_BM: Tensor) -> None:
+    try:
+        task.objective.metrics(measures_BM)
+    except TaskError:
+        raise
+    except Exception as error:  # it may do with a whole split, in which there are examples of two classes, say
+        if is_master():
+            log.warning(
+                f"the task's objective: summarise fails on the first {len(measures_BM)} validation examples "
+                f"({type(error).__name__}: {reason_of(error)}); if it does so on all, training ends after an epoch"
+            )
