@@ -16,7 +16,7 @@ from ds_trainer.pretrained import begin_with
 from ds_trainer.progress import log
 from ds_trainer.settings import RunSettings
 from ds_trainer.task import Task
-from ds_trainer.task_rules import refuse_untrainable
+from ds_trainer.task_rules import refuse_misdescribed, refuse_untrainable
 from ds_trainer.utilisation import Utilisation, utilisation_of
 from ds_trainer.weight_average import average_weights
 
@@ -49,6 +49,7 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig, pr
     torch.manual_seed(settings.seed)
     model = task.build_model()
     refuse_untrainable(task, model, engine_config)
+    refuse_misdescribed(task, model)
     if pretrained is not None:
         for line in begin_with(pretrained, model, task):
             log.info(line)

@@ -93,14 +93,9 @@ def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
             f"import {legible(module_name)} before, if you know it"
         )
     task_type = load_task_type(name)
-    try:
-        # At first without memory for the weights, since a description may ask for any size.
-        with torch.device("meta"):
-            sketch = task_type.model_from(description).state_dict()
-    except Exception:  # a task that cannot do without: what is wrong, if anything, shows below
-        sketch = {}
+    sketch = sketched_state(task_type, description)
     if sketch:
-        _check_fit(weights, sketch)
+        _check_fit(weights, sketch)  # at first without memory for the weights: a description may ask for any size
     try:
         model = task_type.model_from(description)
         _check_fit(weights, model.state_dict())
@@ -110,6 +105,15 @@ def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # whatever a task does with a description that is not its own
         raise CheckpointError(f"description: no model of the task {shown(name)} ({reason_of(error)})") from error
     return model.eval()
+
+
+def sketched_state(task_type: type[Task], description: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of the model that is described, without memory; empty for a task that cannot do without any."""
+    try:
+        with torch.device("meta"):
+            return task_type.model_from(description).state_dict()
+    except Exception:  # what is wrong, if anything, shows where the model is built
+        return {}
 
 
 def task_type_of(checkpoint: Mapping[str, Any], own_task: str | None, path: Path) -> type[Task]:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ds_trainer.batches import size_of
+from ds_trainer.checkpoint import sketched_state
 from ds_trainer.errors import DataError, TaskError
 from ds_trainer.precision import is_divided
 from ds_trainer.problems import reason_of, shortened, shown
@@ -86,6 +87,32 @@ def refuse_untrainable(task: Task, model: nn.Module, config: Mapping[str, Any]) 
         )
     if problems:
         raise TaskError(shortened(problems))
+
+
+def refuse_misdescribed(task: Task, model: nn.Module) -> None:
+    """Compare a new model with the one that its checkpoints will be read into.
+
+    Raises:
+        TaskError: they differ in a weight, as where the description lacks what decides its shape.
+    """
+    remedy = "expected the model of build_model; description has to hold all that it takes"
+    description = task.description()
+    described = sketched_state(type(task), description)
+    try:
+        described = described or type(task).model_from(description).state_dict()
+    except Exception as error:  # whatever a task does with a description that lacks something
+        raise TaskError(
+            f"the task's model_from: fails ({type(error).__name__}: {reason_of(error)}), {remedy}"
+        ) from error
+    built = model.state_dict()
+    for name in built | described:
+        found, expected = (_shape(state[name]) if name in state else "none" for state in (described, built))
+        if found != expected:
+            raise TaskError(f"the task's model_from: {name}: found {found}, {remedy}: {expected}")
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) and not is_lazy(value) else "no tensor"
 
 
 def _shapeless(model: nn.Module) -> Iterator[str]:

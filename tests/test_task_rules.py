@@ -3,7 +3,7 @@
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.errors import DataError, TaskError
 from ds_trainer.objective import Objective, total
 from ds_trainer.settings import combined_settings
-from ds_trainer.task_rules import refuse_untrainable, refuse_unusable
-from ds_trainer.tasks.toy.task import ToySettings, ToyTask
+from ds_trainer.task_rules import refuse_misdescribed, refuse_untrainable, refuse_unusable
+from ds_trainer.tasks.toy.task import SpiralNet, ToySettings, ToyTask
 
 TASK = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), num_points=20))
 PLAIN: dict[str, Any] = {"zero_optimization": {"stage": 1}}
@@ -87,6 +87,39 @@ def test_names_of_classes_need_an_objective_that_measures_them() -> None:
         refuse_untrainable(task, nn.Linear(2, 2), PLAIN)
     task.class_names = None
     refuse_untrainable(task, nn.Linear(2, 2), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("described", "problem"),
+    [
+        ({"num_hidden": 8}, r"layers\.0\.weight: found \(8, 2\), expected the model of build_model; .*: \(32, 2\)"),
+        ({}, r"fails \(TypeError: .*'num_hidden'.*\), expected the model of build_model; description has to hold all"),
+    ],
+)
+def test_description_of_another_model(described: dict[str, Any], problem: str) -> None:
+    task = copy.copy(TASK)
+    refuse_misdescribed(task, task.build_model())
+    rest = {name: value for name, value in task.description().items() if name != "num_hidden"}
+    vars(task)["description"] = lambda: {**rest, **described}
+    with pytest.raises(TaskError, match=f"^the task's model_from: {problem}"):
+        refuse_misdescribed(task, TASK.build_model())
+
+
+class OnlyOnTheHost(ToyTask):
+    """Looks at its weights while it is built, which have no numbers without memory."""
+
+    @classmethod
+    def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
+        model = super().model_from(description)
+        assert next(model.parameters())[0, 0].item() < 10
+        return model
+
+
+def test_description_of_a_model_that_needs_memory() -> None:
+    task = OnlyOnTheHost(TASK.settings)
+    refuse_misdescribed(task, task.build_model())
+    with pytest.raises(TaskError, match="expected the model of build_model"):
+        refuse_misdescribed(task, SpiralNet(8, 3, 0.0))
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (4, 1), (4, 3), (3,)])
