@@ -16,7 +16,7 @@ from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
 from ds_trainer.precision import cast_floats
 from ds_trainer.progress import log
 from ds_trainer.task import Task
-from ds_trainer.validation import Metrics, validate
+from ds_trainer.validation import Metrics, non_finite_examples, validate
 from ds_trainer.watch.whereabouts import stand_at
 
 if TYPE_CHECKING:
@@ -106,6 +106,9 @@ def score(
     else:
         measured = validate(model, with_confidence(task.objective, temperature), batches)
         metrics, calibration = calibration_of(measured, temperature)
+    bad = non_finite_examples(metrics, batches.name_of)
+    if bad is not None and distributed.is_master():
+        log.warning(f"the loss of {bad} is NaN or infinite, and so is their mean; look at their values and targets")
     whole = {"loss": metrics.loss, **metrics.named}
     return metrics, Results(whole, by_group(task, dataset, metrics), calibration)
 

@@ -20,7 +20,7 @@ from ds_trainer.randomness import seed_torch
 from ds_trainer.run_dir import Run
 from ds_trainer.saving import Saving
 from ds_trainer.steps import Steps
-from ds_trainer.validation import Metrics, validate
+from ds_trainer.validation import Metrics, non_finite_examples, validate
 from ds_trainer.weight_average import averaged_weights
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def train(
             share_buffers(plain_module(engine))
             with averaged_weights(engine):
                 metrics = validate(engine, objective, val_dl)
-                _refuse_non_finite(metrics, run)
+                _refuse_non_finite(metrics, val_dl, run)
                 if run.is_best(metrics):
                     saving.best(metrics)
             plateau.step(metrics.loss)
@@ -100,13 +100,17 @@ def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) ->
     return loss.detach()
 
 
-def _refuse_non_finite(metrics: Metrics, run: Run) -> None:
-    if not math.isfinite(metrics.loss):
-        raise NonFiniteLossError(
-            f"epoch {run.epochs_done + 1}: the validation loss is {metrics.loss}, expected a finite number; lower the "
-            f"learning rate in the engine config, or look for extreme values in the data; "
-            f"the last good state is in {run.dir}"
-        )
+def _refuse_non_finite(metrics: Metrics, val_dl: BatchLoader, run: Run) -> None:
+    if math.isfinite(metrics.loss):
+        return
+    remedy = "lower the learning rate in the engine config, or look for extreme values in the data"
+    if bool(metrics.losses_N.isfinite().any()):  # a model that diverged spares hardly any
+        bad = non_finite_examples(metrics, val_dl.name_of)
+        remedy = f"it is that of {bad}: look at their values and targets, or lower the learning rate"
+    kept = f"; the last good state is in {run.dir}" if run.epochs_done else ""
+    raise NonFiniteLossError(
+        f"epoch {run.epochs_done + 1}: the validation loss is {metrics.loss}, expected a finite number; {remedy}{kept}"
+    )
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ from ds_trainer.distributed import all_sum
 from ds_trainer.objective import Objective
 from ds_trainer.watch.whereabouts import stand_at
 
+_MOST_NAMED = 5
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -36,6 +38,15 @@ class Metrics:
     named: dict[str, float]
     losses_N: Tensor
     measures_NM: Tensor
+
+
+def non_finite_examples(metrics: Metrics, name_of: Callable[[int], str]) -> str | None:
+    """Those whose loss is NaN or infinite, in words; None if there is none."""
+    bad = (~metrics.losses_N.isfinite()).nonzero().flatten().tolist()
+    if not bad:
+        return None
+    names = ", ".join(map(name_of, bad[:_MOST_NAMED])) + (", ..." if len(bad) > _MOST_NAMED else "")
+    return f"{len(bad)} of {len(metrics.losses_N)} examples ({names})"
 
 
 @torch.no_grad()

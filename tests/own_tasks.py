@@ -38,7 +38,7 @@ class Drawn(Task):
         return nn.Linear(3, 1)
 
     def fingerprint(self) -> str:
-        return str(self.val_set.indices)  # type: ignore[attr-defined]  # of a Subset
+        return str(self.train_set.indices)  # type: ignore[attr-defined]  # of a Subset
 
 
 def _squares(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -130,3 +130,22 @@ class NamedOutputs(Classes):
 class Naming(nn.Linear):
     def forward(self, numbers: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         return {"logits": super().forward(numbers)}
+
+
+class BadValidation(Drawn):
+    """The target of one validation example is not a number."""
+
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        self.val_set = self.with_bad()
+
+    def with_bad(self) -> TensorDataset:
+        targets = torch.zeros(8, 1)
+        targets[5] = torch.nan
+        return TensorDataset(torch.zeros(8, 3), targets)
+
+
+class BadTest(BadValidation):
+    def __init__(self, settings: Any):
+        Drawn.__init__(self, settings)
+        self.test_set = self.with_bad()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import ROOT, run_ranks, succeed
+from launching import ROOT, run, run_ranks, succeed
 from own_tasks import Drawn
 
 from ds_trainer.errors import TaskError
@@ -102,3 +102,17 @@ class Unfinished(Task):
 def test_methods_that_are_missing_are_told() -> None:
     with pytest.raises(TaskError, match="class Unfinished: found no build_model, description, model_from, expected"):
         build_task(Unfinished, SETTINGS)
+
+
+@pytest.mark.slow
+def test_examples_whose_loss_is_not_finite_are_named(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "launch" / "train.py", *FLAGS, "--runs_dir", tmp_path, "--task"]
+    refused = run([*command, "own_tasks:BadValidation"])
+    assert refused.returncode == 2
+    assert (
+        "epoch 1: the validation loss is nan, expected a finite number; it is that of 1 of 8 examples (5): look at"
+        in (refused.stdout)
+    )
+    assert "last good state" not in refused.stdout, "there is none"
+    warned = succeed([*command, "own_tasks:BadTest"])
+    assert "the loss of 1 of 8 examples (5) is NaN or infinite, and so is their mean" in warned
