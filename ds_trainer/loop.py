@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
 from ds_trainer.buffers import share_buffers
 from ds_trainer.engine import plain_module
-from ds_trainer.errors import NonFiniteLossError
+from ds_trainer.errors import NonFiniteLossError, TaskError
 from ds_trainer.objective import Objective, total
 from ds_trainer.profiling import Profile
 from ds_trainer.randomness import seed_torch
@@ -92,10 +92,19 @@ def train_epoch(
 
 
 def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) -> Tensor:
-    """Forward and backward of one micro-batch; return its summed loss. Collective under ZeRO-3."""
+    """Forward and backward of one micro-batch; return its summed loss. Collective under ZeRO-3.
+
+    Raises:
+        TaskError: there is nothing to go backward through.
+    """
     seed_torch(batch.seed)  # dropout: a function of (seed, epoch, micro-step, rank), so nothing has to be saved
     losses_B = objective.minimised(engine(*batch.inputs), batch.targets)
     loss = total(losses_B, batch.weight_B)
+    if not loss.requires_grad:
+        raise TaskError(
+            "the task's objective: loss does not depend on the model's weights, expected one computed of its outputs; "
+            "look for detach, item, numpy or argmax in it"
+        )
     engine.backward(loss * batch.share, scale_wrt_gas=False)
     return loss.detach()
 

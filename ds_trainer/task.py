@@ -174,6 +174,12 @@ class Task(ABC):
                 f"the task's items: found {kind}, expected (input, target); or give the task a `prepare` of its own"
             )
         inputs, targets = items
+        for part, value in (("input", inputs), ("target", targets)):
+            if not hasattr(value, "to"):  # such as a list of texts
+                raise TaskError(
+                    f"the task's items: each {part} of a batch comes as {type(value).__name__}, expected a tensor: "
+                    "numbers in place of texts, say; or give the task a `prepare` of its own"
+                )
         return (inputs.to(device, non_blocking=True),), targets.to(device, non_blocking=True)
 
     def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:

@@ -1,5 +1,6 @@
 """What a task may not give, told before an engine is built of its model: what is said later names no weight."""
 
+import inspect
 import io
 import pickle
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,9 @@ def refuse_unusable(task: Task) -> None:
         DataError: a split is empty.
         TaskError: something is not as `Task` asks for it, which would be found out hours later.
     """
+    missing = [name for name in ("train_set", "val_set", "objective") if not hasattr(task, name)]
+    if missing:
+        raise TaskError([f"the task's {name}: missing, expected to be set in __init__" for name in missing])
     splits = splits_of(task)
     shapeless = [split for split, dataset in splits.items() if not _is_map_style(dataset)]
     if shapeless:
@@ -34,7 +38,7 @@ def refuse_unusable(task: Task) -> None:
     for split, dataset in splits.items():
         if size_of(dataset) == 0 and split != "test":
             raise DataError(f"the {split} split is empty, expected at least one example")
-    problems = [*_misnamed(task), *_groupless(task, splits), *_unspeakable(task)]
+    problems = [*_misnamed(task), *_groupless(task, splits), *_unspeakable(task), *_uncollated(task)]
     if problems:
         raise TaskError(shortened([f"the task's {problem}" for problem in problems]))
 
@@ -65,6 +69,16 @@ def _unspeakable(task: Task) -> Iterator[str]:
         torch.load(file, weights_only=True)
     except (pickle.PickleError, AttributeError, TypeError, RuntimeError) as error:
         yield f"description: expected plain values and tensors ({reason_of(error)})"
+
+
+def _uncollated(task: Task) -> Iterator[str]:
+    """A plain function that stands in a class gets the task in place of the items."""
+    try:
+        inspect.signature(task.collate).bind([])
+    except TypeError:
+        yield "collate: cannot be called with a list of items alone; write `collate = staticmethod(...)`"
+    except ValueError:
+        return  # of C, whose arguments nobody knows
 
 
 def refuse_untrainable(task: Task, model: nn.Module, config: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset, random_split
+from torch.utils.data import TensorDataset, default_collate, random_split
 
 from ds_trainer import classification
 from ds_trainer.classification import classification_objective
@@ -149,3 +149,36 @@ class BadTest(BadValidation):
     def __init__(self, settings: Any):
         Drawn.__init__(self, settings)
         self.test_set = self.with_bad()
+
+
+class Constant(Drawn):
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        self.objective = Objective(lambda outputs, targets: _squares(outputs.detach(), targets))
+
+
+class Texts(Drawn):
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        self.train_set = self.val_set = [(torch.ones(3), "one")] * 40  # type: ignore[assignment]
+
+    def fingerprint(self) -> str:
+        return ""
+
+
+class Unset(Drawn):
+    def __init__(self, settings: Any):
+        super().__init__(settings)
+        del self.val_set
+
+
+class Collated(Drawn):
+    collate = default_collate
+
+
+class Unfinished(Task):
+    def __init__(self, settings: Any):
+        pass
+
+    def label(self) -> str:
+        return "unfinished"
