@@ -92,3 +92,9 @@ def test_augmentation_is_drawn_whatever_the_model_sees_and_whatever_trains(store
 def test_wrong_flag_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dataa", "x"]) == 2
     assert "did you mean" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["toy", "own_tasks:Drawn"])
+def test_task_without_clips_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--task", name]) == 2
+    assert f"--task: found {name}, expected sign: other tasks have no clips" in capsys.readouterr().out

@@ -15,6 +15,7 @@ from ds_trainer.batches import size_of
 from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
+from ds_trainer.errors import SettingsError
 from ds_trainer.progress import log
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     own, flags = _parser().parse_known_args(argv)
     out_dir: Path = own.out_dir
     settings = load_settings([*flags, "--deepspeed_config", own.deepspeed_config], load_task_type)
+    if not issubclass(load_task_type(settings.task), SignTask):
+        raise SettingsError(f"--task: found {settings.task}, expected sign: other tasks have no clips")
     task = SignTask(settings)
     for line in describe_store(task.store):
         log.info(line)
