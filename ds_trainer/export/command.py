@@ -79,8 +79,7 @@ def _compare(
     Raises:
         CheckpointError: it is larger than can be explained.
     """
-    recorded = _recorded(checkpoint, task_type)
-    inputs = deployment.inputs if recorded is None else recorded
+    inputs, what = _inputs(checkpoint, task_type, deployment)
     with torch.no_grad():
         expected = formats.answers_of(deployment.module)(*inputs)
         if form in formats.WEIGHTS:
@@ -91,8 +90,6 @@ def _compare(
         else:
             found = formats.read_answers(form, path, deployment.names)(*inputs)
     difference, most = largest_difference(found, expected), formats.MOST_DIFFERENCE[form]
-    num_examples = len(inputs[0])
-    what = f"{num_examples} held-out clips" if recorded is not None else f"{num_examples} random clips (no data here)"
     if not difference <= most:
         raise CheckpointError(
             f"{path}: its answers to {what} differ from the source's by {difference:.2g}, expected {most:.2g} at most; "
@@ -114,7 +111,13 @@ def _differences(found: Tensor, expected: Tensor) -> Tensor:
     return torch.where(is_same, 0.0, (found.double() - expected.double()).abs())
 
 
-def _recorded(checkpoint: Mapping[str, Any], task_type: type[Task]) -> tuple[Tensor, ...] | None:
-    """Held-out clips of the data that the model was trained on, if it is here."""
+def _inputs(
+    checkpoint: Mapping[str, Any], task_type: type[Task], deployment: Deployment
+) -> tuple[tuple[Tensor, ...], str]:
+    """Held-out examples of the data that the model was trained on, or the deployment's own; and that in words."""
     task = task_type.as_trained(checkpoint)
-    return None if task is None else task.recorded(NUM_COMPARED)
+    recorded = None if task is None else task.recorded(NUM_COMPARED)
+    if recorded is not None:
+        return recorded, f"{len(recorded[0])} held-out clips"
+    why = "no data here" if task is None else "Task.recorded gives none"
+    return deployment.inputs, f"{len(deployment.inputs[0])} examples of the deployment ({why})"
