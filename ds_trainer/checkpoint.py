@@ -6,12 +6,14 @@ A checkpoint is a dictionary of plain values and tensors:
     state_dict                     its weights in float32
     settings, engine_config        what it was trained with
     epoch, step, metrics           where in the run it was written, and what validation said
+    temperature                    what its logits are divided by; absent before the run has ended
     versions                       of Python and the packages that wrote it
 
 A file from elsewhere is safe to load: no pickle in it is run, nothing is imported because it says so, and it takes no
 more memory than it is long. Loading notices any damage, by the checksums that torch writes and does not look at.
 """
 
+import math
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -31,7 +33,8 @@ from ds_trainer.text_file import check_regular
 FORMAT = "ds_trainer checkpoint 1"
 
 _MAX_NAME = 200
-_TYPES = {"task": str, "description": dict, "state_dict": dict}
+_TYPES: dict[str, type] = {"task": str, "description": dict, "state_dict": dict}
+_TYPES |= {"settings": dict, "engine_config": dict, "epoch": int}
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -60,6 +63,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         if not isinstance(checkpoint.get(name), wanted):
             found = type(checkpoint.get(name)).__name__
             raise CheckpointError(f"{path}: {name}: found {found}, expected {wanted.__name__}; the file is incomplete")
+    temperature = checkpoint.get("temperature", 1.0)
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        raise CheckpointError(f"{path}: temperature: found {shown(temperature)}, expected a number above 0")
     return checkpoint
 
 

@@ -27,6 +27,7 @@ from ds_trainer.errors import (
 from ds_trainer.evaluation import Results, model_to_score, score, tell
 from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.files import write_json
+from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.task import Task, build_task, load_task_type
 from ds_trainer.torch_errors import mendable_errors_told
@@ -83,7 +84,12 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
     task, dataset, model = _agreed_by_all(lambda: _built(own, flags, checkpoint))
     model = model.to(distributed.device())
     temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
-    micro_batch = own.micro_batch or checkpoint["engine_config"][_MICRO_BATCH]
+    micro_batch = own.micro_batch or checkpoint["engine_config"].get(_MICRO_BATCH)
+    if not isinstance(micro_batch, int) or micro_batch < 1:
+        raise CheckpointError(
+            f"{own.checkpoint}: engine_config: {_MICRO_BATCH}: found {shown(micro_batch)}, expected 1 or more; give "
+            "--micro_batch"
+        )
     _, results = score(model, task, dataset, micro_batch, temperature)
     if distributed.is_master():
         tell(results, f"{own.on} split of {own.checkpoint} (epoch {checkpoint['epoch'] + 1})")

@@ -100,7 +100,11 @@ def load_recogniser(checkpoint: Mapping[str, Any]) -> nn.Module:
     """
     if checkpoint["task"] != "sign":
         raise CheckpointError(f"task: found {checkpoint['task']}, expected sign: other tasks have no clips")
-    return Recogniser(Preprocessing.of(checkpoint["description"]), load_model(checkpoint)).eval()
+    recogniser = Recogniser(Preprocessing.of(checkpoint["description"]), load_model(checkpoint)).eval()
+    names, numbers = (checkpoint["description"].get(name) for name in ("sign_names", "sign_numbers"))
+    if not (isinstance(names, list) and isinstance(numbers, list) and len(names) == len(numbers)):
+        raise CheckpointError("description: found no sign_numbers, expected one of each of sign_names")
+    return recogniser
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ def content(**changed: Any) -> dict[str, Any]:
         "description": DESCRIPTION,
         "state_dict": model.state_dict(),
         "settings": {"seed": 3, "runs_dir": "runs", "signers": ["s1"], "labels": None},
+        "engine_config": {"train_micro_batch_size_per_gpu": 4},
         "epoch": 4,
         "metrics": {"val_loss": 0.25},
         **changed,
@@ -103,6 +104,24 @@ def test_truncated_file(path: Path, kept_fraction: float) -> None:
 def test_file_of_another_program(path: Path, other: Any, found: str) -> None:
     with pytest.raises(CheckpointError, match=f"best.pth: {found}, expected '{FORMAT}'"):
         load_checkpoint(_saved(other, path))
+
+
+@pytest.mark.parametrize("name", ["task", "description", "state_dict", "settings", "engine_config", "epoch"])
+def test_checkpoint_that_lacks_something(path: Path, name: str) -> None:
+    write_checkpoint(path, {key: value for key, value in content().items() if key != name})
+    with pytest.raises(
+        CheckpointError, match=rf"best\.pth: {name}: found NoneType, expected .*; the file is incomplete"
+    ):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("temperature", ["hot", None, 0.0, -1.0, float("nan"), float("inf")])
+def test_temperature_that_is_none(path: Path, temperature: Any) -> None:
+    write_checkpoint(path, content(temperature=2))
+    assert load_checkpoint(path)["temperature"] == 2
+    write_checkpoint(path, content(temperature=temperature))
+    with pytest.raises(CheckpointError, match=r"best\.pth: temperature: found .*, expected a number above 0"):
+        load_checkpoint(path)
 
 
 def test_file_that_is_none(path: Path) -> None:

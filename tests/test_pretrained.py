@@ -26,7 +26,14 @@ from ds_trainer.tasks.toy.task import ToySettings, ToyTask
 
 
 def save(path: Path, model: nn.Module, **content: Any) -> Path:
-    known = {"task": "toy", "description": {}, "settings": {}, "state_dict": model.state_dict()}
+    known = {
+        "task": "toy",
+        "description": {},
+        "settings": {},
+        "engine_config": {},
+        "epoch": 0,
+        "state_dict": model.state_dict(),
+    }
     write_checkpoint(path, {**known, **content})
     return path
 

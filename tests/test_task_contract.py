@@ -163,6 +163,7 @@ def test_checkpoint_rebuilds_the_model(task: Task, tmp_path: Path) -> None:
     model = task.build_model().eval()
     name = next((name for name in NAMES if load_task_type(name) is type(task)), OWN_TASK_NAME)
     content = {"task": name, "description": task.description(), "state_dict": model.state_dict()}
+    content |= {"settings": {}, "engine_config": {}, "epoch": 0}
     write_checkpoint(tmp_path / "best.pth", content)
     rebuilt = load_model(load_checkpoint(tmp_path / "best.pth"))
     assert list(rebuilt.state_dict()) == list(model.state_dict())

@@ -192,13 +192,6 @@ def load_saved_model(folder: Path, own_task: str | None = None) -> SavedModel:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file; it is written with {BATCH_FILE}, copy both")
     checkpoint = load_checkpoint(path)
-    problems = [
-        f"{path}: {name}: found {type(checkpoint.get(name)).__name__}, expected dict; the file is incomplete"
-        for name in ("settings", "engine_config")
-        if not isinstance(checkpoint.get(name), dict)
-    ]
-    if problems:
-        raise CheckpointError(problems)
     _validated(EnginePrecision, checkpoint["engine_config"], f"{path}: engine_config")
     task_type = task_type_of(checkpoint, own_task, path)
     settings = _validated(combined_settings(task_type.settings_type), checkpoint["settings"], f"{path}: settings")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ds_trainer.checkpoint import FORMAT, load_checkpoint, load_model
 from ds_trainer.errors import CheckpointError
+from ds_trainer.predict import load_recogniser
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.task import SignTask
 from ds_trainer.tasks.toy.task import ToyTask
@@ -42,6 +43,7 @@ TASKS: dict[str, tuple[Any, dict[str, Any]]] = {"toy": (ToyTask, TOY), "sign": (
 
 def content(task: str) -> dict[str, Any]:
     known = {"format": FORMAT, "task": task, "description": TASKS[task][1], "epoch": 3, "metrics": {}}
+    known |= {"settings": {}, "engine_config": {}, "temperature": 1.5}
     return {**known, "state_dict": dict(_weights(task))}
 
 
@@ -96,6 +98,13 @@ def test_changed_bit_in_the_weights_is_told(path: Path) -> None:
 @given(st.sampled_from(sorted(TASKS)).flatmap(lambda task: with_changes(content(task))))
 def test_changed_content(path: Path, changed: dict[str, Any]) -> None:
     try_to_load(path, saved(changed))
+
+
+@examples(50)
+@given(with_changes(content("sign")))
+def test_what_predicts_is_told_too(path: Path, changed: dict[str, Any]) -> None:
+    path.write_bytes(saved(changed))
+    told(lambda: load_recogniser(load_checkpoint(path)))
 
 
 @examples(50)

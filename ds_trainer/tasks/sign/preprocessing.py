@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ds_trainer.errors import CheckpointError
+from ds_trainer.problems import reason_of
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.constants import picked
@@ -68,7 +70,19 @@ class Preprocessing:
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Preprocessing":
-        """That of a trained model, as its checkpoint describes it."""
+        """That of a trained model, as its checkpoint describes it.
+
+        Raises:
+            CheckpointError: it is the description of something else.
+        """
+        try:
+            return cls._of(description)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {reason_of(error)}"
+            raise CheckpointError(f"description: expected that of a model of the sign task ({reason})") from error
+
+    @classmethod
+    def _of(cls, description: Mapping[str, Any]) -> "Preprocessing":
         recorded = KeypointLayout.from_dict(description["layout"])
         parts = list(description["parts"].values())
         taken = recorded.needed_for(list(itertools.chain(*parts)))
