@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -135,10 +136,9 @@ class BadBatches:
             write_checkpoint(folder / "weights.pth", {**weights, "state_dict": state})
         except (OSError, WriteError) as error:
             log.warning(f"the bad batch of step {step.number} was not saved: {error}")
-        own_task = f" --task {run.provenance['task']}" if ":" in run.provenance["task"] else ""
         log.warning(
             f"step {step.number} was skipped: its gradient was NaN or infinite{_blamed(micro_steps)}; "
-            f"python launch/replay.py {folder}{own_task} shows why"
+            f"{_replay(folder, run.provenance['task'])} shows why"
         )
 
     def _line(self, batch: Batch, loss: Tensor) -> dict[str, Any]:
@@ -155,6 +155,13 @@ class BadBatches:
             "loss": value if math.isfinite(value) else None,
             "loss_text": str(value),
         }
+
+
+def _replay(folder: Path, task: str) -> str:
+    """What runs the batch again: another process cannot find a task of this one's script or notebook."""
+    if task.startswith("__main__:"):
+        return f"in this script or notebook, ds_trainer.replay.command.main(['{folder}', '--task', '{task}'])"
+    return f"python launch/replay.py {folder}" + (f" --task {task}" if ":" in task else "")
 
 
 def _is_bad(micro_steps: list[dict[str, Any]]) -> bool:

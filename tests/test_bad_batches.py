@@ -2,11 +2,12 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launching import run, succeed, uses_launcher
+from launching import ROOT, run, succeed, uses_launcher
 
 from ds_trainer.checkpoint import load_checkpoint
 
@@ -117,3 +118,31 @@ def test_run_stops_when_every_step_is_bad(task_dir: Path) -> None:
     assert status["status"] == "failed"
     assert "NonFiniteLossError" in status["reason"]
     assert len(list((run_dir / "bad_batches").iterdir())) == 3
+
+
+OF_A_SCRIPT = """
+import sys
+
+import ds_trainer.replay.command
+from faulty_task import FaultyTask
+
+
+class Mine(FaultyTask):
+    pass
+
+
+run_dir = ds_trainer.train(
+    deepspeed_config=sys.argv[1], task=Mine, fault="augmentation", num_epochs=1, runs_dir=sys.argv[2]
+)
+(folder,) = (run_dir / "bad_batches").iterdir()
+assert ds_trainer.replay.command.main([str(folder), "--task", "__main__:Mine"]) == 0
+"""
+
+
+def test_batch_of_a_task_of_a_script_is_replayed_in_its_process(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(OF_A_SCRIPT)
+    output = succeed([sys.executable, tmp_path / "script.py", ROOT / "ds_configs" / "fp32.json", tmp_path / "runs"])
+    (folder,) = (tmp_path / "runs").glob("*/bad_batches/*")
+    call = f"ds_trainer.replay.command.main(['{folder}', '--task', '__main__:Mine'])"
+    assert f"in this script or notebook, {call} shows why" in output
+    assert "clip-05" in output.split("shows why")[1]
