@@ -19,6 +19,8 @@ from ds_trainer.watch.whereabouts import stand_at
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
+_NUM_COLUMNS = 3
+
 
 def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int) -> None:
     """Answer to the first validation examples, measure the answers and summarise them. Collective.
@@ -52,6 +54,8 @@ def _problems(task: Task, outputs: Any, batch: Batch) -> list[str]:
         if task.class_names is not None:
             _refuse_no_classification(outputs, batch.targets)
         rows = task.objective.rows(outputs, batch.targets, len(batch.weight_B))
+        if task.class_names is not None:
+            _refuse_other_measures(rows[:, 1:], batch.targets)
         _summarise(task, rows[: max(1, batch.source.num_real), 1:].cpu())
     except TaskError as error:
         return error.problems
@@ -65,6 +69,15 @@ def _refuse_no_classification(outputs: Any, targets: Any) -> None:
         raise TaskError(f"the task's model: answers with {_kind(outputs)}, expected float[B, S] {remedy}")
     if not (isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()):
         raise TaskError(f"the task's targets: found {_kind(targets)}, expected int64[B] {remedy}")
+
+
+def _refuse_other_measures(measures_BM: Tensor, targets_B: Tensor) -> None:
+    """The tables and plots by class read the first columns."""
+    if measures_BM.shape[1] < _NUM_COLUMNS or not torch.equal(measures_BM[:, 0], targets_B.to(measures_BM)):
+        raise TaskError(
+            "the task's objective: measure does not begin with what classification.measure gives (target, rank, "
+            "prediction), as class_names asks for; put its columns before your own, or leave class_names out"
+        )
 
 
 def _kind(value: Any) -> str:

@@ -60,6 +60,7 @@ BAD = {
     "NoNames": "summarise gives None, expected a dictionary by name",
     "NoNumber": "metric 'worst': found [1.0, 2.0], expected a number",
     "SeveralLabels": "the task's targets: found int64[32, 2], expected int64[B] as class_names asks for; leave",
+    "OtherMeasures": "measure does not begin with what classification.measure gives (target, rank, prediction), as",
     "NamedOutputs": "the task's model: answers with dict, expected float[B, S] as class_names asks for; leave",
 }
 
