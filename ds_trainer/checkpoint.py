@@ -5,6 +5,7 @@ A checkpoint is a dictionary of plain values and tensors:
     format, task, description      which model; the task rebuilds it from the description
     state_dict                     its weights in float32
     settings, engine_config        what it was trained with
+    data_fingerprint               of the clips that it was trained on
     epoch, step, metrics           where in the run it was written, and what validation said
     temperature                    what its logits are divided by; absent before the run has ended
     versions                       of Python and the packages that wrote it

@@ -24,9 +24,10 @@ from ds_trainer.errors import (
     SettingsError,
     UserError,
 )
-from ds_trainer.evaluation import Results, model_to_score, score, tell
+from ds_trainer.evaluation import model_to_score, score, tell
 from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.files import write_json
+from ds_trainer.pretrained import before
 from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.task import Task, build_task, load_task_type
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with mendable_errors_told(out_of_memory="give a smaller --micro_batch"):
             results = _evaluate(own, flags)
         if own.json is not None:
-            distributed.agreed(lambda: write_json(own.json, results.plain()))
+            distributed.agreed(lambda: write_json(own.json, results))
         return 0
     except UserError as error:
         if distributed.is_master() or isinstance(error, MeetingError | MemoryLimitError):  # which other ranks lack
@@ -77,11 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
+def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
     if own.micro_batch is not None and own.micro_batch < 1:
         raise SettingsError(f"--micro_batch: found {own.micro_batch}, expected 1 or more")
     checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
     task, dataset, model = _agreed_by_all(lambda: _built(own, flags, checkpoint))
+    told = distributed.agreed(lambda: _must_be_told(task, dataset, checkpoint))
     model = model.to(distributed.device())
     temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
     micro_batch = own.micro_batch or checkpoint["engine_config"].get(_MICRO_BATCH)
@@ -92,10 +94,13 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> Results:
         )
     _, results = score(model, task, dataset, micro_batch, temperature)
     if distributed.is_master():
-        tell(results, f"{own.on} split of {own.checkpoint} (epoch {checkpoint['epoch'] + 1})")
+        for notice in task.notices:
+            log.info(notice)
+        about = "; ".join([f"epoch {checkpoint['epoch'] + 1}", *told])
+        tell(results, f"{own.on} split of {own.checkpoint} ({about})")
         for group, named in results.by_group.items():
             log.info(f"  {group}:" + "".join(f"  {name} {_shown(value)}" for name, value in named.items()))
-    return results
+    return {**results.plain(), "notes": told}
 
 
 def _built(
@@ -138,6 +143,13 @@ def _agreed_by_all(build: Callable[[], T]) -> T:
 
 def _shown(value: float) -> str:
     return f"{value}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _must_be_told(task: Task, dataset: Dataset[Any], checkpoint: Checkpoint) -> list[str]:
+    """What makes the scores other than those on unseen examples of the training's data."""
+    own = task.fingerprint()
+    told = [] if checkpoint.get("data_fingerprint", own) == own else ["the data is not that of the training"]
+    return told + task.check_scored(dataset, [checkpoint, *before(checkpoint)])
 
 
 def _refuse_other_data(task: Task, trained: dict[str, Any]) -> None:

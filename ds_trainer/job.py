@@ -193,6 +193,7 @@ def begin_run(
         "description": task.description(),
         "settings": plain_settings,
         "engine_config": engine_config,
+        "data_fingerprint": task.fingerprint(),
         "versions": versions(),
     }
     cadence = Cadence(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Cadence)})

@@ -50,13 +50,13 @@ def _fitting(path: Path, model: nn.Module, task: Task) -> tuple[dict[str, Tensor
             f"{found}; expected half at least: give the settings of the model that it was trained with, which its "
             "run.yaml has"
         )
-    notices = [notice for each in (checkpoint, *_before(checkpoint)) for notice in task.check_pretrained(each)]
+    notices = [notice for each in (checkpoint, *before(checkpoint)) for notice in task.check_pretrained(each)]
     more = f" and {len(new) - _MOST_NAMED} more" if new[_MOST_NAMED:] else ""
     named = f"; new are {', '.join(map(legible, new[:_MOST_NAMED]))}{more}" if new else ""
     return fitting, [f"{found}{named}", *notices]
 
 
-def _before(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+def before(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
     """The checkpoints that this one, too, began with, as far as they are here: they have learnt as well."""
     paths: list[str] = []
     while (path := dict(checkpoint.get("settings", {})).get("pretrained")) and path not in paths:

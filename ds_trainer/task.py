@@ -148,6 +148,14 @@ class Task(ABC):
         """
         return []
 
+    def check_scored(self, dataset: Dataset[Any], checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Look whether a trained model knows examples of a data set that it is scored on; return what must be told.
+
+        Args:
+            checkpoints: the model's own, and those whose weights it began with.
+        """
+        return []
+
     def number_as_in(self, description: Mapping[str, Any]) -> None:
         """Give the classes the numbers that a trained model, of this `description`, has for them.
 

@@ -176,6 +176,7 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
         assert found["results"] == status["results"]
         assert found["by_group"] == status["by_group"]
         assert found["calibration_error"] == status["calibration_error"]
+        assert found["notes"] == []
 
 
 def test_evaluate_passes_as_many_clips_at_once_as_it_is_told(run_dir: Path, tmp_path: Path) -> None:
@@ -209,6 +210,8 @@ def test_evaluate_scores_all_of_other_data(run_dir: Path, store: Path, tmp_path:
     succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
     found, before = (json.loads(path.read_text()) for path in (tmp_path / "out.json", run_dir / "status.json"))
     assert sum(group["num_examples"] for group in found["by_group"].values()) == len(ClipStore.open(store))
+    num_known = len(ClipStore.open(store)) - sum(group["num_examples"] for group in before["by_group"].values())
+    assert found["notes"] == [f"{num_known} of the 60 scored clips were trained or validated on"]
     for signer, scored in before["by_group"].items():
         assert found["by_group"][signer] == pytest.approx(scored, rel=1e-3)
     refused = run([*command, "--on", "val"])

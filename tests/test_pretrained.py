@@ -142,6 +142,41 @@ def test_data_that_is_gone_cannot_be_checked(make_task: MakeTask) -> None:
         assert "is not checked" in line
 
 
+def test_clips_that_are_scored_and_known_are_told(make_task: MakeTask) -> None:
+    trained = make_task(split="signer:s04")
+    former = checkpoint_of(trained) | {"data_fingerprint": trained.fingerprint()}
+    assert trained.check_scored(trained.test_set, [former]) == []
+    assert make_task("others", split="all").check_scored(make_task("others", split="all").test_set, [former]) == []
+    every = make_task(split="all")
+    (line,) = every.check_scored(every.test_set, [former])
+    assert line == "36 of the 48 scored clips were trained or validated on"
+    first = checkpoint_of(make_task("some", split="signer:s02"))
+    (line,) = make_task(split="signer:s01").check_scored(every.test_set, [former, first])
+    assert line.startswith("36 of the 48")
+    gone = {**first, "settings": {**first["settings"], "data": "/nowhere"}}
+    (line,) = trained.check_scored(trained.test_set, [former, gone])
+    assert line.startswith("not compared")
+
+
+def test_data_of_the_training_that_has_changed_is_known_by_its_store(make_task: MakeTask, tmp_path: Path) -> None:
+    """A random split of more clips is another one: what was trained on stands in the store of that time alone."""
+    stores = tmp_path / "stores"
+    former = checkpoint_of(make_task("some", split="random", stores_dir=stores))
+    former |= {"data_fingerprint": make_task("some").fingerprint()}
+    former["settings"]["data"] = str(tmp_path / "all")
+    now = make_task(split="random", stores_dir=stores)
+    assert SignTask.as_trained(former) is None
+    assert now.check_scored(now.test_set, [former]) == [
+        "not compared with its training clips, which are not here any more"
+    ]
+    shutil.copytree(tmp_path / "some", stores / "some")
+    trained = SignTask.as_trained(former)
+    assert trained is not None
+    assert len(trained.store) == 24
+    (line,) = now.check_scored(now.test_set, [former])
+    assert "scored clips were trained or validated on" in line
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_run_begins_where_the_other_ended_and_goes_on_without_it(tmp_path: Path) -> None:

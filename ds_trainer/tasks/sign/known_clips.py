@@ -1,14 +1,49 @@
-"""Whether a model that is trained on has learnt from clips, or signers, that are held out now."""
+"""Whether a trained model has learnt from clips, or signers, that are held out or scored now."""
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.split_draws import in_both, signers_of
+from ds_trainer.tasks.sign.store import NAMES_FILE
+from ds_trainer.text_file import read_text
 
 if TYPE_CHECKING:
     from ds_trainer.tasks.sign.task import SignTask
+
+_MAX_NAMES_BYTES = 2**26
+
+
+def store_of(fingerprint: str, stores_dir: Path) -> Path | None:
+    """The prepared store of this content, whatever has become of the data that it was prepared from."""
+    for file in sorted(stores_dir.glob(f"*/{NAMES_FILE}")):
+        try:
+            if json.loads(read_text(file, _MAX_NAMES_BYTES))["fingerprint"] == fingerprint:
+                return file.parent
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # some other folder, or a damaged store
+    return None
+
+
+def known_among(task: "SignTask", dataset: Dataset[Any], formers: Sequence["SignTask | None"]) -> list[str]:
+    """What must be told of scores on `dataset` of a model that was trained as `formers` say; None: its data is gone."""
+    notices = []
+    here = [former for former in formers if former is not None]
+    learnt = [
+        former.store.content[former.clips_of(used)] for former in here for used in (former.train_set, former.val_set)
+    ]
+    scored = task.store.content[task.clips_of(dataset)]
+    known = np.isin(scored, in_both(scored, np.concatenate(learnt))) if learnt else np.zeros(0, dtype=bool)
+    if known.any():
+        notices.append(f"{known.sum()} of the {len(scored)} scored clips were trained or validated on")
+    if len(here) < len(formers):
+        notices.append("not compared with its training clips, which are not here any more")
+    return notices
 
 
 def refuse_known_clips(task: "SignTask", former: "SignTask") -> list[str]:

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from ds_trainer.tasks.sign.clip_numbers import ClipNumbers
 from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
-from ds_trainer.tasks.sign.known_clips import refuse_known_clips
+from ds_trainer.tasks.sign.known_clips import known_among, refuse_known_clips, store_of
 from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
@@ -190,11 +190,26 @@ class SignTask(Task):
             about=description,
         )
 
+    @classmethod
+    def as_trained(cls, checkpoint: Mapping[str, Any]) -> Self | None:
+        """Also where the data has changed since, or is gone, as long as the clip store of that time is here."""
+        fingerprint, former = checkpoint.get("data_fingerprint"), super().as_trained(checkpoint)
+        if fingerprint is None or (former is not None and former.fingerprint() == fingerprint):
+            return former
+        prepared = store_of(fingerprint, Path(checkpoint["settings"].get("stores_dir", "")))
+        settings = {**checkpoint["settings"], "data": str(prepared), "labels": None}
+        return None if prepared is None else super().as_trained({**checkpoint, "settings": settings})
+
     def check_pretrained(self, checkpoint: Mapping[str, Any]) -> list[str]:
         former = SignTask.as_trained(checkpoint) if checkpoint["task"] == self.settings.task else None
         if former is not None:
             return refuse_known_clips(self, former)
         return ["its training clips are not here: whether it knows the test clips, or their signers, is not checked"]
+
+    def check_scored(self, dataset: Dataset[Any], checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
+        own = self.settings.task
+        formers = [SignTask.as_trained(each) if each["task"] == own else None for each in checkpoints]
+        return known_among(self, dataset, formers)
 
     def number_as_in(self, description: Mapping[str, Any]) -> None:
         names = description["sign_names"]
