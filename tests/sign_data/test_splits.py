@@ -137,6 +137,50 @@ def test_blanks_around_a_name_do_not_count_and_commas_do(tmp_path: Path) -> None
     assert (signers(store, splits.test), signers(store, splits.train)) == ({"Lee, Ann"}, {"s01", "unknown"})
 
 
+def test_data_that_says_what_validates_alone_is_taken_at_its_word(build_store: BuildStore) -> None:
+    """Its own clips validate, and the test is drawn from the others as where it says nothing."""
+    folders = build_store(signers=1, split_of={1: "train"})
+    split = np.where(np.arange(len(folders)) % 3, 1, 2).astype(np.int8)
+    store = replace(folders, split=split)
+    for rule in (SplitRule(), SplitRule(split="own")):
+        splits = make_splits(store, rule)
+        assert splits.val.tolist() == np.flatnonzero(split == 2).tolist()
+        assert len(splits.test) == 3
+        assert splits.notices[0] == "the data says what validates but not what tests: as random of its other clips do"
+    assert set(make_splits(store, SplitRule(split="random")).val) != set(splits.val)
+
+
+def test_signer_who_tests_validates_nothing(build_store: BuildStore) -> None:
+    store = build_store(split_of={1: "train", 2: "train", 3: "train", 4: "val", 5: "val"})
+    store.split[np.flatnonzero(store.signer == 2)[::3]] = 2
+    splits = make_splits(store, SplitRule())
+    assert (signers(store, splits.test), signers(store, splits.val)) == ({"s03"}, {"s04", "s05"})
+    assert signers(store, splits.train) == {"s01", "s02"}
+    with pytest.raises(DataError, match="found no clip in the test split"):
+        make_splits(build_store(split_of={1: "train"}), SplitRule(split="own"))
+
+
+def test_data_that_does_not_say_who_signs_is_told_so(tmp_path: Path) -> None:
+    clips = [replace(clip, signer="") for clip in grid(signs=2, signers=1, repetitions=8)]
+    write_store(tmp_path / "store", source(clips))
+    (told,) = make_splits(ClipStore.open(tmp_path / "store"), SplitRule()).notices
+    assert told.startswith("the data does not say who signs: ")
+    assert "--split signer:" not in told
+
+
+def test_signs_that_are_not_tested_are_told(build_store: BuildStore) -> None:
+    store = build_store()
+    split = np.where((store.sign == 2) | (store.signer != 0), 1, 3).astype(np.int8)
+    assert "3: no test clips, so not measured" in make_splits(replace(store, split=split), SplitRule()).notices
+
+
+def test_selected_signs_are_named_where_their_numbers_do_not(build_store: BuildStore) -> None:
+    store = replace(build_store(), sign_names=["8", "9", "10", "11"])
+    rule = SplitRule(signs_from=3, signs_to=4)
+    assert "signs 3..4 are selected: 10, 11" in make_splits(store, rule).notices
+    assert not any("selected" in notice for notice in make_splits(store, SplitRule()).notices)
+
+
 def test_signers_who_are_known_are_said_to_be(build_store: BuildStore) -> None:
     store = build_store(signers=2, repetitions=8)
     store = replace(store, split=np.where(np.arange(len(store)) % 2, 1, 3).astype(np.int8))

@@ -13,6 +13,9 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 SPLITS = ("", "train", "val", "test")
 """The splits that data may bring; "" where it brings none. A clip store keeps the position in this tuple."""
 
+NOBODY = "unknown"
+"""The signer of clips of which the data does not say who signs."""
+
 
 def by_number(name: str) -> tuple[list[str | int], str]:
     """What to sort names by so that numbers in them count as numbers: 9 before 10."""

@@ -64,29 +64,35 @@ def named_signers(split: str) -> list[str]:
 
 
 def resolve_split(store: ClipStore, split: str, selected: Clips) -> str:
-    """What `auto` stands for with the selected clips."""
-    if split != "auto":
+    """What `auto` stands for with the selected clips, and `own` where the data only says what validates."""
+    is_val = _validates(store, split, selected)
+    if split not in ("auto", "own"):
         return split
-    if (store.split[selected] == SPLITS.index("test")).any():
+    if (store.split[selected] == SPLITS.index("test")).any() or (split == "own" and not is_val.any()):
         return "own"
-    signers = signers_of(store, selected)
+    signers = signers_of(store, selected[~is_val])
     return holding_out(signers[-1:]) if len(signers) > 1 else "random"
 
 
-def split_by(store: ClipStore, split: str, selected: Clips, seed: int) -> tuple[Clips, Clips, Clips]:
-    """Training, validation and test clips; validation is empty unless the data brings it."""
-    is_val = np.zeros(len(selected), dtype=bool)
+def _validates(store: ClipStore, split: str, selected: Clips) -> NDArray[np.bool_]:
+    """For each of the selected clips whether it validates because the data says so."""
+    is_val: NDArray[np.bool_] = store.split[selected] == SPLITS.index("val")
+    return is_val if split in ("auto", "own") else np.zeros(len(selected), dtype=bool)
+
+
+def split_by(store: ClipStore, given: str, selected: Clips, seed: int) -> tuple[Clips, Clips, Clips]:
+    """Training, validation and test clips by what `--split` gives; validation is empty unless the data brings it."""
+    split, is_val = resolve_split(store, given, selected), _validates(store, given, selected)
     if split == "own":
-        codes = store.split[selected]
-        is_val, is_test = codes == SPLITS.index("val"), codes == SPLITS.index("test")
+        is_test = store.split[selected] == SPLITS.index("test")
     elif split == "all":
         is_test = np.ones(len(selected), dtype=bool)
     elif split == "random":
         rng = np.random.default_rng([seed, _TEST_STREAM])
-        is_test = np.isin(selected, _stratified(store.sign, selected, TEST_FRACTION, rng))
+        is_test = np.isin(selected, _stratified(store.sign, selected[~is_val], TEST_FRACTION, rng))
     else:
         is_test = is_of(store, named_signers(split))[selected]
-    return selected[~is_val & ~is_test], selected[is_val], selected[is_test]
+    return selected[~is_val & ~is_test], selected[is_val & ~is_test], selected[is_test]
 
 
 def draw_validation(store: ClipStore, train: Clips, val_by: str, val_fraction: float, seed: int) -> tuple[Clips, Clips]:

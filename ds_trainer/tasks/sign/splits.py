@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import nearest_name
+from ds_trainer.tasks.sign.clips import NOBODY
 from ds_trainer.tasks.sign.split_draws import (
     RULES,
     SIGNER_PREFIX,
@@ -32,9 +33,10 @@ class SplitRule:
     """How to split, as the run settings say it.
 
     Args:
-        split: `own`: as the data comes; `random`; `signer:NAME[,NAME]`: these signers are the test split; `all`: every
-            clip is, for a model that was trained elsewhere; `auto`: own where the data has one, else the last signer is
-            left out, else (one signer) random.
+        split: `own`: as the data comes, where it says what tests; `random`; `signer:NAME[,NAME]`: these signers are
+            the test split; `all`: every clip is, for a model that was trained elsewhere; `auto`: own where the data has
+            one, else the last signer is left out, else (one signer) random. With `auto` and `own` what validates by
+            the data validates, also where the data does not say what tests.
         val_by: whether validation takes clips of each sign from the training split, or all clips of some signers. A
             validation split of the data is used as it is.
         val_fraction: of the training signers or clips.
@@ -85,18 +87,22 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
         is_selected &= is_of(store, rule.signers)
     selected = np.flatnonzero(is_selected)
     split = resolve_split(store, rule.split, selected)
-    train, val, test = split_by(store, split, selected, rule.seed)
-    if not len(val):
+    train, val, test = split_by(store, rule.split, selected, rule.seed)
+    brings_val = len(val) > 0
+    if not brings_val:
         train, val = draw_validation(store, train, rule.val_by, rule.val_fraction, rule.seed)
     problems = _problems_of(store, split, train, val, test)
     if problems:
         raise DataError(problems)
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
-    notices = _range_notices(rule, numbers)
+    notices = _range_notices(rule, numbers, [store.sign_names[sign] for sign in sign_of_class])
+    if brings_val and split != "own":
+        notices.append(f"the data says what validates but not what tests: as {split} of its other clips do")
     if len(train):
-        notices += _split_notices(store, split, train, val, test)
-        notices += _untrained_notices(store, sign_of_class, train) + _copy_notices(store, train)
+        notices += _split_notices(store, split, train, val, test) + _copy_notices(store, train)
+        notices += _sign_notices(store, sign_of_class, train, "no training clips, so never recognised")
+        notices += _sign_notices(store, sign_of_class, test, "no test clips, so not measured")
     return Splits(train, val, test, sign_of_class, numbers, notices)
 
 
@@ -175,23 +181,31 @@ def _listed(names: Sequence[object]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _range_notices(rule: SplitRule, numbers: Sequence[int]) -> list[str]:
+def _range_notices(rule: SplitRule, numbers: Sequence[int], names: Sequence[str]) -> list[str]:
     first = 1 if rule.signs_from is None else rule.signs_from
-    if rule.signs_to is None or rule.signs_to - first + 1 <= len(numbers):
-        return []
-    return [
-        f"signs {first}..{rule.signs_to} are selected, of which {len(numbers)} exist here "
-        f"(numbers {numbers[0]}..{numbers[-1]}): training on those"
-    ]
+    notices = []
+    if rule.signs_to is not None and rule.signs_to - first + 1 > len(numbers):
+        notices.append(
+            f"signs {first}..{rule.signs_to} are selected, of which {len(numbers)} exist here "
+            f"(numbers {numbers[0]}..{numbers[-1]}): training on those"
+        )
+    # Signs are selected by their places, which folders that are called by numbers hide.
+    if (rule.signs_from, rule.signs_to) != (None, None) and list(names) != [str(number) for number in numbers]:
+        notices.append(f"signs {numbers[0]}..{numbers[-1]} are selected: {_listed(names)}")
+    return notices
 
 
 def _split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:
     shared = _shared_signers(store, train, test)
-    if split == "random":
+    signers = signers_of(store, np.concatenate([train, val, test]))
+    if signers == [NOBODY]:
         return [
-            "the split is random: the same people are in training and test, so results flatter; "
-            f"--split {SIGNER_PREFIX}NAME measures unseen signers"
+            "the data does not say who signs: the same people may be in training and test, which flatters; folders "
+            "{signer}/{sign}, a column signer in index.csv or an array signer in the .npz tell them apart"
         ]
+    if split == "random":
+        advice = f"; --split {SIGNER_PREFIX}NAME measures unseen signers" if len(signers) > 1 else ""
+        return [f"the split is random: the same people are in training and test, so results flatter{advice}"]
     if shared:
         return [f"{_listed(shared)}: in training and in test, so results hold for signers who are known"]
     unseen = f"unseen signers in test: {_listed(signers_of(store, test))}"
@@ -205,6 +219,7 @@ def _copy_notices(store: ClipStore, train: Clips) -> list[str]:
     return [f"{num_copies} training clips are copies of others, frame for frame"] if num_copies else []
 
 
-def _untrained_notices(store: ClipStore, sign_of_class: Clips, train: Clips) -> list[str]:
-    untrained = [store.sign_names[sign] for sign in np.setdiff1d(sign_of_class, store.sign[train])]
-    return [f"{_listed(untrained)}: no training clips, so never recognised"] if untrained else []
+def _sign_notices(store: ClipStore, sign_of_class: Clips, clips: Clips, notice: str) -> list[str]:
+    """Signs that none of these clips shows."""
+    absent = [store.sign_names[sign] for sign in np.setdiff1d(sign_of_class, store.sign[clips])]
+    return [f"{_listed(absent)}: {notice}"] if absent else []

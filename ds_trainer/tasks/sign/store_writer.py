@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.files import sync_dir
 from ds_trainer.problems import legible, shown
-from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, Progress, RawClip, no_progress
+from ds_trainer.tasks.sign.clips import NOBODY, SPLITS, ClipSource, Progress, RawClip, no_progress
 from ds_trainer.tasks.sign.known_layouts import layout_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.store import (
@@ -28,7 +28,6 @@ from ds_trainer.tasks.sign.store import (
 from ds_trainer.text_file import is_plain
 
 MAX_PROBLEMS_SHOWN = 10
-_NOBODY = "unknown"
 _MAX_NAME = 1000
 """Names are kept in arrays whose entries are all as long as the longest."""
 
@@ -77,7 +76,7 @@ class _Index:
         self.lengths.append(len(frames_TKC))
         self.content.append(content_of(frames_TKC))
         self.sign_numbers.append(clip.sign)
-        self.signers.append(clip.signer.strip() or _NOBODY)
+        self.signers.append(clip.signer.strip() or NOBODY)
         self.splits.append(SPLITS.index(clip.split))
         self.clip_ids.append(clip.clip_id)
 
