@@ -23,7 +23,7 @@ def refuse_unusable(task: Task) -> None:
     """Look through what a task says of its data, its answers and itself.
 
     Raises:
-        DataError: a split is empty.
+        DataError: a split is empty, or there is one class.
         TaskError: something is not as `Task` asks for it, which would be found out hours later.
     """
     missing = [name for name in ("train_set", "val_set", "objective") if not hasattr(task, name)]
@@ -38,6 +38,12 @@ def refuse_unusable(task: Task) -> None:
     for split, dataset in splits.items():
         if size_of(dataset) == 0 and split != "test":
             raise DataError(f"the {split} split is empty, expected at least one example")
+    names = task.class_names
+    if names is not None and len(names) < 2:
+        raise DataError(
+            f"found one class, {', '.join(map(repr, names))}, expected two or more: every answer would be right; "
+            "choose more of the data, or mend its folders or labels"
+        )
     problems = [*_misnamed(task), *_groupless(task, splits), *_unspeakable(task), *_uncollated(task)]
     if problems:
         raise TaskError(shortened([f"the task's {problem}" for problem in problems]))

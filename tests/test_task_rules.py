@@ -49,6 +49,13 @@ INDIVISIBLE = {
 }
 
 
+def test_one_class_cannot_be_learnt() -> None:
+    task = copy.copy(TASK)
+    task.class_names = ["hello"]
+    with pytest.raises(DataError, match="found one class, 'hello', expected two or more"):
+        refuse_unusable(task)
+
+
 @pytest.mark.parametrize("config", [PLAIN, DIVIDED], ids=["stage 1", "stage 3"])
 @pytest.mark.parametrize(("model", "problems"), REFUSED.values(), ids=REFUSED)
 def test_refused_at_every_stage(model: nn.Module, problems: list[str], config: dict[str, Any]) -> None:
