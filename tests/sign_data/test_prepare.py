@@ -1,5 +1,6 @@
 """From `--data` to a store: prepared once for each state of the source, by one process while the others wait."""
 
+import logging
 import os
 import threading
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.store import ClipStore
 
-from .writers import packed_arrays, write_karsl
+from .writers import frames, packed_arrays, write_karsl
 
 
 @pytest.fixture
@@ -47,7 +48,66 @@ def test_changed_source_is_prepared_anew(data_path: Path, stores_dir: Path) -> N
     assert ClipStore.open(second).sign_names == ["good", "bye"]
 
 
+def test_other_content_of_the_same_size_and_time_is_prepared_anew(data_path: Path, stores_dir: Path) -> None:
+    """As rsync -t and unzip leave it."""
+    before = data_path.stat()
+    first = resolve_store(data_path, None, stores_dir)
+    np.savez(data_path, **packed_arrays(label_names=np.array(["hallo", "worms"])))
+    os.utime(data_path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert data_path.stat().st_size == before.st_size
+    assert resolve_store(data_path, None, stores_dir) != first
+
+
+def test_labels_do_not_rename_what_has_these_names(
+    data_path: Path, stores_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("ds_trainer"), "propagate", True)
+    labels = tmp_path / "labels.txt"
+    for written, problem in [
+        ("world\nhello\n", "found 'world' for the sign that .* calls 'hello', and it has a sign 'world'"),
+        ("uno\ndue\ntre\n", "found 3 names, expected 2, one for each sign of"),
+    ]:
+        labels.write_text(written)
+        with pytest.raises(DataError, match=problem):
+            resolve_store(data_path, labels, stores_dir)
+    labels.write_text("hello\nworld\n")
+    resolve_store(data_path, labels, stores_dir)
+    assert caplog.text == ""
+    labels.write_text("hello\nmonde\n")
+    resolve_store(data_path, labels, stores_dir)
+    assert "renames signs: 'world' is 'monde'" in caplog.text
+
+
+def test_one_name_in_two_spellings_is_one_sign_and_one_signer(tmp_path: Path, stores_dir: Path) -> None:
+    """macOS takes letters and their accents apart; a blank behind a name is not seen."""
+    composed, apart = "café", "cafe\u0301"
+    for number, place in enumerate(
+        (f"zoë/{composed}", f"zoe\u0308/{apart}", f"ann/{apart}", "ann/hello", "ann/hello ")
+    ):
+        (tmp_path / "clips" / place).mkdir(parents=True)
+        np.save(tmp_path / "clips" / place / f"{number}.npy", frames(3, seed=number))
+    store = ClipStore.open(resolve_store(tmp_path / "clips", None, stores_dir))
+    assert (store.sign_names, store.signer_names) == ([composed, "hello"], ["ann", "zoë"])
+    assert sorted(store.sign.tolist()) == [0, 0, 0, 1, 1]
+    names = np.array([composed, apart, composed])
+    np.savez(tmp_path / "names.npz", **packed_arrays(y=names, label_names=None, signer=np.array(["a", "a ", " a"])))
+    store = ClipStore.open(resolve_store(tmp_path / "names.npz", None, stores_dir))
+    assert (store.sign_names, store.signer_names) == ([composed], ["a"])
+
+
+def test_two_signs_of_one_name_are_refused(data_path: Path, stores_dir: Path, tmp_path: Path) -> None:
+    problem = "found the name 'bank' for the signs 1 and 2, expected another for each"
+    np.savez(data_path, **packed_arrays(label_names=np.array(["bank", " bank"])))
+    with pytest.raises(DataError, match=problem):
+        resolve_store(data_path, None, stores_dir)
+    labels = tmp_path / "labels.txt"
+    labels.write_text("bank\nbank\n")
+    with pytest.raises(DataError, match=rf"labels\.txt: {problem}"):
+        resolve_store(data_path, labels, stores_dir)
+
+
 def test_labels_name_the_signs(data_path: Path, stores_dir: Path, tmp_path: Path) -> None:
+    np.savez(data_path, **packed_arrays(label_names=None))
     labels = tmp_path / "labels.txt"
     labels.write_text("uno\ndue\ntre\n")
     store_dir = resolve_store(data_path, labels, stores_dir)

@@ -14,8 +14,11 @@ import pytest
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip
 from ds_trainer.tasks.sign.readers import find_reader, karsl_packed, packed_npz
+from ds_trainer.tasks.sign.readers.clip_file import load_clips
 from ds_trainer.tasks.sign.readers.npz_file import load_array
 from ds_trainer.tasks.sign.readers.plain_pickle import load_plain_object
+from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.store_writer import write_store
 
 from .writers import KARSL_SHAPE, frames, packed_arrays, write_karsl, write_karsl_packed
 
@@ -138,6 +141,46 @@ def test_packed_npz_of_the_least(tmp_path: Path) -> None:
     source, clips = read(tmp_path / "clips.npz")
     assert facts(clips) == [(1, "", "", 2), (2, "", "", 3), (2, "", "", 4)]
     assert (source.num_signs, list(source.sign_names)) == (2, [])
+
+
+def test_signs_without_names_are_called_as_y_calls_them(tmp_path: Path) -> None:
+    np.savez(tmp_path / "clips.npz", **packed_arrays(label_names=None, y=np.array([0, 3, 3])))
+    write_store(tmp_path / "store", packed_npz.read(tmp_path / "clips.npz"))
+    store = ClipStore.open(tmp_path / "store")
+    assert (store.sign_names, store.sign_numbers) == (["0", "3"], [1, 4])
+
+
+@pytest.mark.parametrize(
+    ("y", "names", "expected"),
+    [
+        ([-1, 0, 1], None, r"y: found -1 at clip 0 \(1 such\), expected 0\.\.99999; count from 0"),
+        ([1, 2, 2], ["a", "b"], r"y: found 2 at clip 1 .*expected 0\.\.1, the place of its name in label_names"),
+    ],
+)
+def test_labels_out_of_range_are_told_as_y_has_them(
+    tmp_path: Path, y: list[int], names: list[str] | None, expected: str
+) -> None:
+    label_names = None if names is None else np.array(names)
+    np.savez(tmp_path / "clips.npz", **packed_arrays(y=np.array(y), label_names=label_names))
+    with pytest.raises(DataError, match=expected):
+        read(tmp_path / "clips.npz")
+
+
+def test_clips_of_one_name_are_all_read(tmp_path: Path) -> None:
+    ids = np.array(["take0", "take0", "take0"])
+    np.savez(tmp_path / "clips.npz", **packed_arrays(ids=ids))
+    assert list(load_clips(tmp_path / "clips.npz")) == ["take0", "take0#2", "take0#3"]
+    ids = np.array(["take0", "take0#2", "take0"])
+    np.savez(tmp_path / "clips.npz", **packed_arrays(ids=ids))
+    assert list(load_clips(tmp_path / "clips.npz")) == ["take0", "take0#2", "take0#3"]
+
+
+def test_file_of_clips_may_be_filled_up(tmp_path: Path) -> None:
+    filled_up = np.concatenate([frames(6), np.zeros((2, 20, 3), np.float32)]).reshape(2, 4, 20, 3)
+    np.savez(tmp_path / "clips.npz", frames=filled_up, y=np.array([0, 1]), signer=np.array(["a", "b"]))
+    clips = load_clips(tmp_path / "clips.npz")
+    assert {name: len(found) for name, found in clips.items()} == {"0": 4, "1": 2}
+    np.testing.assert_array_equal(np.concatenate(list(clips.values())), frames(6))
 
 
 def test_packed_clips_of_one_length_and_labels_that_are_names(tmp_path: Path) -> None:

@@ -181,6 +181,13 @@ def test_selected_signs_are_named_where_their_numbers_do_not(build_store: BuildS
     assert not any("selected" in notice for notice in make_splits(store, SplitRule()).notices)
 
 
+def test_names_that_differ_by_capitals_alone_are_told(build_store: BuildStore) -> None:
+    store = replace(build_store(), sign_names=["Book", "book", "10", "BOOK"])
+    assert make_splits(store, SplitRule()).notices[0] == (
+        "Book and book and BOOK: names that differ only by capitals, taken for different ones"
+    )
+
+
 def test_signers_who_are_known_are_said_to_be(build_store: BuildStore) -> None:
     store = build_store(signers=2, repetitions=8)
     store = replace(store, split=np.where(np.arange(len(store)) % 2, 1, 3).astype(np.int8))

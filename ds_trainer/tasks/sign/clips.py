@@ -1,6 +1,7 @@
 """What readers give and the clip store takes: clips one at a time, so that memory does not grow with their number."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import shown
 from ds_trainer.tasks.sign.layout import KeypointLayout
 
 SPLITS = ("", "train", "val", "test")
@@ -15,6 +17,23 @@ SPLITS = ("", "train", "val", "test")
 
 NOBODY = "unknown"
 """The signer of clips of which the data does not say who signs."""
+
+
+def plain_name(text: str) -> str:
+    """A name without what nobody sees: blanks around it, and whether letters and their accents are one or apart."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """What must be told of names of signs, one of which stands there twice."""
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if first.setdefault(name, number) != number:
+            return (
+                f"found the name {shown(name)} for the signs {first[name]} and {number}, expected another for each; "
+                "rename one, or give their clips the same sign"
+            )
+    return None
 
 
 def by_number(name: str) -> tuple[list[str | int], str]:
@@ -69,7 +88,8 @@ class ClipSource:
         num_signs: signs are numbered 1..num_signs.
         clips: in a fixed order, iterated over once; a file that cannot be read gives its error in place of a clip, so
             that all damaged files can be reported together.
-        sign_names: of sign 1, 2, ...; empty: they are called by their numbers.
+        sign_names: of sign 1, 2, ...; empty: they are called by numbers.
+        first_number: what sign 1 is called where signs are called by numbers.
         layout: what the keypoints are; None: what their number says.
         claims_unseen_signers: whether the split that the data brings promises that nobody in test is in train.
     """
@@ -79,6 +99,7 @@ class ClipSource:
     num_signs: int
     clips: Iterator[RawClip | DataError]
     sign_names: Sequence[str] = ()
+    first_number: int = 1
     fps: float | None = None
     layout: KeypointLayout | None = None
     claims_unseen_signers: bool = False

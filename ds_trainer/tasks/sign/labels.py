@@ -1,12 +1,15 @@
 """The names of signs that a user gives for data that has none."""
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import reason_of, shown
+from ds_trainer.progress import log
+from ds_trainer.tasks.sign.clips import ClipSource, plain_name, repeated
 from ds_trainer.text_file import is_plain, read_text
 
 _MAX_BYTES = 2**24
@@ -47,11 +50,43 @@ def load_labels(path: Path) -> LabelNames:
     strange = [name for name in (*labels.names, *labels.arabic) if not is_plain(name)]
     if strange:
         raise DataError(f"{path}: found {shown(strange[0])}, expected names without control characters; mend it")
+    twice = repeated(labels.names)
+    if twice is not None:
+        raise DataError(f"{path}: {twice}")
     return labels
 
 
+def named(source: ClipSource, labels: Path | None) -> ClipSource:
+    """A source whose signs are called as the labels file says.
+
+    Raises:
+        DataError: the names are not those of its signs, as far as can be seen.
+    """
+    if labels is None:
+        return source
+    names, own = load_labels(labels).names, [plain_name(name) for name in source.sign_names]
+    if len(names) < source.num_signs or (own and len(names) != len(own)):
+        expected = f"{len(own)}" if own else f"at least {source.num_signs}"
+        raise DataError(
+            f"{labels}: found {len(names)} names, expected {expected}, one for each sign of {source.name}; write them "
+            "in the order of the signs"
+        )
+    renamed = [(old, new) for old, new in zip(own, names, strict=False) if old != new]
+    swapped = next(((old, new) for old, new in renamed if new in own), None)
+    if swapped is not None:
+        old, new = map(shown, swapped)
+        raise DataError(
+            f"{labels}: found {new} for the sign that {source.name} calls {old}, and it has a sign {new}, too; "
+            "expected the names in the order of its signs: sort them so, or leave --labels out"
+        )
+    if renamed:
+        told = ", ".join(f"{shown(old)} is {shown(new)}" for old, new in renamed[:5])
+        log.warning(f"note: {labels} renames signs: {told}" + (" and so on" if renamed[5:] else ""))
+    return replace(source, sign_names=names)
+
+
 def _from_lines(text: str) -> list[str]:
-    return [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
+    return [plain_name(line) for line in text.rstrip().split("\n")] if text.strip() else []
 
 
 def _from_json(path: Path, text: str) -> LabelNames:
@@ -67,6 +102,10 @@ def _from_json(path: Path, text: str) -> LabelNames:
             f"{path}: found {len(english)} {_ENGLISH} and {len(arabic)} {_ARABIC}, expected the same number; "
             "mend the lists"
         )
+    if english and arabic:  # two signs may have one English word
+        times = Counter(english)
+        pairs = zip(english, arabic, strict=True)
+        english = [f"{word} ({other})" if times[word] > 1 else word for word, other in pairs]
     return LabelNames(english or arabic, arabic)
 
 
@@ -82,4 +121,4 @@ def _words(path: Path, content: dict[str, Any], key: str) -> list[str]:
     words = content.get(key, [])
     if not isinstance(words, list) or not all(isinstance(word, str | int | float) for word in words):
         raise DataError(f"{path}: {key}: found {type(words).__name__}, expected a list of names or numbers; mend it")
-    return [str(word).strip() for word in words]
+    return [plain_name(str(word)) for word in words]

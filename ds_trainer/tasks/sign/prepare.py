@@ -18,7 +18,7 @@ from ds_trainer.problems import legible, nearest_name, shown
 from ds_trainer.progress import log, with_bar
 from ds_trainer.tasks.sign import known_layouts, synthetic
 from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
-from ds_trainer.tasks.sign.labels import load_labels
+from ds_trainer.tasks.sign.labels import load_labels, named
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers import Reader, default, find_reader
@@ -67,7 +67,7 @@ def resolve_store(
     store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels, described)
     store_dir = stores_dir / store_name
     if not _is_prepared(store_dir):
-        _prepare(lambda: replace(_named(reader.read(path), labels), layout=described), store_dir, progress)
+        _prepare(lambda: replace(named(reader.read(path), labels), layout=described), store_dir, progress)
     return store_dir
 
 
@@ -126,25 +126,17 @@ def _prepare(read: Callable[[], ClipSource], store_dir: Path, progress: Progress
         ) from error
 
 
-def _named(source: ClipSource, labels: Path | None) -> ClipSource:
-    if labels is None:
-        return source
-    names = load_labels(labels).names
-    if len(names) < source.num_signs:
-        raise DataError(
-            f"{labels}: found {len(names)} names, expected at least {source.num_signs}, one for each sign of "
-            f"{source.name}; add the missing ones in the order of the signs"
-        )
-    return replace(source, sign_names=names)
-
-
 def _fingerprint(reader: Reader, path: Path, labels: Path | None, layout: KeypointLayout | None) -> str:
-    """12 hexadecimal digits that change when the source does; only names, sizes and times are looked at."""
+    """12 hexadecimal digits that change when the source does; only names, sizes and times are looked at.
+
+    Of the times also that of the last change of a file on this disk: rsync and unzip set the other back.
+    """
     try:
         states = [
-            (str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns)
+            (str(file.relative_to(path)), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             for file in reader.files(path)
             if file.exists()
+            for status in [file.stat()]
         ]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its path and rights") from error

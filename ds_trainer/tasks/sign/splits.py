@@ -97,6 +97,8 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
     notices = _range_notices(rule, numbers, [store.sign_names[sign] for sign in sign_of_class])
+    notices += _case_notices([store.sign_names[sign] for sign in sign_of_class])
+    notices += _case_notices(signers_of(store, selected))
     if brings_val and split != "own":
         notices.append(f"the data says what validates but not what tests: as {split} of its other clips do")
     if len(train):
@@ -193,6 +195,14 @@ def _range_notices(rule: SplitRule, numbers: Sequence[int], names: Sequence[str]
     if (rule.signs_from, rule.signs_to) != (None, None) and list(names) != [str(number) for number in numbers]:
         notices.append(f"signs {numbers[0]}..{numbers[-1]} are selected: {_listed(names)}")
     return notices
+
+
+def _case_notices(names: Sequence[str]) -> list[str]:
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(each) for each in spellings.values() if len(each) > 1]
+    return [f"{_listed(alike)}: names that differ only by capitals, taken for different ones"] if alike else []
 
 
 def _split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.files import sync_dir
 from ds_trainer.problems import legible, shown
-from ds_trainer.tasks.sign.clips import NOBODY, SPLITS, ClipSource, Progress, RawClip, no_progress
+from ds_trainer.tasks.sign.clips import (
+    NOBODY,
+    SPLITS,
+    ClipSource,
+    Progress,
+    RawClip,
+    no_progress,
+    plain_name,
+    repeated,
+)
 from ds_trainer.tasks.sign.known_layouts import layout_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.store import (
@@ -76,7 +86,7 @@ class _Index:
         self.lengths.append(len(frames_TKC))
         self.content.append(content_of(frames_TKC))
         self.sign_numbers.append(clip.sign)
-        self.signers.append(clip.signer.strip() or NOBODY)
+        self.signers.append(plain_name(clip.signer) or NOBODY)
         self.splits.append(SPLITS.index(clip.split))
         self.clip_ids.append(clip.clip_id)
 
@@ -112,6 +122,7 @@ class _FramesFile:
 
 
 def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> None:
+    source = replace(source, sign_names=[*map(plain_name, source.sign_names)])
     index, problems = _Index(), _wrong_names(source)
     with open(partial_dir / FRAMES_FILE, "wb") as file:
         frames_file = _FramesFile(file)
@@ -143,10 +154,11 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
 def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The names and the arrays of a store; signs without a clip are left out."""
     sign_numbers, sign = np.unique(index.sign_numbers, return_inverse=True)
+    given = source.sign_names
     signer_names, signer = np.unique(index.signers, return_inverse=True)
     names = {
         "sign_numbers": sign_numbers.tolist(),
-        "sign_names": [source.sign_names[n - 1] if source.sign_names else str(n) for n in sign_numbers.tolist()],
+        "sign_names": [given[n - 1] if given else str(n - 1 + source.first_number) for n in sign_numbers.tolist()],
         "signer_names": signer_names.tolist(),
         "fps": source.fps,
         "claims_unseen_signers": source.claims_unseen_signers,
@@ -175,7 +187,9 @@ def _layout_of(source: ClipSource, frames_NKC: NDArray[np.float32]) -> KeypointL
 
 
 def _wrong_names(source: ClipSource) -> list[str]:
-    return [
+    twice = repeated(source.sign_names)
+    problems = [] if twice is None else [f"{source.name}: {twice}"]
+    return problems + [
         f"{source.name}: found the name {shown(name)} for sign {number}, expected a text in one line; mend it"
         for number, name in enumerate(source.sign_names, start=1)
         if not name or not is_plain(name)

@@ -1,5 +1,7 @@
 """One file of clips, in whatever format: nothing is known of them but their keypoints."""
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ from ds_trainer.tasks.sign.clips import RawClip, is_aside
 from ds_trainer.tasks.sign.extraction.footage import is_footage
 from ds_trainer.tasks.sign.readers import parquet_file, pose_file
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
+from ds_trainer.tasks.sign.readers.packed_npz import without_filling
 
 SUFFIXES = (".npz", ".npy", ".pose", ".parquet")
-VERSION = pose_file.VERSION + parquet_file.VERSION
+VERSION = 1 + pose_file.VERSION + parquet_file.VERSION
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -40,7 +43,8 @@ def is_clip_file(path: Path) -> bool:
 def load_clips(file: Path) -> dict[str, NDArray[Any]]:
     """The clips of a file, `[T, K, C]` if it is in order; the only one is called "".
 
-    An `.npz` holds one array a clip, or packed clips (`frames`, `offsets`).
+    An `.npz` holds one array a clip, or packed clips (`frames`, and `offsets` unless it
+    is filled up with zeros).
 
     Raises:
         DataError: it is missing, damaged, holds no clip, or is of another kind.
@@ -58,7 +62,7 @@ def load_clips(file: Path) -> dict[str, NDArray[Any]]:
             f"{file}: found {file.suffix or 'no suffix'}, expected one of {', '.join(SUFFIXES)}{_hint(file)}"
         )
     clips = load_arrays(file)
-    if {"frames", "offsets"} <= clips.keys():
+    if {"frames", "offsets"} <= clips.keys() or ("frames" in clips and clips["frames"].ndim == 4):
         clips = _unpacked(file, clips)
     if not clips:
         raise DataError(f"{file}: found no clips, expected at least one; extract it again, or remove the file")
@@ -81,11 +85,20 @@ def _hint(file: Path) -> str:
 
 
 def _unpacked(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """The clips of a packed file by their names."""
+    """The clips of a packed file by their names; the second of a name is called NAME#2."""
     with reading(file):
-        bounds = arrays["offsets"].astype(np.int64)
-        names = arrays.get("ids", np.arange(len(bounds) - 1)).tolist()
-        return {
-            str(name): arrays["frames"][first:last]
-            for name, first, last in zip(names, bounds[:-1], bounds[1:], strict=True)
-        }
+        if "offsets" in arrays:
+            bounds = arrays["offsets"].astype(np.int64)
+            found = [arrays["frames"][first:last] for first, last in itertools.pairwise(bounds)]
+        else:
+            found = [without_filling(frames) for frames in arrays["frames"]]
+        names = arrays.get("ids", np.arange(len(found))).tolist()
+        clips: dict[str, NDArray[Any]] = {}
+        times = Counter[str]()
+        for name, frames in zip(map(str, names), found, strict=True):
+            unique = name
+            while unique in clips:
+                times[name] += 1
+                unique = f"{name}#{times[name] + 1}"
+            clips[unique] = frames
+        return clips

@@ -1,8 +1,8 @@
 """Packed clips: one .npz with `frames [N, K, C]`, `offsets [n+1]`, `y`, and what else is known of each clip.
 
 Optional: `label_names`, `signer`, `ids`, `split`, `fps`, and `claims_unseen_signers` (true when the split promises that
-nobody in test is in train). `y` may be names, without `label_names`. Clips of one length, filled up with zeros, may
-come as `frames [n, T, K, C]` without `offsets`.
+nobody in test is in train). Without `label_names` `y` may be names, and signs of numbers are called by them. Clips of
+one length, filled up with zeros, may come as `frames [n, T, K, C]` without `offsets`.
 """
 
 import math
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.clips import ClipSource, RawClip, by_number
+from ds_trainer.tasks.sign.clips import ClipSource, RawClip, by_number, plain_name
 from ds_trainer.tasks.sign.readers.npz_file import opened, reading
 
 FORMAT = "an .npz file with frames, offsets and y (packed clips)"
-VERSION = 2
+VERSION = 3
 
 _REQUIRED = ("frames", "offsets", "y")
 _OF_EACH_CLIP = ("signer", "ids", "split")
@@ -62,9 +62,10 @@ def read(path: Path) -> ClipSource:
     return ClipSource(
         name=str(path),
         num_clips=len(arrays["y"]),
-        num_signs=len(names) or min(int(arrays["y"].max(initial=0)) + 1, _MAX_SIGNS),
+        num_signs=len(names) or int(arrays["y"].max(initial=0)) + 1,
         clips=map(_cut, clips) if is_filled_up else clips,
         sign_names=names,
+        first_number=0,
         fps=float(arrays["fps"].item()) if "fps" in arrays else None,
         claims_unseen_signers=bool(arrays["claims_unseen_signers"]) if "claims_unseen_signers" in arrays else False,
     )
@@ -83,11 +84,13 @@ def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
 
 
 def _cut(clip: RawClip | DataError) -> RawClip | DataError:
-    """Without the frames of zeros at its end."""
-    if isinstance(clip, DataError) or not len(clip.frames):
-        return clip
-    filled = np.flatnonzero((clip.frames != 0).any(axis=(1, 2)))
-    return replace(clip, frames=clip.frames[: int(filled.max(initial=0)) + 1])
+    return clip if isinstance(clip, DataError) else replace(clip, frames=without_filling(clip.frames))
+
+
+def without_filling(frames: NDArray[Any]) -> NDArray[Any]:
+    """Frames without those of zeros at their end, but for one."""
+    filled = np.flatnonzero((frames != 0).any(axis=(1, 2)))
+    return frames[: int(filled.max(initial=0)) + 1]
 
 
 def _wrong_shapes(arrays: Arrays, frames_shape: tuple[int, ...]) -> list[str]:
@@ -125,7 +128,20 @@ def _contradictions(arrays: Arrays, num_frames: int) -> list[str]:
             problems.append(f"{name}: found shape {arrays[name].shape}, expected {labels.shape}, one for each clip")
     if "fps" in arrays and not 0 < arrays["fps"].item() < math.inf:
         problems.append(f"fps: found {arrays['fps']}, expected frames per second, above 0; mend it or leave it out")
-    return problems
+    return problems + _out_of_range(labels, arrays.get("label_names"))
+
+
+def _out_of_range(labels: NDArray[Any], names: NDArray[Any] | None) -> list[str]:
+    """Labels that are numbers, and name nothing."""
+    if labels.dtype.kind == "U":
+        return []
+    most = _MAX_SIGNS if names is None else len(names)
+    wrong = np.flatnonzero((labels < 0) | (labels >= most))
+    if not len(wrong):
+        return []
+    meant = "" if names is None else ", the place of its name in label_names"
+    found = f"found {labels[wrong[0]]} at clip {wrong[0]} ({len(wrong)} such)"
+    return [f"y: {found}, expected 0..{most - 1}{meant}; count from 0"]
 
 
 def _first_fall(offsets: NDArray[Any]) -> str:
@@ -140,9 +156,10 @@ def _numbered(labels: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """`y` and `label_names` of labels that are names; of numbers, which are as they should be, nothing."""
     if labels.dtype.kind != "U":
         return {}
-    names = sorted(set(_texts(labels)), key=by_number)
+    texts = [plain_name(text) for text in _texts(labels)]
+    names = sorted(set(texts), key=by_number)
     numbers = {name: number for number, name in enumerate(names)}
-    return {"y": np.array([numbers[name] for name in _texts(labels)], np.int64), "label_names": np.array(names)}
+    return {"y": np.array([numbers[text] for text in texts], np.int64), "label_names": np.array(names)}
 
 
 def _texts(array: NDArray[Any]) -> list[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
-from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number
+from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number, plain_name
 from ds_trainer.tasks.sign.readers import clip_file
 
 FORMAT = "a folder of such files in {sign}/, {signer}/{sign}/ or {split}/{sign}/"
-VERSION = clip_file.VERSION
+VERSION = 1 + clip_file.VERSION
 
 _OTHER_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 _LIKE_KARSL = re.compile(r"[0-9]+-[A-Za-z]+")
@@ -35,7 +35,7 @@ class _Place:
 
     @classmethod
     def of(cls, file: Path) -> "_Place":
-        *above, sign = file.parts[:-1]
+        *above, sign = map(plain_name, file.parts[:-1])
         split = next((name for name in above if name in SPLITS), "")
         return cls(file, sign, tuple(name for name in above if name != split), split)
 
