@@ -1,5 +1,6 @@
 """Folders of clips, a file each: by an index, or by the names of folders."""
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,26 @@ def test_index_lists_files_of_any_kind(tmp_path: Path) -> None:
     assert [clip.clip_id for clip in clips[:4]] == ["two.npz/a", "two.npz/b", "one.npy", "packed.npz/a"]
     np.testing.assert_array_equal(clips[2].frames, frames(5))
     np.testing.assert_array_equal(clips[6].frames, frames(6))
+
+
+def test_index_as_others_write_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pandas puts a column without a name first; names of columns begin with capitals or blanks."""
+    monkeypatch.setattr(logging.getLogger("ds_trainer"), "propagate", True)
+    write_clips(tmp_path, dict.fromkeys(["1.npz", "2.npz"], 2))
+    index = tmp_path / "index.csv"
+    index.write_text(",Path, Sign,Person,Split\n0,1.npz,hello,ann,Train\n1,2.npz,bye,bob,TEST\n")
+    _, clips = read(tmp_path)
+    assert facts(clips) == [(1, "ann", "train", 2), (2, "bob", "test", 2)]
+    assert caplog.text == ""
+    index.write_text("path,sign,who,fold\n1.npz,hello,ann,1\n2.npz,bye,bob,1\n")
+    read(tmp_path)
+    assert "index.csv: columns who, fold are not used; none says who signs (signer, " in caplog.text
+    for line in ("1.npz,hello", "1.npz,hello,ann,1,2"):
+        index.write_text(f"path,sign,who,fold\n{line}\n")
+        with pytest.raises(DataError, match="line 2: found more or fewer values than columns"):
+            read(tmp_path)
 
 
 def test_index_names_each_file_that_is_missing_or_no_clip(tmp_path: Path) -> None:

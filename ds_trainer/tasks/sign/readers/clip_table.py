@@ -6,17 +6,20 @@ from pathlib import Path
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, reason_of, shown
-from ds_trainer.tasks.sign.clips import ClipSource, RawClip
+from ds_trainer.progress import log
+from ds_trainer.tasks.sign.clips import ClipSource, RawClip, plain_name
 from ds_trainer.tasks.sign.readers import clip_file
 from ds_trainer.text_file import check_regular, is_plain
 
 FORMAT = (
     f"a folder of {', '.join(clip_file.SUFFIXES)} files with index.csv (columns path, sign, optionally signer, split)"
 )
-VERSION = clip_file.VERSION
+VERSION = 1 + clip_file.VERSION
 
 SIGN_COLUMNS = ("sign", "words", "label", "gloss")
-SIGNER_COLUMNS = ("signer", "participant_id")
+SIGNER_COLUMNS = (
+    "signer", "signer_id", "participant", "participant_id", "person", "person_id", "subject", "subject_id",
+)  # fmt: skip
 Row = dict[str, str]
 _MAX_HEADER = 10_000
 
@@ -43,18 +46,26 @@ def read(path: Path) -> ClipSource:
         found = ", ".join(map(legible, list(rows[0])[:20])) if rows else "no rows"
         expected = f"the columns path and one of {', '.join(SIGN_COLUMNS)}"
         raise DataError(f"{index_path}: found {found}, expected {expected}; add them, or move a file of another kind")
+    _tell_unused(index_path, [name for name in rows[0] if name not in ("path", column, signer, "split")], signer)
     # Numbered in the order in which they first appear.
-    names = list(dict.fromkeys(row[column] for row in rows))
+    signs = [plain_name(row[column]) for row in rows]
+    names = list(dict.fromkeys(signs))
     if "" in names:
-        number = next(number for number, row in enumerate(rows, start=2) if not row[column])
+        number = signs.index("") + 2
         raise DataError(f"{index_path}: line {number}: found no {column}, expected one in each line; add it")
     numbers = {name: number for number, name in enumerate(names, start=1)}
     clips = (
         clip
-        for row in rows
-        for clip in clips_of(path, row["path"], numbers[row[column]], row.get(signer, ""), row.get("split", ""))
+        for row, sign in zip(rows, signs, strict=True)
+        for clip in clips_of(path, row["path"], numbers[sign], row.get(signer, ""), _column(row.get("split", "")))
     )
     return ClipSource(str(path), len(rows), len(names), clips, names)
+
+
+def _tell_unused(index_path: Path, columns: list[str], signer: str) -> None:
+    nobody = "" if signer else f"; none says who signs ({', '.join(SIGNER_COLUMNS)})"
+    if columns:
+        log.warning(f"note: {index_path}: columns {', '.join(map(legible, columns[:20]))} are not used{nobody}")
 
 
 def read_index(index_path: Path) -> list[Row]:
@@ -66,16 +77,17 @@ def read_index(index_path: Path) -> list[Row]:
     try:
         check_regular(index_path)
         with open(index_path, encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, restkey="", restval=None, strict=True)
-            columns, rows = list(table.fieldnames or ()), list(table)
+            table = csv.DictReader(file, restkey=None, restval=None, strict=True)
+            table.fieldnames = columns = [_column(name) for name in table.fieldnames or ()]
+            rows = list(table)
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{index_path}: cannot be read ({reason_of(error)}), expected csv in UTF-8; save it again"
         ) from error
-    twice = sorted({column for column in columns if columns.count(column) > 1})
+    twice = sorted({column for column in columns if column and columns.count(column) > 1})
     if twice:
         raise DataError(f"{index_path}: found the columns {shown(twice)} more than once; keep one of each")
-    uneven = [number for number, row in enumerate(rows, start=2) if "" in row or None in row.values()]
+    uneven = [number for number, row in enumerate(rows, start=2) if None in row or None in row.values()]
     if uneven:
         raise DataError(
             f"{index_path}: line {uneven[0]}: found more or fewer values than columns, expected one each "
@@ -87,7 +99,12 @@ def read_index(index_path: Path) -> list[Row]:
         raise DataError(
             f"{index_path}: found {shown(strange[0])}, expected values of one line; mend its quotation marks"
         )
-    return rows
+    return [{column: value for column, value in row.items() if column} for row in rows]
+
+
+def _column(name: str) -> str:
+    """The name of a column, however it is written; that of pandas's row numbers is empty."""
+    return name.strip().lower()
 
 
 def clips_of(folder: Path, name: str, sign: int, signer: str, split: str) -> Iterator[RawClip | DataError]:
@@ -112,6 +129,6 @@ def _has_paths(table: Path) -> bool:
     try:
         check_regular(table)
         with open(table, encoding="utf-8-sig", newline="") as file:
-            return "path" in next(csv.reader([file.readline(_MAX_HEADER)]), [])
+            return "path" in map(_column, next(csv.reader([file.readline(_MAX_HEADER)]), []))
     except (OSError, ValueError, csv.Error):
         return False
