@@ -10,9 +10,12 @@ import yaml
 
 from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError
+from ds_trainer.progress import log
 from ds_trainer.resume_points import place, resume_points
 from ds_trainer.settings import RunSettings, identity
 from ds_trainer.task import Task
+
+_MOST_TOLD = 3
 
 Identity = dict[str, Any]
 IdentityAt = Callable[[int], Identity]
@@ -131,14 +134,22 @@ def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:
 
 
 def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
+    """The newest run of this identity that can be continued; where there is none, the log says why not the newest."""
+    others: list[str] = []
     for run_dir in sorted(runs_dir.glob("*/"), reverse=True):
         try:
             status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"]
-            is_ours = status != "finished" and not _differences(run_dir, identity_at)
+            differences = [] if status == "finished" else _differences(run_dir, identity_at)
         except (OSError, ValueError, KeyError, TypeError, CheckpointError, SettingsError):
             continue  # some other directory, or a run that was killed before it had written its settings
-        if is_ours and resume_points(run_dir / "resume"):
+        if status == "finished" or not resume_points(run_dir / "resume"):
+            continue
+        if not differences:
             return run_dir
+        more = f"; and {len(differences) - _MOST_TOLD} more" if differences[_MOST_TOLD:] else ""
+        others.append(f"note: {run_dir} is unfinished, but {'; '.join(differences[:_MOST_TOLD])}{more}: not continued")
+    for line in others[:1]:
+        log.info(line)
     return None
 
 

@@ -1,6 +1,7 @@
 """Unit: which run `--resume` means."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,21 @@ def runs_dir(tmp_path: Path) -> Path:
 def test_never_looks_at_nothing(make_run: MakeRun, runs_dir: Path) -> None:
     make_run("2026-01-01_00-00-00-toy")
     assert run_to_continue("never", runs_dir, lambda ranks: IDENTITY) is None
+
+
+def test_unfinished_run_of_other_data_is_told(
+    make_run: MakeRun, runs_dir: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("ds_trainer"), "propagate", True)
+    caplog.set_level(logging.INFO, "ds_trainer")
+    make_run("2026-01-01_00-00-00-toy")
+    newest = make_run("2026-01-02_00-00-00-toy")
+    make_run("2026-01-03_00-00-00-toy", status="finished")
+    assert run_to_continue("auto", runs_dir, lambda ranks: IDENTITY | {"data fingerprint": "other"}) is None
+    assert caplog.messages == [f"note: {newest} is unfinished, but data fingerprint was abc, now other: not continued"]
+    caplog.clear()
+    assert run_to_continue("auto", runs_dir, lambda ranks: IDENTITY) == newest
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("resume", ["auto", "must"])
