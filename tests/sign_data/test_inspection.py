@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> ClipStore:
 
 
 def test_counts_lengths_copies_and_missing_parts(store: ClipStore) -> None:
-    lines = list(describe_store(store))
+    lines = list(describe_store(store, np.arange(len(store))))
     text = "\n".join(lines)
     assert "12 clips of 2 signs by 3 signers, kinect_20: 20 keypoints x 3 (x, y, z)" in text
     assert "frames a clip: 6 to 7" in text
@@ -78,6 +78,21 @@ def test_command_draws_samples_and_each_augmentation(
     heading, *rows = csv.reader((out / "clips_by_sign.csv").read_text(encoding="utf-8").splitlines())
     assert heading == ["number", "sign", "clips", *store.signer_names]
     assert [[int(row[2]), *map(int, row[3:])] for row in rows] == [[6, 2, 2, 2]] * 2
+
+
+def test_only_what_is_selected_is_told_and_counted(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    selection = ["--signers", "s01,s03", "--selected_signs_from", "2", "--val_fraction", "0.5"]
+    assert main(["--data", str(store.path), *selection, "--out_dir", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "4 clips of 1 signs by 2 signers, kinect_20" in told
+    assert "frames a clip: 7 to 7" in told
+    assert "copies, frame for frame: 0; clips in which all is missing: 0" in told
+    assert "s02 " not in told
+    rows = list(csv.reader((out / "clips_by_sign.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows == [["number", "sign", "clips", "s01", "s03"], ["2", "2", "4", "2", "2"]]
 
 
 def test_augmentation_is_drawn_whatever_the_model_sees_and_whatever_trains(store: ClipStore, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ds_trainer.tasks.sign.clips import SPLITS
 from ds_trainer.tasks.sign.features import PLACE
 from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.skeleton_plots import apart, skeletons_figure
+from ds_trainer.tasks.sign.split_draws import Clips, is_of, signers_of
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.task import SignTask
 
@@ -47,16 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not issubclass(load_task_type(settings.task), SignTask):
         raise SettingsError(f"--task: found {settings.task}, expected sign: other tasks have no clips")
     task = SignTask(settings)
-    for line in describe_store(task.store):
+    splits = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
+    clips = np.sort(np.concatenate([task.clips_of(dataset) for dataset in splits.values()]))
+    for line in describe_store(task.store, clips):
         log.info(line)
-    for name, dataset in (("train", task.train_set), ("val", task.val_set), ("test", task.test_set)):
-        log.info(f"{name}: {0 if dataset is None else len(dataset.clips)} clips")  # type: ignore[attr-defined]
+    for name, dataset in splits.items():
+        log.info(f"{name}: {len(task.clips_of(dataset))} clips")
     for notice in task.notices:
         log.info(notice)
     out_dir.mkdir(parents=True, exist_ok=True)
-    draw_samples(task.store, out_dir / "samples.png")
+    draw_samples(task.store, clips, out_dir / "samples.png")
     log.info(f"drawn: {out_dir / 'samples.png'}")
-    write_counts(task.store, out_dir / "clips_by_sign.csv")
+    write_counts(task.store, clips, out_dir / "clips_by_sign.csv")
     log.info(f"clips of each sign by signer: {out_dir / 'clips_by_sign.csv'}")
     if own.augment:
         draw_augmentation(task, out_dir / "augmentation.png")
@@ -76,39 +79,38 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def describe_store(store: ClipStore) -> Iterator[str]:
-    """A few lines about all clips, and a table with a row a signer."""
-    lengths = np.diff(store.offsets)
+def describe_store(store: ClipStore, clips: Clips) -> Iterator[str]:
+    """A few lines about some clips, and a table with a row a signer."""
+    lengths = np.diff(store.offsets)[clips]
     low, middle, high = np.percentile(lengths, [5, 50, 95]).astype(int)
     layout = store.layout
+    signs, per_sign = np.unique(store.sign[clips], return_counts=True)
     yield (
-        f"{store.path}: {len(store)} clips of {len(store.sign_names)} signs by {len(store.signer_names)} signers, "
+        f"{store.path}: {len(clips)} clips of {len(signs)} signs by {len(signers_of(store, clips))} signers, "
         f"{layout.name}: {layout.num_keypoints} keypoints x {layout.num_features} ({', '.join(layout.features)})"
     )
     yield f"frames a clip: {lengths.min()} to {lengths.max()}, half up to {middle}, 90 % within {low} to {high}"
-    per_sign = np.bincount(store.sign, minlength=len(store.sign_names))
+    names = [store.sign_names[sign] for sign in signs]
     fewest, most = int(per_sign.argmin()), int(per_sign.argmax())
-    yield (
-        f"clips a sign: {per_sign[fewest]} ({store.sign_names[fewest]}) to {per_sign[most]} ({store.sign_names[most]})"
-    )
-    num_copies, num_blank = store.num_copies(np.arange(len(store))), int((store.content == 0).sum())
+    yield f"clips a sign: {per_sign[fewest]} ({names[fewest]}) to {per_sign[most]} ({names[most]})"
+    num_copies, num_blank = store.num_copies(clips), int((store.content[clips] == 0).sum())
     yield f"copies, frame for frame: {num_copies}; clips in which all is missing: {num_blank}"
-    yield from _signer_table(store)
+    yield from _signer_table(store, clips)
 
 
-def _signer_table(store: ClipStore) -> Iterator[str]:
-    parts = list(store.layout.parts)
-    read = np.linspace(0, len(store) - 1, min(len(store), _MOST_CLIPS_READ)).astype(int)
+def _signer_table(store: ClipStore, clips: Clips) -> Iterator[str]:
+    parts, names = list(store.layout.parts), signers_of(store, clips)
+    read = _evenly(clips, _MOST_CLIPS_READ)
     missing = {clip: missing_fractions(store.clip_frames(clip), store) for clip in read.tolist()}
-    width = max(len(name) for name in (*store.signer_names, "signer"))
-    splits = [split for number, split in enumerate(SPLITS) if split and (store.split == number).any()]
+    width = max(len(name) for name in (*names, "signer"))
+    splits = [split for number, split in enumerate(SPLITS) if split and (store.split[clips] == number).any()]
     columns = ["clips", *splits, "frames", *(f"no {part}" for part in parts)]
     yield f"{'signer':{width}}  " + "  ".join(f"{column:>8}" for column in columns)
     lengths = np.diff(store.offsets)
-    for number, name in enumerate(store.signer_names):
-        own = store.signer == number
-        counts = [int(own.sum()), *(int((own & (store.split == SPLITS.index(split))).sum()) for split in splits)]
-        of_read = [missing[clip] for clip in read.tolist() if own[clip]]
+    for name in names:
+        own = clips[is_of(store, [name])[clips]]
+        counts = [len(own), *(int((store.split[own] == SPLITS.index(split)).sum()) for split in splits)]
+        of_read = [missing[clip] for clip in np.intersect1d(own, read).tolist()]
         gone = np.mean(of_read, axis=0) if of_read else np.full(len(parts), np.nan)
         values = [*map(str, counts), f"{lengths[own].mean():.0f}", *(f"{100 * fraction:.1f} %" for fraction in gone)]
         cells = (f"{value:>{max(8, len(column))}}" for value, column in zip(values, columns, strict=True))
@@ -121,22 +123,30 @@ def missing_fractions(frames_TKC: NDArray[np.float32], store: ClipStore) -> NDAr
     return np.array([1 - is_there_TK[:, list(part)].any(1).mean() for part in store.layout.parts.values()])
 
 
-def write_counts(store: ClipStore, path: Path) -> None:
-    """A table with a row a sign: its clips, and how many of them are of each signer."""
+def write_counts(store: ClipStore, clips: Clips, path: Path) -> None:
+    """A table with a row a sign: how many of the clips are of it, and of each signer."""
+    signers = np.unique(store.signer[clips])
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("number", "sign", "clips", *store.signer_names))
-        for sign, (number, name) in enumerate(zip(store.sign_numbers, store.sign_names, strict=True)):
-            per_signer = np.bincount(store.signer[store.sign == sign], minlength=len(store.signer_names))
-            writer.writerow((number, name, per_signer.sum(), *per_signer))
+        writer.writerow(("number", "sign", "clips", *(store.signer_names[signer] for signer in signers)))
+        for sign in np.unique(store.sign[clips]).tolist():
+            own = store.signer[clips[store.sign[clips] == sign]]
+            per_signer = [int((own == signer).sum()) for signer in signers]
+            writer.writerow((store.sign_numbers[sign], store.sign_names[sign], len(own), *per_signer))
 
 
-def draw_samples(store: ClipStore, path: Path) -> None:
-    """Draw clips that lie evenly in the store, as they were recorded."""
-    chosen = np.linspace(0, len(store) - 1, min(NUM_SAMPLES, len(store))).astype(int).tolist()
+def _evenly(clips: Clips, limit: int) -> Clips:
+    """Up to `limit` of the clips, taken evenly."""
+    chosen: Clips = clips[np.linspace(0, len(clips) - 1, min(len(clips), limit)).astype(int)]
+    return chosen
+
+
+def draw_samples(store: ClipStore, clips: Clips, path: Path) -> None:
+    """Draw some of the clips, as they were recorded."""
+    chosen = _evenly(clips, NUM_SAMPLES).tolist()
     names = [f"{store.sign_names[store.sign[clip]]}, {store.signer_names[store.signer[clip]]}" for clip in chosen]
-    clips = [store.clip_frames(clip) for clip in chosen]
-    skeletons_figure(clips, names, store.layout, f"{store.path.name}: from the first frame to the last").savefig(path)
+    drawn = [store.clip_frames(clip) for clip in chosen]
+    skeletons_figure(drawn, names, store.layout, f"{store.path.name}: from the first frame to the last").savefig(path)
 
 
 def draw_augmentation(task: SignTask, path: Path) -> None:
