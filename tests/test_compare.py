@@ -1,6 +1,7 @@
 """Runs side by side: of real runs, and what cannot be compared."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def test_what_is_no_run_is_named(runs_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         find_runs([broken, runs_dir, tmp_path / "nowhere"])
     assert [problem.split(":")[0] for problem in caught.value.problems] == [str(broken), str(tmp_path / "nowhere")]
+
+
+@pytest.mark.slow
+def test_runs_of_a_sweep_are_found(runs_dir: Path, tmp_path: Path) -> None:
+    for seed, run in enumerate(sorted(runs_dir.iterdir())):
+        shutil.copytree(run, tmp_path / "sweep" / f"seed_{seed}" / "s01" / run.name)
+    assert len(find_runs([tmp_path / "sweep"])) == len(find_runs([tmp_path / "sweep" / "seed_0"]) * 2) == 2
 
 
 def test_letters_go_on_behind_z() -> None:

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Show what differs between runs and what they reached.",
         allow_abbrev=False,
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of run directories")
+    parser.add_argument("runs", nargs="+", type=Path, help="run directories, or folders of them, such as a sweep's")
     parser.add_argument("--page", type=Path, help="also write a page with the curves together to this file")
     own = parser.parse_args(argv)
     runs = find_runs(own.runs)

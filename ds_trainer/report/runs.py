@@ -63,9 +63,9 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
     found: dict[Path, PastRun] = {}
     problems = []
     for path in paths:
-        own = [path] if (path / "run.yaml").exists() else sorted(file.parent for file in path.glob("*/run.yaml"))
+        own = [path] if (path / "run.yaml").exists() else _runs_in(path)
         if not own:
-            problems.append(f"{path}: found no run.yaml in it or in a folder right below, expected a run directory")
+            problems.append(f"{path}: found no run.yaml, expected that of a run, a folder of runs or a sweep")
         for run_dir in own:
             try:
                 if run_dir.resolve() not in found:
@@ -75,6 +75,11 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
     if problems:
         raise DataError(problems)
     return list(found.values())
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The run directories in a folder of them, or in that of a sweep: seed_1/s03/RUN."""
+    return sorted(file.parent for below in ("*", "seed_*/*/*") for file in folder.glob(f"{below}/run.yaml"))
 
 
 def _read(run_dir: Path) -> PastRun:
