@@ -7,7 +7,6 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.readers.clip_file import SUFFIXES, files_below, load_clips
 
-CLIPS_AT_ONCE = 32
+CLIPS_AT_ONCE, FRAMES_AT_ONCE = 32, 16_000
+_MOST_ANSWERS = 100
 _EXPECTED = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
 
 Frames = NDArray[np.float32]
@@ -139,11 +139,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems: list[str] = []
     clips = (clip for path in arguments.clips for clip in clips_in(path))
     usable = _usable(clips, layout, problems)
-    while batch := list(islice(usable, CLIPS_AT_ONCE)):
+    for batch in batched(usable):
         answers = answers_of(recogniser, [frames for _, frames in batch], checkpoint, arguments.top)
         for (name, _), of_clip in zip(batch, answers, strict=True):
             log.info(_line(name, of_clip, arguments.json))
     return _refuse(problems) if problems else 0
+
+
+def batched(clips: Iterable[tuple[str, Frames]]) -> Iterator[list[tuple[str, Frames]]]:
+    """The clips in the same order, as many together as memory has room for, where all are as long as the longest."""
+    batch: list[tuple[str, Frames]] = []
+    longest = 0
+    for clip in clips:
+        longest = max(longest, len(clip[1]))
+        if batch and (len(batch) == CLIPS_AT_ONCE or longest * (len(batch) + 1) > FRAMES_AT_ONCE):
+            yield batch
+            batch, longest = [], len(clip[1])
+        batch.append(clip)
+    if batch:
+        yield batch
 
 
 def _usable(
@@ -173,6 +187,12 @@ def _refuse(problems: Sequence[str]) -> int:
     return EXIT_USER_ERROR
 
 
+def _number_of_answers(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= _MOST_ANSWERS):
+        raise argparse.ArgumentTypeError(f"found {text[:20]!r}, expected 1 to {_MOST_ANSWERS}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch/predict.py",
@@ -183,6 +203,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "clips", type=Path, nargs="+", help=f"files ({_EXPECTED}; video with MediaPipe) or folders of them"
     )
-    parser.add_argument("--top", type=int, choices=range(1, 101), default=5, metavar="N", help="signs a clip, 1 to 100")
+    parser.add_argument("--top", type=_number_of_answers, default=5, metavar="N", help="signs a clip, 1 to 100")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     return parser
