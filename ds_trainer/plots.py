@@ -82,8 +82,10 @@ def place_legend(axes: Axes, handles: Sequence[Artist] | None = None) -> None:
 def shown_name(name: str) -> str:
     """`name` on one line of bounded length, kept together where it is written from right to left."""
     name = " ".join(name.split())
-    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + "…"
-    return f"{_ISOLATE}{short}{_END_OF_ISOLATE}"
+    if len(name) > LONGEST_NAME:  # cut in the middle: long names often begin alike
+        before = LONGEST_NAME // 2
+        name = f"{name[:before]}…{name[before + 1 - LONGEST_NAME :]}"
+    return f"{_ISOLATE}{name}{_END_OF_ISOLATE}"
 
 
 def shown_confusion(true_name: str, predicted_name: str) -> str:

@@ -18,7 +18,7 @@ from ds_trainer.class_plots import MOST_NAMED, class_scores_figure, confusion_fi
 from ds_trainer.classification import class_scores, confusion_matrix, measure, most_frequent_confusions
 from ds_trainer.curve_plots import curves_figure
 from ds_trainer.diagnostics import draw_curves, visualize_metrics
-from ds_trainer.plots import shown_confusion, shown_name, spread
+from ds_trainer.plots import LONGEST_NAME, shown_confusion, shown_name, spread
 
 
 def measures_of(num_classes: int, num_each: int, noise: float) -> torch.Tensor:
@@ -258,3 +258,12 @@ def _legend(figure: Figure, panel: int) -> list[str]:
     legend = figure.axes[panel].get_legend()
     assert legend is not None
     return [text.get_text() for text in legend.get_texts()]
+
+
+def test_long_names_of_one_beginning_are_told_apart() -> None:
+    """Their middle is left out."""
+    names = [f"a long name of a sign that has {number} variants" for number in (1, 2)]
+    first, second = (shown_name(f"{name} {name[29:32]}") for name in names)
+    assert first != second
+    assert all(len(shown) == LONGEST_NAME + 2 for shown in (first, second)), "and two marks of direction"
+    assert shown_name("short") != shown_name("shorter")
