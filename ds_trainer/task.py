@@ -231,7 +231,8 @@ def load_task_type(name: str) -> type[Task]:
     Raises:
         SettingsError: there is no such task.
     """
-    if ":" not in name:
+    is_own = ":" in name
+    if not is_own:
         known = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "tasks")])]
         if name not in known:
             raise SettingsError(f"--task: found {name!r}; {nearest_name(name, known)} (or your own, as module:Class)")
@@ -239,7 +240,7 @@ def load_task_type(name: str) -> type[Task]:
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise SettingsError(f"--task: found {name!r}; expected a task of ds_trainer.tasks, or your own as module:Class")
-    if str(Path.cwd()) not in sys.path:
+    if is_own and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module: Any = importlib.import_module(module_name)

@@ -75,6 +75,13 @@ def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     importlib.invalidate_caches()
 
 
+def test_working_directory_is_no_place_of_modules_for_our_own_tasks(working_dir: Path) -> None:
+    """A file there, json.py say, would else be found by whatever imports a module later."""
+    for name in NAMES:
+        load_task_type(name)
+    assert str(working_dir) not in sys.path
+
+
 def flags_for(name: str, folder: Path) -> list[str]:
     """A small instance of each task, as a user would ask for it."""
     if name == "sign":
