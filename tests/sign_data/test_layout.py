@@ -92,6 +92,8 @@ def test_depth_counts_less_where_one_camera_guessed_it(shape: tuple[int, int], w
 def test_depth_that_may_be_a_confidence_is_told() -> None:
     confidence = random_frames(4, (20, 3))
     assert any("if it is a confidence" in notice for notice in notices_of(layout_for(20, 3), confidence))
+    beyond = notices_of(layout_for(20, 3), (confidence * (1, 1, 1.1 / confidence.max())).astype(np.float32))
+    assert any("z lies between 0 and 1.1 throughout: if it is a confidence" in notice for notice in beyond)
     depths = {"in front of the body": confidence - 0.5, "in metres": confidence + 1.5, "none": confidence * (1, 1, 0)}
     for what, frames in depths.items():
         assert notices_of(layout_for(20, 3), frames.astype(np.float32)) == [], what

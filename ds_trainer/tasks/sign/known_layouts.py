@@ -51,9 +51,11 @@ def _doubtful_depth(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> 
     if layout.num_features != 3 or layout.num_coordinates != 3:
         return []
     depth_NK = frames_NKC[..., 2]
-    if depth_NK.min() < 0 or depth_NK.max() > 1 or not depth_NK.any():
+    most = float(depth_NK.max())  # a little above 1 where confidences are read off heat maps
+    if depth_NK.min() < 0 or most > 1.5 or not depth_NK.any():
         return []
-    return ["z lies between 0 and 1 throughout: if it is a confidence, give --layout (docs/data.md)"]
+    bounds = f"0 and {max(1, round(most, 1)):g}"
+    return [f"z lies between {bounds} throughout: if it is a confidence, give --layout (docs/data.md)"]
 
 
 def _guesses(layout: KeypointLayout) -> list[str]:

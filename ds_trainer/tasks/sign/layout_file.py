@@ -67,11 +67,18 @@ class LayoutFile(BaseModel):
             ValueError: the parts of the description contradict each other.
         """
         self._check_features()
+        if self.scale is not None and len(set(self.scale)) == 1:
+            raise ValueError(
+                f"scale: found keypoint {self.scale[0]} twice, expected two whose distance is the size of the body"
+            )
         num_keypoints = self._num_keypoints()
         mirror, parents = list(range(num_keypoints)), list(range(num_keypoints))
-        for one, other in _paired("mirror", self.mirror, num_keypoints):
-            mirror[one], mirror[other] = other, one
-        for keypoint, parent in _paired("bones", self.bones, num_keypoints):
+        pairs = list(_paired("mirror", self.mirror, num_keypoints))
+        for keypoint, partner in _singly("mirror", "beside", "partner", [*pairs, *((b, a) for a, b in pairs)]):
+            mirror[keypoint] = partner
+        for keypoint, parent in _singly("bones", "on", "that it hangs on", _paired("bones", self.bones, num_keypoints)):
+            if keypoint == parent:
+                raise ValueError(f"bones: found keypoint {keypoint} on itself, expected another; leave it out")
             parents[keypoint] = parent
         return KeypointLayout(
             name=name,
@@ -117,6 +124,18 @@ def _paired(name: str, pairs: Iterable[tuple[Keypoints, Keypoints]], num_keypoin
                 f"{name}: found keypoint {outside[0]}, expected 0 to {num_keypoints - 1}, as parts name them"
             )
         yield from zip(some, others, strict=True)
+
+
+def _singly(name: str, relation: str, other: str, pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The pairs, none of which may say of a keypoint what another pair contradicts."""
+    known: dict[int, int] = {}
+    for keypoint, partner in pairs:
+        if known.setdefault(keypoint, partner) != partner:
+            raise ValueError(
+                f"{name}: found keypoint {keypoint} {relation} {known[keypoint]} and {relation} {partner}, expected "
+                f"one {other}; take a pair out"
+            )
+        yield keypoint, partner
 
 
 def load_layout(path: Path) -> KeypointLayout:
