@@ -30,7 +30,7 @@ from ds_trainer.files import write_json
 from ds_trainer.pretrained import before
 from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
-from ds_trainer.task import Task, build_task, load_task_type
+from ds_trainer.task import Task, build_task, load_task_type, splits_of
 from ds_trainer.torch_errors import mendable_errors_told
 
 _TIMEOUT_S = 600.0
@@ -96,7 +96,9 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
     if distributed.is_master():
         for notice in task.notices:
             log.info(notice)
-        about = "; ".join([f"epoch {checkpoint['epoch'] + 1}", *told])
+        num_all = sum(map(size_of, splits_of(task).values()))
+        scored = f"epoch {checkpoint['epoch'] + 1}, {size_of(dataset)} of {num_all} examples"
+        about = "; ".join([scored, *told])
         tell(results, f"{own.on} split of {own.checkpoint} ({about})")
         for group, named in results.by_group.items():
             log.info(f"  {group}:" + "".join(f"  {name} {_shown(value)}" for name, value in named.items()))

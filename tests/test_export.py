@@ -171,8 +171,10 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
             str(free_port()),
         ]
         command = [*(launcher if ranks == 2 else [sys.executable]), "launch/evaluate.py", run_dir]
-        succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
+        output = succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
         found = json.loads((tmp_path / "out.json").read_text())
+        num_scored = sum(group["num_examples"] for group in found["by_group"].values())
+        assert f", {num_scored} of 60 examples)" in output
         assert found["results"] == status["results"]
         assert found["by_group"] == status["by_group"]
         assert found["calibration_error"] == status["calibration_error"]

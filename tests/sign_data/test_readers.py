@@ -225,6 +225,10 @@ def test_arrays_in_fortran_order_are_the_same(tmp_path: Path) -> None:
         ({"label_names": np.array(["a", "b"], dtype=object)}, "pickled objects"),
         ({"y": np.array([0.0, 1.0, 1.0])}, "y: found float64"),
         ({"y": np.array(["a", "b", "b"])}, "y: found <U1"),
+        (
+            {"y": np.array([b"a", b"b", b"b"]), "label_names": None},
+            "expected a list of whole numbers, or of names as np",
+        ),
         ({"offsets": None}, "expected also offsets"),
         (
             {"frames": frames(3)[:, None], "offsets": None, "y": np.array([0, 1])},

@@ -188,6 +188,22 @@ def test_names_that_differ_by_capitals_alone_are_told(build_store: BuildStore) -
     )
 
 
+def test_signers_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    clips = [replace(clip, signer=str(int(clip.signer[1:]) + 8)) for clip in grid(signs=2, signers=3, repetitions=2)]
+    write_store(tmp_path / "store", source(clips))
+    store = ClipStore.open(tmp_path / "store")
+    assert store.signer_names == ["9", "10", "11"]
+    assert signers(store, make_splits(store, SplitRule()).test) == {"11"}
+    assert [store.signer_names[signer] for signer in store.signer] == [clip.signer for clip in clips]
+
+
+def test_one_clip_a_sign_is_told_to_be_too_few(build_store: BuildStore) -> None:
+    with pytest.raises(
+        DataError, match=r"no clip in the val split.*no sign has two clips that are not tested: give more"
+    ):
+        make_splits(build_store(signers=2, repetitions=1), SplitRule())
+
+
 def test_signers_who_are_known_are_said_to_be(build_store: BuildStore) -> None:
     store = build_store(signers=2, repetitions=8)
     store = replace(store, split=np.where(np.arange(len(store)) % 2, 1, 3).astype(np.int8))

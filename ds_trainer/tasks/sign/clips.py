@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.problems import shown
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.text_file import is_plain
 
 SPLITS = ("", "train", "val", "test")
 """The splits that data may bring; "" where it brings none. A clip store keeps the position in this tuple."""
@@ -103,3 +104,14 @@ class ClipSource:
     fps: float | None = None
     layout: KeypointLayout | None = None
     claims_unseen_signers: bool = False
+
+
+def wrong_names(source: ClipSource) -> list[str]:
+    """What is wrong with the names of signs."""
+    twice = repeated(source.sign_names)
+    problems = [] if twice is None else [f"{source.name}: {twice}"]
+    return problems + [
+        f"{source.name}: found the name {shown(name)} for sign {number}, expected a text in one line; mend it"
+        for number, name in enumerate(source.sign_names, start=1)
+        if not name or not is_plain(name)
+    ]

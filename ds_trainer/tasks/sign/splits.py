@@ -145,12 +145,15 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
         "val": (val, "change --val_by or --val_fraction, or give more training signers and clips"),
         "test": (test, "choose other --split, --signers or signs"),
     }
+    rest = np.concatenate([train, val])
+    if split != "all" and len(rest) == len(np.unique(store.sign[rest])) and len(signers_of(store, rest)) < 2:
+        remedies["val"] = (val, "no sign has two clips that are not tested: give more")
     problems = [
         f"--split {split}: found no clip in the {name} split, expected at least one; {remedy}"
         for name, (clips, remedy) in remedies.items()
         if not len(clips) and (split != "all" or name == "test")
     ]
-    shared = _shared_signers(store, np.concatenate([train, val]), test)
+    shared = _shared_signers(store, rest, test)
     if split == "own" and store.claims_unseen_signers and shared:
         problems.append(
             f"--split own: found {_listed(shared)} in training and in test, expected unseen signers as the data "

@@ -20,9 +20,10 @@ from ds_trainer.tasks.sign.clips import (
     ClipSource,
     Progress,
     RawClip,
+    by_number,
     no_progress,
     plain_name,
-    repeated,
+    wrong_names,
 )
 from ds_trainer.tasks.sign.known_layouts import layout_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
@@ -123,7 +124,7 @@ class _FramesFile:
 
 def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> None:
     source = replace(source, sign_names=[*map(plain_name, source.sign_names)])
-    index, problems = _Index(), _wrong_names(source)
+    index, problems = _Index(), wrong_names(source)
     with open(partial_dir / FRAMES_FILE, "wb") as file:
         frames_file = _FramesFile(file)
         for clip in progress(source.clips, source.num_clips, f"preparing {source.name}"):
@@ -155,18 +156,19 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
     """The names and the arrays of a store; signs without a clip are left out."""
     sign_numbers, sign = np.unique(index.sign_numbers, return_inverse=True)
     given = source.sign_names
-    signer_names, signer = np.unique(index.signers, return_inverse=True)
+    signer_names = sorted(set(index.signers), key=by_number)
+    place = {name: number for number, name in enumerate(signer_names)}
     names = {
         "sign_numbers": sign_numbers.tolist(),
         "sign_names": [given[n - 1] if given else str(n - 1 + source.first_number) for n in sign_numbers.tolist()],
-        "signer_names": signer_names.tolist(),
+        "signer_names": signer_names,
         "fps": source.fps,
         "claims_unseen_signers": source.claims_unseen_signers,
     }
     arrays: dict[str, NDArray[Any]] = {
         "offsets": np.concatenate([[0], np.cumsum(index.lengths)]).astype(np.int64),
         "sign": sign.astype(np.int64),
-        "signer": signer.astype(np.int64),
+        "signer": np.array([place[name] for name in index.signers], dtype=np.int64),
         "split": np.array(index.splits, dtype=np.int8),
         "clip_ids": np.array(index.clip_ids, dtype=np.str_),
         "content": np.array(index.content, dtype=np.uint64),
@@ -184,16 +186,6 @@ def _layout_of(source: ClipSource, frames_NKC: NDArray[np.float32]) -> KeypointL
             f"--layout {layout.name}: found {found}, expected {expected} as the clips of {source.name} have; mend it"
         )
     return layout
-
-
-def _wrong_names(source: ClipSource) -> list[str]:
-    twice = repeated(source.sign_names)
-    problems = [] if twice is None else [f"{source.name}: {twice}"]
-    return problems + [
-        f"{source.name}: found the name {shown(name)} for sign {number}, expected a text in one line; mend it"
-        for number, name in enumerate(source.sign_names, start=1)
-        if not name or not is_plain(name)
-    ]
 
 
 def _problems_of(clip: RawClip, shape_KC: tuple[int, ...] | None, source: ClipSource) -> list[str]:

@@ -97,9 +97,10 @@ def _wrong_shapes(arrays: Arrays, frames_shape: tuple[int, ...]) -> list[str]:
     problems = []
     if len(frames_shape) != 3:
         problems.append(f"frames: found shape {frames_shape}, expected [frames, keypoints, features]")
-    for name, kinds in (("offsets", "iu"), ("y", "iu" if "label_names" in arrays else "iuU")):
+    of_y = ("iu", "whole numbers") if "label_names" in arrays else ("iuU", "whole numbers, or of names as np.str_")
+    for name, (kinds, expected) in {"offsets": ("iu", "whole numbers"), "y": of_y}.items():
         if arrays[name].ndim != 1 or arrays[name].dtype.kind not in kinds:
-            problems.append(f"{name}: found {_type_of(arrays[name])}, expected a list of whole numbers")
+            problems.append(f"{name}: found {_type_of(arrays[name])}, expected a list of {expected}")
     for name in ("label_names", *_OF_EACH_CLIP):
         if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind not in "Uiu"):
             problems.append(f"{name}: found {_type_of(arrays[name])}, expected a list of texts; save it as np.str_")
