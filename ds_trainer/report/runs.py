@@ -55,7 +55,7 @@ class PastRun:
 
 
 def find_runs(paths: Sequence[Path]) -> list[PastRun]:
-    """The runs at `paths`, and those right below a folder of runs, such as a sweep's; each once, in this order.
+    """The runs at `paths`, and those in a folder of runs, or of a sweep; each once, in this order.
 
     Raises:
         DataError: there is no run, or one cannot be read.
@@ -79,7 +79,7 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
 
 def _runs_in(folder: Path) -> list[Path]:
     """The run directories in a folder of them, or in that of a sweep: seed_1/s03/RUN."""
-    return sorted(file.parent for below in ("*", "seed_*/*/*") for file in folder.glob(f"{below}/run.yaml"))
+    return sorted(file.parent for below in ("*", "*/*", "*/*/*") for file in folder.glob(f"{below}/run.yaml"))
 
 
 def _read(run_dir: Path) -> PastRun:
