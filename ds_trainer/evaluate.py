@@ -95,7 +95,7 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
     _, results = score(model, task, dataset, micro_batch, temperature)
     if distributed.is_master():
         for notice in task.notices:
-            log.info(notice)
+            log.info(f"note: {notice}")
         num_all = sum(map(size_of, splits_of(task).values()))
         scored = f"epoch {checkpoint['epoch'] + 1}, {size_of(dataset)} of {num_all} examples"
         about = "; ".join([scored, *told])
