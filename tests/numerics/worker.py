@@ -100,7 +100,9 @@ def new_run(out: Path, name: str) -> Run:
     if distributed.is_master():
         run_dir.mkdir(parents=True)
     torch.distributed.barrier()
-    return Run(run_dir, {"task": "toy", "description": {}}, Cadence(record_every_steps=1))
+    return Run(
+        run_dir, {"task": "toy", "description": {}, "settings": {}, "engine_config": {}}, Cadence(record_every_steps=1)
+    )
 
 
 def straight(out: Path, name: str, num_epochs: int = 2, **how: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def differing(run: Run, loaded: dict[str, Any]) -> list[str]:
 
 def continue_run(run_dir: Path, precision: str, stage: int, session: int) -> dict[str, Any]:
     case = Case(precision, stage, micro_batch=GLOBAL_BATCH // distributed.world_size())
-    run = Run(run_dir, {"task": "toy", "description": {}}, Cadence())
+    run = Run(run_dir, {"task": "toy", "description": {}, "settings": {}, "engine_config": {}}, Cadence())
     names: list[str] = []
     if session == 0 and distributed.is_master():
         run_dir.mkdir()
