@@ -50,6 +50,9 @@ class Deployment:
     answers: tuple[str, ...] = ("logits",)
 
 
+T = TypeVar("T", bound="Task")
+
+
 @dataclass(frozen=True)
 class Skeleton:
     """An example as it moves, to be drawn.
@@ -131,9 +134,8 @@ class Task(ABC):
     def as_trained(cls, checkpoint: Mapping[str, Any]) -> Self | None:
         """The task with the settings and the data that a checkpoint was trained with; None where they are not here."""
         try:
-            return build_task(
-                cls, load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"])
-            )
+            settings = load_settings(["--task", checkpoint["task"]], load_task_type, checkpoint["settings"])
+            return build_task(cls, settings)
         except (UserError, OSError, ValueError, KeyError):  # moved, deleted, or of another version
             return None
 
@@ -149,11 +151,8 @@ class Task(ABC):
         return []
 
     def check_scored(self, dataset: Dataset[Any], checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Look whether a trained model knows examples of a data set that it is scored on; return what must be told.
-
-        Args:
-            checkpoints: the model's own, and those whose weights it began with.
-        """
+        """Look whether a model, by its checkpoint and those that it began with, has learnt from examples of a data set
+        that it is scored on; return what must be told."""
         return []
 
     def number_as_in(self, description: Mapping[str, Any]) -> None:
@@ -203,9 +202,6 @@ class Task(ABC):
         return ""
 
 
-T = TypeVar("T", bound=Task)
-
-
 def build_task(task_type: type[T], settings: RunSettings) -> T:
     """The task with its data. What it draws at random, such as a split, is the same on every rank and at each start.
 
@@ -231,17 +227,16 @@ def load_task_type(name: str) -> type[Task]:
     Raises:
         SettingsError: there is no such task.
     """
-    is_own = ":" in name
-    if not is_own:
+    if ":" not in name:
         known = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "tasks")])]
         if name not in known:
             raise SettingsError(f"--task: found {name!r}; {nearest_name(name, known)} (or your own, as module:Class)")
         name = f"ds_trainer.tasks.{name}:TASK"
+    elif str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     module_name, _, class_name = name.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")):
         raise SettingsError(f"--task: found {name!r}; expected a task of ds_trainer.tasks, or your own as module:Class")
-    if is_own and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     try:
         module: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
