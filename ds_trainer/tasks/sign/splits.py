@@ -96,8 +96,11 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
         raise DataError(problems)
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
-    notices = _range_notices(rule, numbers, [store.sign_names[sign] for sign in sign_of_class])
-    notices += _case_notices([store.sign_names[sign] for sign in sign_of_class])
+    names = [store.sign_names[sign] for sign in sign_of_class]
+    notices = _range_notices(rule, numbers)
+    if not _is_in_range(store, rule).all():
+        notices += _place_notices(numbers, names)
+    notices += _case_notices(names)
     notices += _case_notices(signers_of(store, selected))
     if brings_val and split != "own":
         notices.append(f"the data says what validates but not what tests: as {split} of its other clips do")
@@ -186,18 +189,21 @@ def _listed(names: Sequence[object]) -> str:
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
-def _range_notices(rule: SplitRule, numbers: Sequence[int], names: Sequence[str]) -> list[str]:
+def _range_notices(rule: SplitRule, numbers: Sequence[int]) -> list[str]:
     first = 1 if rule.signs_from is None else rule.signs_from
-    notices = []
-    if rule.signs_to is not None and rule.signs_to - first + 1 > len(numbers):
-        notices.append(
-            f"signs {first}..{rule.signs_to} are selected, of which {len(numbers)} exist here "
-            f"(numbers {numbers[0]}..{numbers[-1]}): training on those"
-        )
-    # Signs are selected by their places, which folders that are called by numbers hide.
-    if (rule.signs_from, rule.signs_to) != (None, None) and list(names) != [str(number) for number in numbers]:
-        notices.append(f"signs {numbers[0]}..{numbers[-1]} are selected: {_listed(names)}")
-    return notices
+    if rule.signs_to is None or rule.signs_to - first + 1 <= len(numbers):
+        return []
+    return [
+        f"signs {first}..{rule.signs_to} are selected, of which {len(numbers)} exist here "
+        f"(numbers {numbers[0]}..{numbers[-1]}): training on those"
+    ]
+
+
+def _place_notices(numbers: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Signs are selected by their places, which folders that are called by numbers hide."""
+    if list(names) == [str(number) for number in numbers]:
+        return []
+    return [f"signs {numbers[0]}..{numbers[-1]} are selected: {_listed(names)}"]
 
 
 def _case_notices(names: Sequence[str]) -> list[str]:
