@@ -9,7 +9,6 @@ Axes: B examples.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +89,8 @@ class ShardedSampler:
                 mine = begin + micro_step * self.passed_at_once + self.rank * self.micro_batch
                 real = order[mine : mine + self.micro_batch]
                 # By different ones: copies of one would spoil the running statistics of batch norms.
-                filled_up = [*real, *islice(cycle(order), self.micro_batch - len(real))]
+                missing = self.micro_batch - len(real)
+                filled_up = real + (order * -(-missing // len(order)))[:missing]
                 is_last = micro_step + 1 == num_micro_steps
                 yield MicroStep(filled_up, len(real), end - begin, is_last, step * self.accumulation + micro_step)
 
