@@ -131,7 +131,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
     for line in describe_job(task, job.train_sampler, engine_config, job.num_parameters):
         log.info(line)
     with released(job.engine):
-        rehearse(job.engine, task, job.val_dl.sampler.micro_batch)
+        rehearse(job.engine, task, job.val_dl.sampler.micro_batch, settings.compile)
         if settings.dry_run:
             for line in describe_plan(to_jsonable_python(settings), engine_config, job.num_parameters):
                 log.info(line)

@@ -19,19 +19,23 @@ from ds_trainer.watch.whereabouts import stand_at
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
+_MOST_EXAMPLES = 8
 _NUM_COLUMNS = 3
 
 
-def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int) -> None:
+def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int, is_compiled: bool) -> None:
     """Answer to the first validation examples, measure the answers and summarise them. Collective.
 
     It leaves no trace: random numbers are seeded before each use, and buffers are put back.
+
+    Args:
+        is_compiled: whether the model is compiled, for whole micro-batches; else a few examples do.
 
     Raises:
         TaskError: the task cannot be validated or scored so; on every rank.
     """
     stand_at("rehearsing")
-    sampler = ShardedSampler(size_of(task.val_set), micro_batch)
+    sampler = ShardedSampler(size_of(task.val_set), micro_batch if is_compiled else min(micro_batch, _MOST_EXAMPLES))
     batch = next(iter(BatchLoader(task.val_set, sampler, task.prepare, task.collate)))
     engine.eval()
     with torch.no_grad(), _buffers_held(plain_module(engine)):

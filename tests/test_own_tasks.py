@@ -59,7 +59,7 @@ BAD = {
     "TakenName": "summarise names a metric 'loss', which the record of a run uses for its own; give it another name",
     "NoNames": "summarise gives None, expected a dictionary by name",
     "NoNumber": "metric 'worst': found [1.0, 2.0], expected a number",
-    "SeveralLabels": "the task's targets: found int64[32, 2], expected int64[B] as class_names asks for; leave",
+    "SeveralLabels": "the task's targets: found int64[8, 2], expected int64[B] as class_names asks for; leave",
     "OtherMeasures": "measure does not begin with what classification.measure gives (target, rank, prediction), as",
     "NamedOutputs": "the task's model: answers with dict, expected float[B, S] as class_names asks for; leave",
 }
@@ -75,7 +75,7 @@ def test_what_validation_would_stumble_over_is_told_by_a_dry_run() -> None:
         assert "refused" in told[name]
     for name in good:
         assert "one step taken" in told[name], told[name]
-    assert "fails on the first 30 validation examples (ValueError: too few examples)" in told["OfTheWhole"]
+    assert "fails on the first 8 validation examples (ValueError: too few examples)" in told["OfTheWhole"]
 
 
 @pytest.mark.slow
