@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ds_trainer import classification
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler, size_of
 from ds_trainer.distributed import gathered, is_master
 from ds_trainer.engine import plain_module
@@ -60,7 +61,8 @@ def _problems(task: Task, outputs: Any, batch: Batch) -> list[str]:
         rows = task.objective.rows(outputs, batch.targets, len(batch.weight_B))
         if task.class_names is not None:
             _refuse_other_measures(rows[:, 1:], batch.targets)
-        _summarise(task, rows[: max(1, batch.source.num_real), 1:].cpu())
+        if task.objective.summarise is not classification.summarise:  # sound, and loads scikit-learn for a second
+            _summarise(task, rows[: max(1, batch.source.num_real), 1:].cpu())
     except TaskError as error:
         return error.problems
     return []

@@ -18,6 +18,9 @@ from ds_trainer.precision import is_divided
 from ds_trainer.problems import reason_of, shortened, shown
 from ds_trainer.task import Task, splits_of
 
+_MOST_BUILT_TWICE = 100_000_000
+"""Numbers of a model that may be here twice for a moment: 400 MB."""
+
 
 def refuse_unusable(task: Task) -> None:
     """Look through what a task says of its data, its answers and itself.
@@ -117,14 +120,17 @@ def refuse_misdescribed(task: Task, model: nn.Module) -> None:
     """
     remedy = "expected the model of build_model; description has to hold all that it takes"
     description = task.description()
-    described = sketched_state(type(task), description)
+    built = model.state_dict()
+    # Without memory takes torch 1.6 s for imports: for large models alone.
+    is_large = sum(weight.numel() for weight in model.parameters() if not is_lazy(weight)) > _MOST_BUILT_TWICE
+    described = sketched_state(type(task), description) if is_large else {}
     try:
-        described = described or type(task).model_from(description).state_dict()
+        with torch.random.fork_rng(devices=[]):
+            described = described or type(task).model_from(description).state_dict()
     except Exception as error:  # whatever a task does with a description that lacks something
         raise TaskError(
             f"the task's model_from: fails ({type(error).__name__}: {reason_of(error)}), {remedy}"
         ) from error
-    built = model.state_dict()
     for name in built | described:
         found, expected = (_shape(state[name]) if name in state else "none" for state in (described, built))
         if found != expected:
