@@ -18,6 +18,7 @@ from ds_trainer.distributed import device
 from ds_trainer.flat_model import can_be_flat
 from ds_trainer.objective import Objective
 from ds_trainer.precision import ComputesInFloat32, buffer_dtype, cast_floats, computes_in_float32, exact_statistics
+from ds_trainer.randomness import seed_torch
 from ds_trainer.replay.files import EnginePrecision, SavedMicroStep, SavedStep
 from ds_trainer.replay.gradients import Gradients, trace_gradients
 from ds_trainer.replay.looks import Look, looks_at, parts_of
@@ -192,7 +193,7 @@ def _uncompiled() -> contextlib.AbstractContextManager[Any]:
 def run_micro_step(replica: Replica, objective: Objective, batch: Batch, micro_step: SavedMicroStep) -> Finding:
     """Forward and backward as in `loop.micro_step`, looking at everything on its way."""
     num_clips = len(batch.index_B)
-    torch.manual_seed(micro_step.dropout_seed)
+    seed_torch(micro_step.dropout_seed)
     with _uncompiled(), ForwardTrace(replica.model, num_clips) as trace:
         outputs = replica(*batch.inputs)
         losses_B = trace.call_loss(objective.minimised, outputs, batch.targets)

@@ -40,12 +40,12 @@ def bones(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> 
     Few of a face's do, so these alone are looked at. The root that a part is seen from lies at 0, like a missing one;
     where it is missing, so is the part.
     """
-    over = index_on(tuple(parent for _, parent in layout.bones), points_BTKD.device)
-    hanging = hanging_on(layout, points_BTKD.device)
+    links, device = tuple(layout.bones), points_BTKD.device
+    over = index_on(tuple(parent for _, parent in links), device)
+    hanging = hanging_on(layout, device)
     is_over_BTk1 = present_BTK1[:, :, over]
     if layout.part_roots:
-        roots = tuple(layout.part_roots.values())
-        is_over_BTk1 = is_over_BTk1.maximum(_begins_at(roots, tuple(layout.bones), points_BTKD.device))
+        is_over_BTk1 = is_over_BTk1.maximum(_begins_at(tuple(layout.part_roots.values()), links, device))
     both_BTk1 = present_BTK1[:, :, hanging] * is_over_BTk1
     return (points_BTKD[:, :, hanging] - points_BTKD[:, :, over]) * both_BTk1
 
