@@ -5,6 +5,7 @@ What `building.py` builds is handed on as values; no other module reads settings
 
 import contextlib
 import dataclasses
+import faulthandler
 import gc
 import math
 import sys
@@ -51,8 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; return the exit status.
 
     0: done. 1: a mistake in the program, with its traceback. 2: an error that the user can mend, told in its message.
-    75: stopped on request, at a resume point. 76: another rank died or stalled (`watch`).
+    75: stopped on request, at a resume point. 76: another rank died or stalled (`watch`). Negative: a signal, such as
+    that of a crash within a library; the Python stack of each thread is told.
     """
+    if not faulthandler.is_enabled():
+        faulthandler.enable()
     try:
         train_in_process(sys.argv[1:] if argv is None else argv)
         return 0

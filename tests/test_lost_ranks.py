@@ -73,6 +73,16 @@ class Hungry(Faulty):
         import torch
         torch.empty(2**50)  # of float32: more than any machine has
 
+class Crashes(Faulty):
+    def fail(self):
+        import ctypes
+        ctypes.string_at(0)
+
+class CrashingTask(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.train_set = Crashes(self.train_set)
+
 class HungryTask(ToyTask):
     def __init__(self, settings):
         super().__init__(settings)
@@ -223,6 +233,14 @@ def test_master_that_raises_is_named_too(tmp_path: Path) -> None:
         assert ranks.statuses([0, 1], 60) == [1, EXIT_RANK_LOST]
         assert "ZeroDivisionError: clip 17 is broken" in ranks.output(0)
         assert re.search(r"error: rank 0 on .* ended with ZeroDivisionError: clip 17 is broken", ranks.output(1))
+
+
+def test_rank_that_crashes_in_a_library_shows_where(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY_TASK)
+    with job(tmp_path, 2, "--task", "faulty:CrashingTask") as ranks:
+        assert ranks.statuses([0, 1], 60) == [EXIT_RANK_LOST, -signal.SIGSEGV]
+        assert re.search(r'faulty.py", line \d+ in fail', ranks.output(1)), ranks.output(1)
+        assert re.search(r"error: rank 1 on .* is gone", ranks.output(0)), ranks.output(0)
 
 
 @pytest.mark.parametrize("hungry", [0, 1])

@@ -1,5 +1,7 @@
 """Unit: who is to blame, told from beats and clocks, and what is said of it."""
 
+import gc
+import sys
 from dataclasses import replace
 
 import pytest
@@ -166,6 +168,25 @@ def test_stack_shows_what_the_main_thread_does() -> None:
     assert main_stack()[-1][2] == "main_stack"
     assert main_stack()[-2][2] == "test_stack_shows_what_the_main_thread_does"
     assert not waits_for_others(main_stack())
+
+
+def test_no_garbage_is_collected_while_frames_are_walked() -> None:
+    """On CPython 3.11 that corrupts memory, should the thread whose frames they are go on meanwhile."""
+    during: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        during.append(sys._getframe(1).f_code.co_name)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(note)
+    gc.set_threshold(1)  # all but each new object that may lie in a cycle, as frames do, would be collected
+    try:
+        main_stack()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(note)
+    assert "main_stack" not in during
+    assert gc.isenabled()
     assert waits_for_others(WAITING)
     assert waits_for_others([*OWN, (distributed.__file__, 207, "cast")]), "what waits there calls no Python"
 

@@ -4,6 +4,7 @@ Kept for the whole process, as a process is at one place: the code that moves on
 (`watch.py`) tells the other ranks. Each call counts as progress and costs 3 microseconds: nothing is synchronised.
 """
 
+import gc
 import os
 import sys
 import threading
@@ -87,13 +88,23 @@ def place() -> Place:
 
 
 def main_stack() -> Stack:
-    """The frames of the main thread, whatever it waits for; no file is read."""
-    frame: FrameType | None = sys._current_frames().get(threading.main_thread().ident or 0)
-    stack: Stack = []
-    while frame is not None:
-        stack.append((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
-        frame = frame.f_back
-    return _telling(stack[::-1])
+    """The frames of the main thread, whatever it waits for; no file is read.
+
+    No garbage is collected meanwhile: CPython 3.11 would do so within `f_back`, and should a finalizer let the main
+    thread go on and leave that frame, what is read is no frame any more, and the process crashes (seen with 3.11.7).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        frame: FrameType | None = sys._current_frames().get(threading.main_thread().ident or 0)
+        stack: Stack = []
+        while frame is not None:
+            stack.append((frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name))
+            frame = frame.f_back
+        return _telling(stack[::-1])
+    finally:
+        if collects:
+            gc.enable()
 
 
 def stack_of(error: BaseException) -> Stack:
