@@ -134,12 +134,10 @@ class BadBatches:
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "batch.json", content)
             write_checkpoint(folder / "weights.pth", {**weights, "state_dict": state})
+            advice = f"{_replay(folder, run.provenance['task'])} shows why"
         except (OSError, WriteError) as error:
-            log.warning(f"the bad batch of step {step.number} was not saved: {error}")
-        log.warning(
-            f"step {step.number} was skipped: its gradient was NaN or infinite{_blamed(micro_steps)}; "
-            f"{_replay(folder, run.provenance['task'])} shows why"
-        )
+            advice = f"its batch was not saved: {error}"
+        log.warning(f"step {step.number} was skipped: its gradient was NaN or infinite{_blamed(micro_steps)}; {advice}")
 
     def _line(self, batch: Batch, loss: Tensor) -> dict[str, Any]:
         source, value = batch.source, loss.item()

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.distributed import device, world_size
 from ds_trainer.engine_plan import memory_estimate
@@ -68,8 +70,9 @@ def describe_plan(settings: Mapping[str, Any], engine_config: Mapping[str, Any],
 def take_one_step(engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader) -> None:
     """Train on the first step's batches, and tell its loss. Collective."""
     engine.train()
+    loss = torch.zeros((), device=engine.device)
     for batch in batches:
-        loss = micro_step(engine, objective, batch) * batch.share
+        loss += micro_step(engine, objective, batch) * batch.share
         if batch.ends_step:
             break
     engine.step()

@@ -5,6 +5,8 @@ DeepSpeed ignores unknown keys in half of its blocks, drops "auto" in silence an
 """
 
 import copy
+import functools
+import operator
 import os
 import types
 import typing
@@ -74,7 +76,7 @@ def strict_model(model: type[BaseModel], path: str) -> type[BaseModel]:
 
 def _strict_type(annotation: Any, path: str) -> Any:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.Union.__getitem__(tuple(_strict_type(part, path) for part in typing.get_args(annotation)))
+        return functools.reduce(operator.or_, (_strict_type(part, path) for part in typing.get_args(annotation)))
     if not isinstance(annotation, type):
         return annotation
     if issubclass(annotation, BaseModel):

@@ -56,7 +56,7 @@ def has_fast_bf16() -> bool:
     if platform.machine() in ("x86_64", "AMD64"):
         # oneDNN says yes of any AVX-512, where it converts: 17 against 58 GFLOP/s in float32 (torch 2.13.0).
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def cast_floats(value: Any, dtype: torch.dtype) -> Any:

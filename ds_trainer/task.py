@@ -118,7 +118,7 @@ class Task(ABC):
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
-        """What a checkpoint must hold to rebuild the model and read its answers: plain values and tensors only."""
+        """What a checkpoint must hold to rebuild the model and read its answers: values that JSON has."""
 
     @classmethod
     @abstractmethod

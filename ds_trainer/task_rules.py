@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -70,14 +71,15 @@ def _groupless(task: Task, splits: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _unspeakable(task: Task) -> Iterator[str]:
-    """A description that no checkpoint could hold: one is read without running code."""
+    """A description that no checkpoint or export could hold: they are read without running code."""
     file = io.BytesIO()
     try:
         torch.save(task.description(), file)
         file.seek(0)
         torch.load(file, weights_only=True)
-    except (pickle.PickleError, AttributeError, TypeError, RuntimeError) as error:
-        yield f"description: expected plain values and tensors ({reason_of(error)})"
+        json.dumps(task.description())
+    except (pickle.PickleError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        yield f"description: expected plain values ({reason_of(error)})"
 
 
 def _uncollated(task: Task) -> Iterator[str]:

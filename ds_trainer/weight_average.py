@@ -32,11 +32,15 @@ def average_weights(engine: "DeepSpeedEngine", decay: float) -> None:
     def follow(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         masters = [master for group in optimizer.param_groups for master in group["params"]]  # under ZeRO some of them
         left = min(decay, (1 + engine.global_steps) / (10 + engine.global_steps))
+        found_inf = getattr(optimizer, "found_inf", None)
+        weight = (
+            1 - left if found_inf is None else (1 - left) * (1 - found_inf)
+        )  # a skipped step leaves the average, too
         for master in masters:
             state = optimizer.state[master]
             if AVERAGE not in state:
                 state[AVERAGE] = master.detach().clone()
-            state[AVERAGE].lerp_(master.detach(), 1 - left)
+            state[AVERAGE].lerp_(master.detach(), weight)
 
     engine.basic_optimizer.register_step_post_hook(follow)
 

@@ -120,6 +120,12 @@ def test_hosts_are_really_asked(path_with_ssh: str, tmp_path: Path) -> None:
     assert list((tmp_path / "runs").iterdir()) == [], "nothing is left behind"
 
 
+def test_runs_directory_that_is_a_file_is_told(path_with_ssh: str, tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    (here,) = ask_hosts({"here": 1}, Question([], tmp_path / "runs"))
+    assert not here.says["sees_token"]
+
+
 @pytest.mark.timeout(15)
 def test_host_that_says_nothing_is_not_waited_for(
     path_with_ssh: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -299,13 +299,16 @@ def test_other_settings_in_the_same_folder_are_refused(store: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--split", "random"], "--split: found among the flags"),
+        (["--split", "random"], "--split: found among the settings"),
+        (["--config", "dry.yaml"], "--dry_run: found among the settings"),
         (["--task", "toy"], "--task: found toy, expected sign"),
         (["--seeds", "0"], "--seeds: found 0"),
         (["--dropuot", "0.1"], "did you mean"),
     ],
 )
 def test_impossible_sweeps_are_told_at_once(store: Path, tmp_path: Path, flags: list[str], told: str) -> None:
+    (tmp_path / "dry.yaml").write_text("dry_run: true\n")
+    flags = [str(tmp_path / flag) if flag == "dry.yaml" else flag for flag in flags]
     flags = [*command(store, tmp_path / "sweep", *flags)] if "toy" not in flags else [
         sys.executable, "launch/cross_validate.py", "--deepspeed_config", "ds_configs/fp32.json", *flags
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from launching import ROOT, run, succeed, uses_launcher
 
 from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.job import main
 from ds_trainer.predict import load_recogniser
 
 pytestmark = [uses_launcher, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -108,6 +109,18 @@ def test_dry_run_prints_the_plan_takes_a_step_and_leaves_nothing(runs_dir: Path)
     )
     assert 200 <= num_clips * num_passes < 200 + num_clips
     assert not runs_dir.exists()
+
+
+def test_loss_of_a_dry_run_is_that_of_the_whole_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((ROOT / "ds_configs" / "fp32.json").read_text())
+    losses = []
+    for micro_batch, accumulation in ((32, 1), (8, 4)):
+        sizes = {"train_micro_batch_size_per_gpu": micro_batch, "gradient_accumulation_steps": accumulation}
+        (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+        flags = ["--task", "toy", "--jitter", "0", "--dropout", "0", "--dry_run"]
+        assert main(["--deepspeed_config", str(tmp_path / "config.json"), *flags]) == 0
+        losses.append(float(re.findall(r"one step taken: loss ([\d.]+)", capsys.readouterr().out)[0]))
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
 
 def test_zero_3_trains_and_exports_whole_weights(runs_dir: Path) -> None:

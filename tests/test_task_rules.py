@@ -161,8 +161,12 @@ UNUSABLE = {
     "label": ({"label": lambda: "a/b"}, "label: found 'a/b', expected a few words"),
     "no label": ({"label": lambda: ""}, "label: found '', expected a few words"),
     "groups": ({"groups": lambda dataset: ["a"]}, "groups: found 1 for the 12 examples of the training split"),
-    "description": ({"description": lambda: {"path": Path("x")}}, "description: expected plain values and tensors"),
-    "function": ({"description": lambda: {"f": lambda: 0}}, "description: expected plain values and tensors"),
+    "description": ({"description": lambda: {"path": Path("x")}}, "description: expected plain values"),
+    "function": ({"description": lambda: {"f": lambda: 0}}, "description: expected plain values"),
+    "tensor": (
+        {"description": lambda: {"t": torch.ones(1)}},
+        "description: expected plain values (Object of type Tensor",
+    ),
     "stream": ({"train_set": Stream()}, "training split: has no length or no items by number"),
 }
 

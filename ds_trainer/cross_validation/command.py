@@ -18,7 +18,7 @@ from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
 from ds_trainer.cross_validation.table import Scores, draw_table, table_lines, write_table
 from ds_trainer.engine_config import load_engine_config
 from ds_trainer.errors import SettingsError
-from ds_trainer.files import write_json
+from ds_trainer.files import make_folder, write_json
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.problems import nearest_name, shown
 from ds_trainer.progress import log, with_bar
@@ -90,8 +90,9 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
 
 def _refuse_what_folds_decide(own: argparse.Namespace, flags: Sequence[str], settings: Any) -> None:
     given = {flag.partition("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
+    given |= {"dry_run"} if settings.dry_run else set()  # of a recipe
     problems = [
-        f"--{name}: found among the flags, expected to be left to the folds; leave it out"
+        f"--{name}: found among the settings, expected to be left to the folds; leave it out"
         for name in ("split", "resume", "dry_run")
         if name in given
     ]
@@ -120,7 +121,7 @@ def _claim(sweep_dir: Path, plan: dict[str, Any]) -> None:
                 "--sweep_dir or delete the folder"
             )
         return
-    sweep_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(sweep_dir)
     write_json(path, plan)
 
 

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,8 @@ def _token_in(runs_dir: Path) -> Iterator[str]:
     try:
         yield name
     finally:
-        (runs_dir / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (runs_dir / name).unlink()
 
 
 def _ask(host: str, slots: int, command: Sequence[str]) -> Answer:

@@ -126,7 +126,7 @@ def main() -> None:
         "versions": versions(),
         "files": {path: digest(path) for path in asked["files"]},
         "gpus": num_gpus(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "route": route_to(asked["master"]),
         "own_name_address": own_name_address(),
         "interface_for_others": interface_for_others(asked["master"]),

@@ -21,17 +21,20 @@ POISON = (float("nan"), float("inf"))
 
 
 def steps(precision: str, stage: int) -> list[dict[str, Any]]:
-    """Four steps of one micro-batch; the last rank's has NaN in the second, infinity in the third."""
-    case = Case(precision, stage, micro_batch=GLOBAL_BATCH // distributed.world_size())
+    """Five steps of one micro-batch; the last rank's has NaN in the third, infinity in the fourth.
+
+    By then the average of the weights is another than the weights.
+    """
+    case = Case(precision, stage, micro_batch=GLOBAL_BATCH // distributed.world_size(), num_points=450)
     engine = case.job.engine
     engine.train()
     is_last_rank = distributed.rank() == distributed.world_size() - 1
     outcomes = []
-    for number, batch in zip(range(4), case.job.train_dl, strict=False):
-        before = engine_state(engine) if number else {}
+    for number, batch in zip(range(5), case.job.train_dl, strict=False):
+        before = engine_state(engine) if number > 1 else {}
         (inputs,) = batch.inputs
-        if number in (1, 2) and is_last_rank:
-            inputs.view(-1)[0] = POISON[number - 1]
+        if number in (2, 3) and is_last_rank:
+            inputs.view(-1)[0] = POISON[number - 2]
         losses_B = case.task.objective.loss(engine(inputs), batch.targets)
         engine.backward((losses_B * batch.weight_B).sum() * batch.share, scale_wrt_gas=False)
         engine.step()

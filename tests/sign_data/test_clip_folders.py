@@ -30,10 +30,12 @@ def write_clips(folder: Path, lengths: Mapping[str, int]) -> None:
 def test_index_lists_files_of_any_kind(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=frames(2), b=frames(3))
     np.savez(tmp_path / "packed.npz", **packed_arrays())
-    np.save(tmp_path / "one.npy", frames(5))
+    with (tmp_path / "One.NPY").open("wb") as file:
+        np.save(file, frames(5))
     write_parquet(tmp_path / "contest.parquet", frames(6))
-    rows = [("two.npz", "hello"), ("one.npy", "bye"), ("packed.npz", "bye"), ("contest.parquet", "hello")]
+    rows = [("two.npz", "hello"), ("One.NPY", "bye"), ("packed.npz", "bye"), ("contest.parquet", "hello")]
     write_index(tmp_path / "train.csv", [{"path": path, "sign": sign, "participant_id": "7"} for path, sign in rows])
+    (tmp_path / "._train.csv").write_bytes(b"\x00\x05\x16\x07")  # as macOS adds to archives
     source, clips = read(tmp_path)
     assert list(source.sign_names) == ["hello", "bye"]
     assert facts(clips) == [
@@ -41,7 +43,7 @@ def test_index_lists_files_of_any_kind(tmp_path: Path) -> None:
         *((2, "7", "", length) for length in (5, 2, 3, 4)),
         (1, "7", "", 6),
     ]
-    assert [clip.clip_id for clip in clips[:4]] == ["two.npz/a", "two.npz/b", "one.npy", "packed.npz/a"]
+    assert [clip.clip_id for clip in clips[:4]] == ["two.npz/a", "two.npz/b", "One.NPY", "packed.npz/a"]
     np.testing.assert_array_equal(clips[2].frames, frames(5))
     np.testing.assert_array_equal(clips[6].frames, frames(6))
 

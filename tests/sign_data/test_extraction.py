@@ -121,6 +121,7 @@ def test_images_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     names = ["1.jpg", "2.jpg", "10.jpg", "take2_9.png", "take2_10.JPG", "take10_1.bmp"]
     for name in (*reversed(names), "10.txt"):
         (tmp_path / name).touch()
+    (tmp_path / "._1.jpg").touch()  # as macOS adds to archives
     assert [file.name for file in images_in(tmp_path)] == names
 
 

@@ -109,6 +109,14 @@ def test_wrong_flag_is_told_without_a_traceback(capsys: pytest.CaptureFixture[st
     assert "did you mean" in capsys.readouterr().out
 
 
+def test_file_in_place_of_the_folder_is_told(
+    store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").touch()
+    assert main(["--data", str(store.path), "--split", "all", "--out_dir", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path / 'out'}: cannot be written (File exists)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["toy", "own_tasks:Drawn"])
 def test_task_without_clips_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--task", name]) == 2

@@ -16,6 +16,7 @@ from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
 from ds_trainer.errors import SettingsError
+from ds_trainer.files import make_folder
 from ds_trainer.progress import log
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info(f"{name}: {len(task.clips_of(dataset))} clips")
     for notice in task.notices:
         log.info(notice)
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     draw_samples(task.store, clips, out_dir / "samples.png")
     log.info(f"drawn: {out_dir / 'samples.png'}")
     write_counts(task.store, clips, out_dir / "clips_by_sign.csv")

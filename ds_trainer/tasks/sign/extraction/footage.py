@@ -20,7 +20,7 @@ Picture = NDArray[np.uint8]
 def is_footage(path: Path) -> bool:
     """Whether `path` is a video file, or a folder with images right in it."""
     if path.is_dir():
-        return any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.iterdir())
+        return any(map(_is_image, path.iterdir()))
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -37,8 +37,11 @@ def footage_below(path: Path) -> Iterator[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """The images right in a folder, by the numbers in their names: 9.jpg stands before 10.jpg."""
-    images = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(images, key=lambda file: by_number(file.name))
+    return sorted(filter(_is_image, folder.iterdir()), key=lambda file: by_number(file.name))
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES and not is_aside(file.name)
 
 
 class Footage:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ds_trainer.errors import DataError
-from ds_trainer.files import write_atomically
+from ds_trainer.files import make_folder, write_atomically
 from ds_trainer.problems import legible, shortened
 from ds_trainer.tasks.sign.extraction.work import Piece, name_of
 from ds_trainer.tasks.sign.readers.clip_table import Row, index_of, read_index
@@ -51,5 +51,5 @@ def write_index(rows: Sequence[Row], out_dir: Path) -> None:
     for row in rows:
         if Path(row["path"]).exists():
             writer.writerow({**row, "path": str(Path(row["path"]).relative_to(out_dir))})
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     write_atomically(out_dir / "index.csv", lambda file: file.write(text.getvalue().encode()))

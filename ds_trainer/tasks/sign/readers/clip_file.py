@@ -37,7 +37,7 @@ def _found_below(folder: Path) -> Iterator[Path]:
 
 def is_clip_file(path: Path) -> bool:
     """Whether `path` is called like a file that `load_clips` reads."""
-    return path.suffix in SUFFIXES
+    return path.suffix.lower() in SUFFIXES
 
 
 def load_clips(file: Path) -> dict[str, NDArray[Any]]:
@@ -51,13 +51,14 @@ def load_clips(file: Path) -> dict[str, NDArray[Any]]:
     """
     if not file.exists():
         raise DataError(f"{file}: missing, expected a file of clips; check its path")
-    if file.suffix == ".pose":
+    suffix = file.suffix.lower()
+    if suffix == ".pose":
         return {"": pose_file.read_pose(file)[0]}
-    if file.suffix == ".parquet":
+    if suffix == ".parquet":
         return {"": parquet_file.read_parquet(file)}
-    if file.suffix == ".npy":
+    if suffix == ".npy":
         return {"": load_array(file)}
-    if file.suffix != ".npz":
+    if suffix != ".npz":
         raise DataError(
             f"{file}: found {file.suffix or 'no suffix'}, expected one of {', '.join(SUFFIXES)}{_hint(file)}"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, reason_of, shown
 from ds_trainer.progress import log
-from ds_trainer.tasks.sign.clips import ClipSource, RawClip, plain_name
+from ds_trainer.tasks.sign.clips import ClipSource, RawClip, is_aside, plain_name
 from ds_trainer.tasks.sign.readers import clip_file
 from ds_trainer.text_file import check_regular, is_plain
 
@@ -119,7 +119,7 @@ def clips_of(folder: Path, name: str, sign: int, signer: str, split: str) -> Ite
 
 def index_of(path: Path) -> Path | None:
     """`index.csv`, or the only csv file right in the folder, if it has a column path."""
-    tables = sorted(path.glob("*.csv"))
+    tables = sorted(table for table in path.glob("*.csv") if not is_aside(table.name))
     if path / "index.csv" in tables:
         return path / "index.csv"
     return tables[0] if len(tables) == 1 and _has_paths(tables[0]) else None

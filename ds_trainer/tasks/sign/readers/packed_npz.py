@@ -36,7 +36,7 @@ def recognises(path: Path) -> bool:
     if not path.is_file():
         return False
     with reading(path), open(path, "rb") as file:
-        return path.suffix == ".npz" or file.read(len(_MAGIC)) == _MAGIC
+        return path.suffix.lower() == ".npz" or file.read(len(_MAGIC)) == _MAGIC
 
 
 def files(path: Path) -> list[Path]:

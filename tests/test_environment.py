@@ -1,0 +1,28 @@
+"""Unit: what a run notes of where it ran."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ds_trainer import environment
+
+
+def test_commit_is_that_of_this_source_and_not_of_whose_repository_it_was_installed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        command = ["git", "-C", str(tmp_path), *who, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    source = tmp_path / "venv" / "environment.py"
+    source.parent.mkdir()
+    source.touch()
+    monkeypatch.setattr(environment, "__file__", str(source))
+    git("init")
+    git("commit", "--allow-empty", "-m", "theirs")
+    assert environment.describe_environment("")["commit"] is None
+    git("add", "venv")
+    git("commit", "-m", "ours")
+    assert environment.describe_environment("")["commit"] == git("rev-parse", "HEAD")
