@@ -1,17 +1,22 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from ds_trainer.errors import WriteError
+
+_JSON_LOCK = threading.Lock()
+"""Where a run fails, two threads of a process may say so in the same file, which both would write by one name."""
 
 
 def aside_of(path: Path) -> Path:
@@ -43,7 +48,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
-        sync_dir(path.parent)
+        sync(path.parent)
     except (OSError, RuntimeError) as error:
         raise WriteError.of(path, error) from error
     finally:
@@ -75,14 +80,21 @@ def make_folder(path: Path) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically; NaN and infinity as null."""
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    with _JSON_LOCK:
+        write_atomically(path, lambda file: file.write(text.encode()))
 
 
-def sync_dir(path: Path) -> None:
-    """Bring the names in a directory to disk: after a rename they are otherwise lost with the power."""
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to disk: after a rename they are otherwise lost with the power.
+
+    Some file systems of virtual machines do not know how for directories, and say that it is invalid.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.errors import WriteError
-from ds_trainer.files import finite, write_atomically
+from ds_trainer.files import finite, sync, write_atomically
 from ds_trainer.progress import log
 
 Record = dict[str, Any]
@@ -71,6 +71,18 @@ class Records:
             return WriteError.of(self.path, error).problems
         self.unwritten.clear()
         return []
+
+    def sync(self) -> None:
+        """Bring what is written to disk.
+
+        Raises:
+            WriteError: the disk does not take it.
+        """
+        try:
+            if self.path.exists():
+                sync(self.path)
+        except OSError as error:
+            raise WriteError.of(self.path, error) from error
 
     def load(self) -> list[Record]:
         """All records but damaged ones, such as a last line that was cut off."""

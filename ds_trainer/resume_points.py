@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ds_trainer.errors import CheckpointError, WriteError
-from ds_trainer.files import sha256, sync_dir, write_atomically, write_json
+from ds_trainer.files import sha256, sync, write_atomically, write_json
 
 FORMAT = "ds_trainer resume point 1"
 AVERAGE = "weight_average"
@@ -55,7 +55,7 @@ def write_resume_point(resume_dir: Path, name: str, state: State, num_kept: int)
         write_json(aside / "manifest.json", {"files": files})
         shutil.rmtree(resume_dir / name, ignore_errors=True)
         aside.rename(resume_dir / name)
-        sync_dir(resume_dir)
+        sync(resume_dir)
     except OSError as error:
         raise WriteError.of(resume_dir / name, error) from error
     finally:

@@ -62,8 +62,13 @@ class Saving:
             "engine": engine_state(self._engine),
         }
         num_kept = run.cadence.keep_resume_points
+
+        def write() -> None:
+            run.records.sync()  # a resume point counts on the records before it
+            write_resume_point(run.dir / "resume", name, state, num_kept)
+
         if is_master():
-            self._writer.write("resume point", lambda: write_resume_point(run.dir / "resume", name, state, num_kept))
+            self._writer.write("resume point", write)
         self._save_wished = time.monotonic()
 
     def is_time_to_save(self) -> bool:

@@ -10,12 +10,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from launching import ROOT, clean_environment, succeed
 
 from ds_trainer.cross_validation import sweep
-from ds_trainer.cross_validation.command import main
+from ds_trainer.cross_validation.command import main, signers_of_folds
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, share_of
 from ds_trainer.cross_validation.table import draw_table, summarise, table_lines, write_table
@@ -26,6 +29,25 @@ SCORES = {0: {"ann": 0.9, "bob": 0.5}, 1: {"ann": 1.0, "bob": 0.6}}
 
 
 # -- folds ------------------------------------------------------------------------------------------------------------
+
+
+def test_signers_without_a_clip_of_the_selected_signs_are_not_held_out() -> None:
+    store: Any = SimpleNamespace(
+        signer_names=["s1", "s10", "s2"],
+        sign_numbers=[1, 2, 3],
+        sign=np.array([0, 2, 1, 1]),
+        signer=np.array([0, 0, 1, 2]),
+    )
+
+    def signers(first: int | None, last: int | None, asked: list[str]) -> list[str]:
+        return signers_of_folds(
+            SimpleNamespace(selected_signs_from=first, selected_signs_to=last, signers=asked), store
+        )
+
+    assert signers(None, None, []) == ["s1", "s2", "s10"]
+    assert signers(2, None, ["s10", "s1"]) == ["s1", "s10"]
+    assert signers(3, 3, []) == ["s1"]
+    assert signers(2, 2, []) == ["s2", "s10"]
 
 
 @pytest.mark.parametrize("num_groups", [None, 2, 3, 5])

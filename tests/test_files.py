@@ -1,8 +1,12 @@
 """Unit: files appear whole or not at all, also on a full disk."""
 
+import errno
 import hashlib
 import json
 import math
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -89,6 +93,22 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     for path in (tmp_path / "absent" / "a.json", tmp_path / "file" / "a.json"):
         with pytest.raises(WriteError, match=r"a\.json: cannot be written .* choose another place"):
             write_json(path, {})
+
+
+def test_file_system_that_knows_no_sync_of_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_json(tmp_path / "a.json", {})
+    assert (tmp_path / "a.json").read_text() == "{}\n"
+
+
+def test_two_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: write_json(tmp_path / "status.json", {"number": number}), range(100)))
+    assert list(tmp_path.iterdir()) == [tmp_path / "status.json"]
 
 
 def test_json_is_readable_and_ends_with_a_newline(tmp_path: Path) -> None:

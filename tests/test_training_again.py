@@ -74,3 +74,33 @@ def test_training_as_a_function_gives_the_run_directory_or_raises(tmp_path: Path
     assert "trained: ['best.pth', 'finished', 4]" in output
     assert "dry: None" in output
     assert "did you mean '--num_epochs'" in output.split("wrong: ")[1]
+
+
+SYNCS = """
+import os, sys
+
+from ds_trainer.job import main
+
+names, fsync = [], os.fsync
+
+
+def noted(descriptor):
+    names.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+    fsync(descriptor)
+
+
+os.fsync = noted
+flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--num_epochs", "2", "--runs_dir", sys.argv[1]]
+assert main(flags) == 0
+print("synced:", " ".join(names))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not tell which files are open")
+def test_record_is_on_disk_before_the_resume_point_that_counts_on_it(tmp_path: Path) -> None:
+    output = succeed([sys.executable, "-c", SYNCS, tmp_path])
+    (synced,) = (line.split()[1:] for line in output.splitlines() if line.startswith("synced:"))
+    states = [number for number, name in enumerate(synced) if "state.pt" in name]
+    assert len(states) == 2
+    for begin, end in zip([0, *states], states, strict=False):
+        assert "metrics.jsonl" in synced[begin:end]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ds_trainer.classification import summarise
@@ -26,6 +27,8 @@ from ds_trainer.settings import identity
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.clips import by_number
 from ds_trainer.tasks.sign.prepare import resolve_store
+from ds_trainer.tasks.sign.split_draws import signers_of
+from ds_trainer.tasks.sign.splits import SplitRule, is_in_range
 from ds_trainer.tasks.sign.store import ClipStore
 
 _OF_EACH_FOLD = ("split", "seed")
@@ -66,11 +69,12 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     store = ClipStore.open(
         resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar, settings.layout)
     )
-    signers = sorted(settings.signers or store.signer_names, key=by_number)
+    signers = signers_of_folds(settings, store)
     folds = folds_of(signers, own.folds, own.seeds, settings.seed)
     plan = {
         "settings": {name: value for name, value in identity(settings).items() if name not in _OF_EACH_FOLD},
         "num_epochs": settings.num_epochs,
+        "early_stopping_epochs": settings.early_stopping_epochs,
         "folds": own.folds or len(signers),
         "engine_config": load_engine_config(settings.deepspeed_config),
         "data_fingerprint": store.fingerprint,
@@ -86,6 +90,17 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     for line in table_lines(scores, own.metric):
         log.info(line)
     log.info(f"table {sweep_dir / 'table.txt'}")
+
+
+def signers_of_folds(settings: Any, store: ClipStore) -> list[str]:
+    """The signers to be held out, by the numbers in their names: those with clips of the selected signs."""
+    selected = SplitRule(signs_from=settings.selected_signs_from, signs_to=settings.selected_signs_to)
+    clips = np.flatnonzero(is_in_range(store, selected)[store.sign])
+    without = set(store.signer_names) - set(signers_of(store, clips))
+    asked = set(settings.signers or store.signer_names)
+    if asked & without:
+        log.info(f"not held out, as they have no clips of the selected signs: {', '.join(sorted(asked & without))}")
+    return sorted(asked - without, key=by_number)
 
 
 def _refuse_what_folds_decide(own: argparse.Namespace, flags: Sequence[str], settings: Any) -> None:

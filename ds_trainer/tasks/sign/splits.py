@@ -82,7 +82,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     problems = _impossible(store, rule)
     if problems:
         raise DataError(problems)
-    is_selected = _is_in_range(store, rule)[store.sign]
+    is_selected = is_in_range(store, rule)[store.sign]
     if rule.signers is not None:
         is_selected &= is_of(store, rule.signers)
     selected = np.flatnonzero(is_selected)
@@ -98,7 +98,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
     names = [store.sign_names[sign] for sign in sign_of_class]
     notices = _range_notices(rule, numbers)
-    if not _is_in_range(store, rule).all():
+    if not is_in_range(store, rule).all():
         notices += _place_notices(numbers, names)
     notices += _case_notices(names)
     notices += _case_notices(signers_of(store, selected))
@@ -111,13 +111,13 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     return Splits(train, val, test, sign_of_class, numbers, notices)
 
 
-def _is_in_range(store: ClipStore, rule: SplitRule) -> NDArray[np.bool_]:
+def is_in_range(store: ClipStore, rule: SplitRule) -> NDArray[np.bool_]:
     """For each sign of the store whether the rule selects it."""
     numbers = np.array(store.sign_numbers)
     first = numbers[0] if rule.signs_from is None else rule.signs_from
     last = numbers[-1] if rule.signs_to is None else rule.signs_to
-    is_in_range: NDArray[np.bool_] = (numbers >= first) & (numbers <= last)
-    return is_in_range
+    found: NDArray[np.bool_] = (numbers >= first) & (numbers <= last)
+    return found
 
 
 def _impossible(store: ClipStore, rule: SplitRule) -> list[str]:
@@ -134,7 +134,7 @@ def _impossible(store: ClipStore, rule: SplitRule) -> list[str]:
         for name in sorted(set(names) - set(store.signer_names)):
             remedy = nearest_name(name, store.signer_names)
             problems.append(f"{setting}: found signer {name!r}, expected one of the data's; {remedy}")
-    if not _is_in_range(store, rule).any():
+    if not is_in_range(store, rule).any():
         wanted = f"--selected_signs_from {rule.signs_from} --selected_signs_to {rule.signs_to}"
         exist = f"{store.sign_numbers[0]}..{store.sign_numbers[-1]}"
         problems.append(f"{wanted}: found no sign with clips in this range, expected one within {exist}; change it")

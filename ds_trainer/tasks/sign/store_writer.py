@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.files import sync_dir
+from ds_trainer.files import sync
 from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import (
     NOBODY,
@@ -59,9 +59,9 @@ def write_store(store_dir: Path, source: ClipSource, progress: Progress = no_pro
         partial_dir = Path(tempfile.mkdtemp(prefix=f".{store_dir.name}.", suffix=".partial", dir=store_dir.parent))
         partial_dir.chmod(0o755)  # mkdtemp's folder is private; a store may be shared
         _write_files(partial_dir, source, progress)
-        sync_dir(partial_dir)
+        sync(partial_dir)
         partial_dir.rename(store_dir)
-        sync_dir(store_dir.parent)
+        sync(store_dir.parent)
     except OSError as error:
         raise DataError(
             f"{store_dir}: the clip store cannot be written ({error}); expected a writable folder with enough space: "
