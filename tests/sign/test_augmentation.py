@@ -322,6 +322,25 @@ def test_a_matrix_in_the_plane_is_one_that_leaves_the_depth_to_itself(max_turn: 
     assert torch.equal(whole, in_plane) == (max_turn == 0)
 
 
+@pytest.mark.parametrize("depth_weight", [1.0, 0.3])
+def test_turns_are_those_of_the_body_whatever_its_depth_counts(depth_weight: float) -> None:
+    layout = layout_for(75, 4)
+    weight = torch.tensor([1.0, 1.0, depth_weight, 1.0])
+    original = clips(layout, missing=0.2)
+    turns = Augmentation(max_turn_degrees=40, max_rotation_degrees=20, max_stretch_fraction=0.3)
+    turned = turns(original, layout, draw := Draw.of(0, 0, torch.arange(len(original))))
+    torch.testing.assert_close(turns(original * weight, layout, draw, depth_weight=depth_weight), turned * weight)
+
+
+def test_nothing_turns_into_a_depth_that_does_not_count() -> None:
+    layout = layout_for(75, 4)
+    flat = clips(layout) * torch.tensor([1.0, 1.0, 0.0, 1.0])
+    turned = replace(IN_PLANE, max_turn_degrees=40)(
+        flat, layout, draw := Draw.of(0, 0, torch.arange(len(flat))), None, 0
+    )
+    assert torch.equal(turned, IN_PLANE(flat, layout, draw))
+
+
 @pytest.mark.parametrize("num_features", [1, 6])
 def test_features_of_which_nothing_is_known_are_left_alone(num_features: int) -> None:
     layout = layout_for(7, num_features)

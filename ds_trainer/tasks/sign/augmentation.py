@@ -60,18 +60,24 @@ class Augmentation:
         return draw.uniform("mirror")[:, 0] < self.mirror_fraction
 
     def __call__(
-        self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw, parts: Sequence[Sequence[int]] | None = None
+        self,
+        clips_BTKC: Tensor,
+        layout: KeypointLayout,
+        draw: Draw,
+        parts: Sequence[Sequence[int]] | None = None,
+        depth_weight: float = 1.0,
     ) -> Tensor:
         """Augmented clips, float[B, T, K, C], all but mirrored; missing keypoints stay missing.
 
         Args:
+            depth_weight: factor that the third coordinate has: turns are those of the body as it was before.
             parts: the keypoints of each part that the model looks at; None: it looks at all.
         """
         if layout.num_coordinates >= 2:  # of other features nothing is known: there is no plane to rotate in
-            clips_BTKC = self._reshaped(clips_BTKC, layout, draw)
+            clips_BTKC = self._reshaped(clips_BTKC, layout, draw, depth_weight)
         return self._masked(clips_BTKC, draw, list(layout.parts.values()) if parts is None else parts)
 
-    def _reshaped(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw) -> Tensor:
+    def _reshaped(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw, depth_weight: float) -> Tensor:
         num_coordinates = layout.num_coordinates
         if self.max_limb_fraction > 0 and layout.bones:
             low, high = 1 - self.max_limb_fraction, 1 + self.max_limb_fraction
@@ -82,17 +88,21 @@ class Augmentation:
             columns = layout.num_keypoints * num_coordinates
             displaced = draw.between("displacement", -self.max_displacement, self.max_displacement, columns)
             offset_BKD = offset_BKD + displaced.view(offset_BKD.shape)
-        matrix_BDD, is_in_plane = self._matrix(draw, num_coordinates), self.max_turn_degrees == 0
+        matrix_BDD = self._matrix(draw, num_coordinates, depth_weight)
+        is_in_plane = self.max_turn_degrees == 0 or depth_weight == 0
         clips_BTKC = transformed(clips_BTKC, layout, matrix_BDD, offset_BKD, is_in_plane)
         return clips_BTKC if self.noise == 0 else with_noise(clips_BTKC, layout, self.noise, draw)
 
-    def _matrix(self, draw: Draw, num_coordinates: int) -> Tensor:
+    def _matrix(self, draw: Draw, num_coordinates: int, depth_weight: float = 1.0) -> Tensor:
         """float[B, D, D]: rotations, and growth along each coordinate."""
         radians, turn = math.radians(self.max_rotation_degrees), math.radians(self.max_turn_degrees)
         matrix_BDD = rotation(draw.between("rotation", -radians, radians)[:, 0], (0, 1), num_coordinates)
-        if num_coordinates == 3 and turn > 0:
+        if num_coordinates == 3 and turn > 0 and depth_weight > 0:
             for name, plane in (("yaw", (2, 0)), ("pitch", (1, 2))):
                 matrix_BDD = matrix_BDD @ rotation(draw.between(name, -turn, turn)[:, 0], plane, num_coordinates)
+            if depth_weight != 1:
+                matrix_BDD[:, :2, 2] /= depth_weight
+                matrix_BDD[:, 2, :2] *= depth_weight
         growth_BD = draw.between("scale", 1 - self.max_scale_fraction, 1 + self.max_scale_fraction)
         if self.max_stretch_fraction > 0:
             low, high = 1 - self.max_stretch_fraction, 1 + self.max_stretch_fraction

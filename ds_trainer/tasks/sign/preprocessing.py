@@ -128,5 +128,5 @@ class Preprocessing:
             seen = list(itertools.chain(*self.parts))
             clips_BTKC = self.sampling.by_motion(clips_BTKC, self.layout.num_coordinates, seen, draw)
         if draw is not None and augmentation is not None:
-            clips_BTKC = augmentation(clips_BTKC, self.layout, draw, self.parts)
+            clips_BTKC = augmentation(clips_BTKC, self.layout, draw, self.parts, self.depth_weight)
         return with_features(clips_BTKC, self.layout, self.features, feature_mask_fraction, draw).contiguous()
