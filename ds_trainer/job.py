@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 from ds_trainer import distributed
 from ds_trainer.building import EngineConfig, Job, build_job
 from ds_trainer.cadence import Cadence
+from ds_trainer.claims import Claim, claims
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
 from ds_trainer.engine import released
@@ -141,8 +142,8 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
                 log.info(line)
             take_one_step(job.engine, task.objective, job.train_dl)
             return None
-        with stop_requests(settings.stop_after_minutes) as wants_stop:
-            run = begin_run(settings, task, engine_config, job, run_dir, wants_stop)
+        with stop_requests(settings.stop_after_minutes) as wants_stop, claims() as claim:
+            run = begin_run(settings, task, engine_config, job, run_dir, wants_stop, claim)
             watch.on_end = run.write_failure
             return _train(run, settings, task, engine_config, job)
 
@@ -180,17 +181,20 @@ def begin_run(
     task: Task,
     engine_config: EngineConfig,
     job: Job,
-    run_dir: Path | None = None,
-    wants_stop: WantsStop = lambda: None,
+    run_dir: Path | None,
+    wants_stop: WantsStop,
+    claim: Claim,
 ) -> Run:
     """A new run, or the one in `run_dir`, where it left off. Collective.
 
     Raises:
         CheckpointError: it has no resume point that is whole.
+        SettingsError: another job trains there.
     """
     is_continued = run_dir is not None
     if run_dir is None:
         run_dir = new_run_dir(settings.runs_dir, task.label())
+    claim(run_dir)
     plain_settings = to_jsonable_python(settings, exclude={"config", "resume"})
     provenance = {
         "task": settings.task,

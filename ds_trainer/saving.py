@@ -113,7 +113,6 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
     state: State = {}
 
     def read() -> State:
-        # No lock keeps another job out of this run; should one be at work here, it tries its write again.
         remove_asides(run.dir)
         _, found = newest_resume_point(run.dir / "resume")
         state.update(found)

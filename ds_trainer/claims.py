@@ -1,0 +1,61 @@
+"""A run directory is one job's at a time: two that continue the same run would write over each other."""
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from ds_trainer.distributed import agreed
+from ds_trainer.errors import SettingsError
+
+Claim = Callable[[Path], None]
+
+_PATIENCE_S = 20.0
+"""For a job that was just killed: the workers of its data loaders notice after a few seconds."""
+
+
+@contextlib.contextmanager
+def claims() -> Iterator[Claim]:
+    """While it is open, this job has those run directories to itself that it claims; also should its process be killed.
+
+    Gives a function that claims one. Collective.
+
+    Raises:
+        SettingsError: by that function, on every rank: another job has the directory.
+    """
+    with contextlib.ExitStack() as held:
+
+        def claim(run_dir: Path) -> None:
+            agreed(lambda: _lock(run_dir, held))
+
+        yield claim
+
+
+def _lock(run_dir: Path, held: contextlib.ExitStack) -> None:
+    file = held.enter_context((run_dir / ".lock").open("a+b", buffering=0))
+    give_up_s = time.monotonic() + _PATIENCE_S
+    while not _is_ours(file):
+        if time.monotonic() >= give_up_s:
+            file.seek(0)
+            holder = file.read(200).decode(errors="replace")
+            raise SettingsError(
+                f"{run_dir}: another job trains there ({holder}), expected none; wait for its end or end it, or start "
+                "afresh with --resume never"
+            )
+        time.sleep(0.2)
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+
+
+def _is_ours(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
