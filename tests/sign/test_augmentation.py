@@ -285,6 +285,21 @@ def test_the_palms_of_hands_that_are_seen_from_the_wrist_grow_too() -> None:
     torch.testing.assert_close(with_limbs(seen, layout, growth)[:, :, knuckle, :3], 1.5 * seen[:, :, knuckle, :3])
 
 
+def test_a_longer_arm_leaves_the_hand_that_is_seen_from_its_wrist() -> None:
+    """Also in a layout whose wrist of the hand hangs on the arm."""
+    layout = layout_for(75, 4)
+    left_hand, right_hand = (list(layout.parts[part]) for part in ("left_hand", "right_hand"))
+    wrists = {layout.part_roots["left_hand"]: 15, layout.part_roots["right_hand"]: 16}
+    hung = replace(layout, parents=tuple(wrists.get(k, parent) for k, parent in enumerate(layout.parents)))
+    arms = [keypoint for keypoint in range(33) if hung.parents[keypoint] != keypoint]
+    growth = torch.ones(1, 75)
+    growth[:, arms] = 1.5
+    seen = normalise(clips(hung), hung)
+    grown = with_limbs(seen, hung, growth)
+    assert torch.equal(grown[:, :, left_hand + right_hand], seen[:, :, left_hand + right_hand])
+    assert (grown[:, :, [15, 16], :3] != seen[:, :, [15, 16], :3]).all(), "the arm itself grows"
+
+
 # -- what is drawn ----------------------------------------------------------------------------------------------------
 
 

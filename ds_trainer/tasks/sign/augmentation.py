@@ -184,7 +184,10 @@ def with_limbs(clips_BTKC: Tensor, layout: KeypointLayout, growth_BK: Tensor) ->
     present_BTK1 = presence(points_BTKD)
     hanging = hanging_on(layout, points_BTKD.device)
     added_BTkD = bones(points_BTKD, present_BTK1, layout) * (growth_BK - 1)[:, None, hanging, None]
-    moved_BTDk = added_BTkD.movedim(2, -1) @ _hangs_on(layout.parents, points_BTKD.device).T.to(points_BTKD.dtype)
+    roots = tuple(layout.part_roots.values())
+    moved_BTDk = added_BTkD.movedim(2, -1) @ _hangs_on(layout.parents, roots, points_BTKD.device).T.to(
+        points_BTKD.dtype
+    )
     changed_BTKC = clips_BTKC.clone()
     changed_BTKD = changed_BTKC[..., : layout.num_coordinates]
     changed_BTKD[:, :, hanging] += moved_BTDk.movedim(-1, 2) * present_BTK1[:, :, hanging]
@@ -216,12 +219,15 @@ def _all_but(keypoints: tuple[int, ...], num_keypoints: int, device: torch.devic
 
 
 @kept_on_device
-def _hangs_on(parents: tuple[int, ...], device: torch.device) -> Tensor:
-    """float[k, k], of keypoints that have a bone: 1 where the second one's lies between the first and its root."""
+def _hangs_on(parents: tuple[int, ...], part_roots: tuple[int, ...], device: torch.device) -> Tensor:
+    """float[k, k], of keypoints that have a bone: 1 where the second one's lies between the first and its root.
+
+    A hand that is seen from its wrist ends there: a longer arm moves none of its fingers.
+    """
     hangs_KK = torch.zeros(len(parents), len(parents))
     for keypoint in range(len(parents)):
         over = keypoint
-        while parents[over] != over:
+        while parents[over] != over and over not in part_roots:
             hangs_KK[keypoint, over] = 1
             over = parents[over]
     hanging = [keypoint for keypoint, parent in enumerate(parents) if keypoint != parent]
