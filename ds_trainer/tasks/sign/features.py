@@ -65,7 +65,7 @@ def velocity(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) 
 
 
 def acceleration(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
-    """What has changed over two frames less twice what has changed over the last, in the same measure."""
+    """Twice the change over one frame less that over two, x(t) - 2 x(t - 1) + x(t - 2), in the same measure."""
     over_two, over_one = (_change(points_BTKD, present_BTK1, lag) for lag in (2, 1))
     is_known_BTK1 = functional.pad(present_BTK1[:, 2:] * present_BTK1[:, 1:-1] * present_BTK1[:, :-2], _frames(2))
     return (2 * over_one - over_two) * is_known_BTK1 * points_BTKD.shape[1]
