@@ -104,6 +104,18 @@ def test_measured_bodies_face_the_camera() -> None:
     torch.testing.assert_close(across[:, 2], torch.zeros(3), rtol=0, atol=1e-5)
 
 
+def test_measured_bodies_face_the_camera_whatever_their_depth_counts() -> None:
+    """A depth of no weight leaves x and y as they are seen from in front."""
+    layout = layout_for(20, 3)
+    original = clips(layout, 2).double()
+    turn = rotation(torch.tensor([0.7, -2.0]).double(), (0, 2), 3)
+    seen = original @ turn.transpose(1, 2)[:, None]
+    for depth_weight in (0.3, 0.0):
+        one, other = (normalise(each, layout, depth_weight) for each in (original, seen))
+        torch.testing.assert_close(one, other)
+    assert (one[..., 2].abs() < 1e-5).all()
+
+
 @pytest.mark.parametrize("shape", [(184, 4), (75, 4), (543, 4)])
 def test_left_handed_signers_are_seen_like_others(shape: tuple[int, int]) -> None:
     layout = layout_for(*shape)

@@ -29,19 +29,19 @@ def normalise(
     """Clips with body-relative coordinates; features that are no coordinates are kept. float[B, T, K, C].
 
     Args:
-        depth_weight: factor on the third coordinate, before sizes are taken. Estimated from one camera it is mostly
-            noise, and noise in it would spread to all coordinates through the size.
+        depth_weight: factor on the third coordinate, once a body faces the camera and before sizes are taken. Estimated
+            from one camera it is mostly noise, and noise in it would spread to all coordinates through the size.
         is_mirrored_B: bool[B], the clips of which the mirror image is wanted, as training draws them; None: none.
     """
     clips_BTKC = right_handed(clips_BTKC, layout, is_mirrored_B)
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
-    if layout.num_coordinates == 3 and depth_weight != 1:
-        points_BTKD[..., 2] *= depth_weight
     present_BTK1 = presence(points_BTKD)
     points_BTKD -= _centre(points_BTKD, present_BTK1, layout)
     points_BTKD *= present_BTK1
     if layout.is_metric:
         _face_camera(points_BTKD, present_BTK1, layout)
+    if layout.num_coordinates == 3 and depth_weight != 1:
+        points_BTKD[..., 2] *= depth_weight
     local = {part: _from_root(points_BTKD, present_BTK1, layout, part) for part in layout.part_roots}
     points_BTKD /= _body_size(points_BTKD, present_BTK1, layout)
     for part, local_BTkD in local.items():
