@@ -89,6 +89,19 @@ def test_body_is_centred_and_of_unit_size(layout: KeypointLayout) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(184, 4), (20, 3), (75, 4), (543, 4)])
+def test_origin_lies_between_the_shoulders_also_where_one_is_missing_now_and_then(shape: tuple[int, int]) -> None:
+    layout = layout_for(*shape)
+    still = clips(layout, 1, num_frames=1).double().expand(2, 8, -1, -1).clone()
+    still[1, 2:, layout.centre[0]] = 0
+    whole, torn = points(normalise(still, layout), layout)
+    seen = [keypoint for keypoint in range(layout.num_keypoints) if keypoint != layout.centre[0]]
+    torch.testing.assert_close(torn[:, seen], whole[:, seen])
+    still[1, :, layout.centre[0]] = 0
+    lone = points(normalise(still, layout), layout)[1, :, layout.centre[1]]
+    torch.testing.assert_close(lone, torch.zeros_like(lone), rtol=0, atol=1e-5)
+
+
 def test_measured_bodies_face_the_camera() -> None:
     """However the camera was turned about the vertical axis, the clip comes out the same; a guessed depth is left."""
     kinect, karsl = layout_for(20, 3), layout_for(184, 3)

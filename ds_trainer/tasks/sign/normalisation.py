@@ -80,10 +80,12 @@ def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -
     if not layout.centre:
         return shown_B11D
     own = picked(layout.centre, points_BTKD.device)
-    present_BTk1 = present_BTK1[:, :, own]
-    return torch.where(
-        present_BTk1.amax((1, 2), keepdim=True) > 0, _mean_present(points_BTKD[:, :, own], present_BTk1), shown_B11D
-    )
+    # Each counts alike: while a shoulder is out of sight, the origin does not move to the other one.
+    num_present_B1K1 = present_BTK1.sum(1, keepdim=True)
+    most_B111 = num_present_B1K1[:, :, own].amax(2, keepdim=True)
+    weight_BTK1 = present_BTK1 * (most_B111 / num_present_B1K1.clamp(min=1))
+    middle_B11D = _mean_present((points_BTKD * weight_BTK1)[:, :, own], weight_BTK1[:, :, own])
+    return torch.where(most_B111 > 0, middle_B11D, shown_B11D)
 
 
 def _body_size(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
@@ -105,7 +107,10 @@ def _across(points_BTKD: Tensor, present_BTK1: Tensor, scale: tuple[int, int]) -
 
 
 def _mean_present(points_BTKD: Tensor, present_BTK1: Tensor) -> Tensor:
-    """Mean over frames and present keypoints, of which missing ones are 0: [B, 1, 1, D]; 0 where none is present."""
+    """Mean over frames and present keypoints, of which missing ones are 0: [B, 1, 1, D]; 0 where none is present.
+
+    Or of points that are weighted, and their weights.
+    """
     num_present_B111 = present_BTK1.sum((1, 2), keepdim=True).clamp(min=1)
     return points_BTKD.sum((1, 2), keepdim=True) / num_present_B111
 
