@@ -1,10 +1,13 @@
 """Unit: clips of one sign from different cameras come out the same, and what is missing stays missing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from ds_trainer.tasks.sign.augmentation import rotation
+from ds_trainer.tasks.sign.features import with_features
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import mirrored
@@ -51,6 +54,23 @@ def test_present_keypoints_do_not_become_missing(layout: KeypointLayout) -> None
     of_body = [k for part, of_part in layout.parts.items() if part not in layout.part_roots for k in of_part]
     is_present = (points(original, layout) != 0).any(-1)[:, :, of_body]
     assert torch.equal((points(normalise(original, layout), layout) != 0).any(-1)[:, :, of_body], is_present)
+
+
+@pytest.mark.parametrize("depth_weight", [1.0, 0.0])
+def test_lone_centre_that_keeps_still_is_not_missing(depth_weight: float) -> None:
+    """Such as a neck, or any lone centre in a clip of one frame: it lies at the origin, and its bones begin there."""
+    neck, shoulders = 1, [2, 3]
+    layout = replace(layout_for(20, 3), centre=(neck,))
+    original = clips(layout, num_frames=6, missing=0.2)
+    original[:, :, neck] = original[:, :1, neck]
+    original[:, 4, neck] = 0
+    for recorded in (original, original[:, :1] + (original[:, :1] == 0)):
+        normalised = normalise(recorded, layout, depth_weight)
+        is_present = (recorded != 0).any(-1)
+        assert torch.equal((normalised != 0).any(-1), is_present)
+        assert (normalised[:, :, neck].abs() < 1e-5).all()
+        directions = with_features(normalised, layout, ["bone"])[:, :, shoulders].norm(dim=-1)
+        torch.testing.assert_close(directions, (is_present[:, :, shoulders] & is_present[:, :, [neck]]).float())
 
 
 def test_features_that_are_no_coordinates_are_kept(layout: KeypointLayout) -> None:

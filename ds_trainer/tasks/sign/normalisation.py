@@ -21,6 +21,7 @@ from ds_trainer.tasks.sign.mirror import right_handed
 from ds_trainer.tasks.sign.presence import presence
 
 _LEAST_SIZE = 1e-6
+_HAIR = 1e-6  # of the body's size: less than anything measures
 
 
 def normalise(
@@ -44,6 +45,8 @@ def normalise(
         points_BTKD[..., 2] *= depth_weight
     local = {part: _from_root(points_BTKD, present_BTK1, layout, part) for part in layout.part_roots}
     points_BTKD /= _body_size(points_BTKD, present_BTK1, layout)
+    if len(layout.centre) == 1:
+        _keep_off_origin(points_BTKD, present_BTK1, layout.centre[0])
     for part, local_BTkD in local.items():
         points_BTKD[:, :, picked(layout.parts[part], points_BTKD.device)] = local_BTkD
     return clips_BTKC
@@ -86,6 +89,13 @@ def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -
     weight_BTK1 = present_BTK1 * (most_B111 / num_present_B1K1.clamp(min=1))
     middle_B11D = _mean_present((points_BTKD * weight_BTK1)[:, :, own], weight_BTK1[:, :, own])
     return torch.where(most_B111 > 0, middle_B11D, shown_B11D)
+
+
+def _keep_off_origin(points_BTKD: Tensor, present_BTK1: Tensor, keypoint: int) -> None:
+    """Move one that is all of the centre by a hair, in place, where it lies there: it would count as missing."""
+    lone_BTD = points_BTKD[:, :, keypoint]
+    is_at_origin_BT1 = (lone_BTD == 0).all(-1, keepdim=True)
+    lone_BTD[..., -1:] += _HAIR * present_BTK1[:, :, keypoint] * is_at_origin_BT1
 
 
 def _body_size(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
