@@ -1,11 +1,14 @@
 """Training that begins with the weights of another run, where they fit, in place of random ones."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ds_trainer.checkpoint import sketched_state
 from ds_trainer.distributed import agreed
 from ds_trainer.errors import CheckpointError
 from ds_trainer.export.source import Checkpoint, load_source
@@ -15,13 +18,14 @@ from ds_trainer.task import Task
 
 _LEAST_FITTING = 0.5
 _MOST_NAMED = 4
+_MOST_SHOWN = 40
 
 
 def begin_with(path: Path, model: nn.Module, task: Task) -> list[str]:
     """Give `model` those weights of a checkpoint that fit by name and shape; return lines for the log. Collective.
 
-    The others, such as those of classes that are more or fewer, stay random. The master's host alone needs the
-    checkpoint, and the data that it has learnt from.
+    The others stay random, and so do those of the classes where these are not the same ones. The master's host alone
+    needs the checkpoint, and the data that it has learnt from.
 
     Args:
         path: a `.pth`, or a run directory.
@@ -39,7 +43,10 @@ def _fitting(path: Path, model: nn.Module, task: Task) -> tuple[dict[str, Tensor
     checkpoint = load_source(path)
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     weights = checkpoint["state_dict"]
-    fitting = {name: weights[name] for name, value in own.items() if _fits(weights.get(name), value)}
+    of_others = _of_other_classes(task, own, checkpoint["description"])
+    fitting = {
+        name: weights[name] for name, value in own.items() if name not in of_others and _fits(weights.get(name), value)
+    }
     new = [name for name in own if name not in fitting]
     share = sum(own[name].numel() for name in fitting) / max(1, sum(value.numel() for value in own.values()))
     found = (
@@ -53,7 +60,38 @@ def _fitting(path: Path, model: nn.Module, task: Task) -> tuple[dict[str, Tensor
     notices = [notice for each in (checkpoint, *before(checkpoint)) for notice in task.check_pretrained(each)]
     more = f" and {len(new) - _MOST_NAMED} more" if new[_MOST_NAMED:] else ""
     named = f"; new are {', '.join(map(legible, new[:_MOST_NAMED]))}{more}" if new else ""
-    return fitting, [f"{found}{named}", *notices]
+    return fitting, [f"{found}{named}", *_differences(checkpoint["description"], task.description()), *notices]
+
+
+def _of_other_classes(task: Task, own: Mapping[str, Tensor], former: Mapping[str, Any]) -> set[str]:
+    """The names of the weights of the classes, those that would grow with another one, if `former` describes others.
+
+    A row of them was learnt for another class than the one that it would stand for here.
+    """
+    described = task.description()
+    for name, value in described.items():
+        if value and value == task.class_names and _as_text(former.get(name, value)) != _as_text(value):
+            grown = sketched_state(type(task), {**described, name: [*value, "one more"]})
+            return {weight for weight in own.keys() & grown if grown[weight].shape != own[weight].shape}
+    return set()
+
+
+def _as_text(value: Any) -> str:
+    """What a description holds, in its order, to be compared and shown; a file from elsewhere may hold anything."""
+    return json.dumps(value, default=repr, skipkeys=True)
+
+
+def _differences(former: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """A line about what is described otherwise, such as what is seen of each example: weights fit by shape alone."""
+    told = []
+    for name in (name for name in own if name in former):
+        there, here = (_as_text(description[name]) for description in (former, own))
+        if there != here:
+            told.append(name if max(len(there), len(here)) > _MOST_SHOWN else f"{name} {there} (here {here})")
+    if not told:
+        return []
+    remedy = "give what that run's run.yaml has, unless it is meant so"
+    return [f"--pretrained was trained with other settings: {', '.join(told)}; {remedy}"]
 
 
 def before(checkpoint: Checkpoint) -> Iterator[Checkpoint]:

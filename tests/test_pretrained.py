@@ -119,6 +119,47 @@ def test_held_out_signers_and_clips_that_are_known_are_refused(make_task: MakeTa
     assert make_task(split="signer:s04", selected_signs_from=3).check_pretrained(two_signs) == []
 
 
+@pytest.mark.parametrize("num_members", [1, 2])
+def test_weights_of_other_signs_stay_random(make_task: MakeTask, tmp_path: Path, num_members: int) -> None:
+    """As many as before, so that they would fit by shape."""
+    former = make_task(split="signer:s04", selected_signs_to=2, num_members=num_members)
+    trained = former.build_model()
+    for weight in trained.parameters():
+        nn.init.normal_(weight)
+    path = save(tmp_path / "a.pth", trained, description=former.description(), **checkpoint_of(former))
+    for first_sign, is_same in ((1, True), (3, False)):
+        signs = {"selected_signs_from": first_sign, "selected_signs_to": first_sign + 1}
+        task = make_task(split="signer:s04", num_members=num_members, **signs)
+        model = task.build_model()
+        line, *differences = begin_with(path, model, task)
+        taken = {name for name, value in model.state_dict().items() if torch.equal(value, trained.state_dict()[name])}
+        head = {name for name in model.state_dict() if "to_logits" in name}
+        assert len(head) == 2 * num_members
+        assert taken == model.state_dict().keys() - (set() if is_same else head)
+        assert ("; new are " in line) is not is_same
+        assert bool(differences) is not is_same
+
+
+def test_what_was_seen_otherwise_is_told(make_task: MakeTask, tmp_path: Path) -> None:
+    """Weights fit by shape, and would be taken for those of other parts and features."""
+    former = make_task(split="signer:s04", features=("place", "velocity"))
+    path = save(tmp_path / "a.pth", former.build_model(), description=former.description(), **checkpoint_of(former))
+    task = make_task(
+        split="signer:s04",
+        features=("velocity", "place"),
+        parts=tuple(reversed(former.parts)),
+        num_frames=40,
+        motion_fraction=0.5,
+    )
+    line, told = begin_with(path, task.build_model(), task)
+    assert "weights are the model's" in line
+    assert told == (
+        "--pretrained was trained with other settings: num_frames 50 (here 40), motion_fraction 0.8 (here 0.5), parts, "
+        'features ["place", "velocity"] (here ["velocity", "place"]); '
+        "give what that run's run.yaml has, unless it is meant so"
+    )
+
+
 def test_recordings_are_known_in_other_data_too(make_task: MakeTask) -> None:
     former = checkpoint_of(make_task("some", split="signer:s02"))
     with pytest.raises(DataError, match="test clips in its training"):
