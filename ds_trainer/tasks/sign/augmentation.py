@@ -24,17 +24,19 @@ from ds_trainer.tasks.sign.presence import bones, hanging_on, presence
 class Augmentation:
     """How far clips are changed in training; not at all, unless it says so.
 
+    Lengths are in units of the body's size; those of a part with a root of its own, such as a hand, in its own size.
+
     Args:
         mirror_fraction: of clips that are mirrored, as if signed with the other hand.
         max_rotation_degrees: largest rotation in the image plane, either way.
         max_scale_fraction: largest growth or shrinking, as a fraction.
-        max_shift: largest shift along each coordinate, in units of the body's size.
+        max_shift: largest shift of the body along each coordinate; what has a root of its own stays there.
         max_turn_degrees: largest rotation of the body about the vertical axis and about the line of its shoulders,
             either way, as if seen by another camera; where there is a depth.
         max_stretch_fraction: largest growth or shrinking along each coordinate by itself, as a fraction.
         max_limb_fraction: largest growth or shrinking of each bone by itself, as a fraction; both sides alike.
-        max_displacement: largest shift of each keypoint by itself, in units of the body's size.
-        noise: standard deviation of what is added to each coordinate in each frame, in units of the body's size.
+        max_displacement: largest shift of each keypoint by itself.
+        noise: standard deviation of what is added to each coordinate in each frame.
         keypoint_mask_fraction: of keypoints that are missing in the whole clip.
         part_mask_fraction: of body parts that are; a clip that would lose all keeps them.
         max_frame_mask_fraction: longest stretch of frames that is blank, as a fraction of the clip.

@@ -13,6 +13,7 @@ from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.splits import RULES, SIGNER_PREFIX
 
 _DATA, _MODEL, _AUGMENTATION = "data", "model", "augmentation (training only)"
+_SIZES = "widths of the shoulders, and of a hand that is seen from its wrist in sizes of that hand"
 
 
 class SignSettings(TaskSettings):
@@ -111,11 +112,9 @@ class SignSettings(TaskSettings):
         0.2, _AUGMENTATION, "largest growth or shrinking of each bone by itself, as a fraction", ge=0, lt=1
     )
     max_displacement: float = setting(
-        0.0, _AUGMENTATION, "largest shift of each keypoint by itself, in widths of the shoulders", ge=0
+        0.0, _AUGMENTATION, f"largest shift of each keypoint by itself, in {_SIZES}", ge=0
     )
-    noise: float = setting(
-        0.006, _AUGMENTATION, "standard deviation of noise on each coordinate, in widths of the shoulders", ge=0
-    )
+    noise: float = setting(0.006, _AUGMENTATION, f"standard deviation of noise on each coordinate, in {_SIZES}", ge=0)
     max_tempo_fraction: float = setting(
         0.5,
         _AUGMENTATION,
