@@ -143,15 +143,22 @@ BAD_COMMANDS = {
 
 
 @pytest.mark.parametrize("case", BAD_COMMANDS)
-def test_bad_command_is_told_in_lines_without_a_traceback(case: str) -> None:
+def test_bad_command_is_told_in_lines(
+    case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     flags, expected = BAD_COMMANDS[case]
-    finished = run([sys.executable, *TRAIN, *flags])
-    assert finished.returncode == 2, finished.stdout
-    assert "Traceback" not in finished.stdout
-    lines = [line for line in finished.stdout.splitlines() if line.startswith("error: ")]
-    assert lines, finished.stdout
+    assert main([*TRAIN[1:], *flags]) == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error: ")]
     for words in expected:
         assert any(words in line for line in lines), (words, lines)
+
+
+def test_error_ends_the_process_with_status_2_and_no_traceback() -> None:
+    finished = run([sys.executable, *TRAIN, *BAD_COMMANDS["unknown flags"][0]])
+    assert finished.returncode == 2, finished.stdout
+    assert "error: " in finished.stdout
+    assert "Traceback" not in finished.stdout
 
 
 def test_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
