@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from ds_trainer.errors import SettingsError
 from ds_trainer.problems import MAX_PROBLEMS, legible, nearest_name, problems_of, shortened, shown
-from ds_trainer.recipe import UnquotedNumber, load_recipe
+from ds_trainer.recipe import UnquotedNumber, load_recipe, value_of
 from ds_trainer.settings import RunSettings, TaskSettings, combined_settings, extra_of
 from ds_trainer.text_file import is_plain
 
@@ -178,13 +178,7 @@ def _value_of_flag(text: str | bool, field: FieldInfo) -> Any:
 
 
 def _number_or_text(text: str, field: FieldInfo) -> Any:
-    if not _wants_number(field):
-        return text
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return text if isinstance(value, list | dict) else value
+    return value_of(text) if _wants_number(field) else text
 
 
 def _value_in_recipe(value: Any, field: FieldInfo | None) -> Any:

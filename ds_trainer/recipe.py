@@ -129,20 +129,36 @@ def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
     """What an unquoted number, or a text that is tagged as one, stands for."""
-    text = loader.construct_scalar(node).lower()
     try:
-        return int(text) if node.tag == _INT else float(re.sub(r"\.(inf|nan)$", r"\1", text))
+        return _read(loader.construct_scalar(node), node.tag)
     except ValueError as error:  # not a number, or one of more than 4300 digits
         raise _Refused(node.start_mark, f"found {legible(node.value)}, which is no number that can be read") from error
 
 
+def _read(number: str, tag: str) -> int | float:
+    return int(number) if tag == _INT else float(re.sub(r"\.(inf|nan)$", r"\1", number.lower()))
+
+
+def value_of(text: str) -> Any:
+    """What a recipe takes an unquoted `text` for where a number is wanted; itself, where it can read nothing there."""
+    word = text.strip()
+    tag = next((tag for tag, (form, _) in _FORMS.items() if word and re.fullmatch(form, word)), None)
+    if tag in (_INT, _FLOAT, _EXPONENT):
+        try:
+            return _read(word, tag)
+        except ValueError:  # one of more than 4300 digits
+            return text
+    return None if tag == _NULL else _BOOLS[word.lower()] if tag == _BOOL else text
+
+
 _BOOLS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 _PREFIX = "tag:yaml.org,2002:"
-_INT, _FLOAT, _EXPONENT = f"{_PREFIX}int", f"{_PREFIX}float", "!exponent"
+_NULL, _BOOL, _INT, _FLOAT = (f"{_PREFIX}{kind}" for kind in ("null", "bool", "int", "float"))
+_EXPONENT = "!exponent"
 # What an unquoted word is, by its form and the characters that it may begin with.
 _FORMS = {
-    f"{_PREFIX}null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    f"{_PREFIX}bool": (r"(?i:yes|no|true|false|on|off)", list("yYnNtTfFoO")),
+    _NULL: (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    _BOOL: (r"(?i:yes|no|true|false|on|off)", list("yYnNtTfFoO")),
     _INT: (r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
     _FLOAT: (r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", list("-+.0123456789")),
     _EXPONENT: (r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+", list("-+.0123456789")),
@@ -152,8 +168,8 @@ _Loader.yaml_constructors = {}
 for _tag, (_form, _first) in _FORMS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_form})$"), _first)
 _CONSTRUCTORS = {
-    f"{_PREFIX}null": _null,
-    f"{_PREFIX}bool": _bool,
+    _NULL: _null,
+    _BOOL: _bool,
     _INT: _number,
     _FLOAT: _number,
     _EXPONENT: lambda loader, node: UnquotedNumber(loader.construct_scalar(node)),

@@ -104,6 +104,22 @@ def test_number_with_an_exponent_is_one_where_a_number_is_expected_and_only_ther
 
 
 @pytest.mark.parametrize(
+    "text", [".3", "+0.3", "3.", ".5e0", "5E-1", "0.30", "1", "-1", "-0", "01", "0x1", "1_0", "0,3"]
+)
+@pytest.mark.parametrize("name", ["jitter", "seed"])
+def test_flags_and_recipes_take_the_same_for_numbers(path: Path, name: str, text: str) -> None:
+    def found(*flags: str, line: str = "") -> Any:
+        path.write_text(line, encoding="utf-8")
+        argv = ["--deepspeed_config", "engine.json", "--task", "toy", "--config", str(path), *flags]
+        try:
+            return load_settings(argv, load_task_type).model_dump()[name]
+        except SettingsError as error:
+            return [problem.removeprefix(f"{path}: ").removeprefix("--") for problem in error.problems]
+
+    assert found(f"--{name}={text}") == found(line=f"{name}: {text}\n")
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ('runs_dir: "a\\0b"', r"runs_dir: found 'a\x00b'; expected text without control characters"),

@@ -134,9 +134,10 @@ def test_all_problems_are_reported_at_once(recipe: WriteRecipe) -> None:
         (["--seed", "true"], "--seed: found True; input should be a valid integer"),
         (["--seed", "1_000"], "--seed: found '1_000'; input should be a valid integer"),
         (["--jitter", "nan"], "--jitter: found 'nan'; input should be a valid number"),
-        (["--jitter", "NaN"], "--jitter: found nan; input should be a finite number"),
+        (["--jitter", "NaN"], "--jitter: found 'NaN'; input should be a valid number"),
+        (["--jitter", ".nan"], "--jitter: found nan; input should be a finite number"),
         (["--jitter", "-0.5"], "--jitter: found -0.5; input should be greater than or equal to 0"),
-        (["--stall_timeout_s", "Infinity"], "--stall_timeout_s: found inf; input should be a finite number"),
+        (["--stall_timeout_s", ".inf"], "--stall_timeout_s: found inf; input should be a finite number"),
         (["--warmup_epochs", "1e308"], "--warmup_epochs: found 1e+308; input should be less than or equal to 1000000"),
         (
             ["--cooldown_epochs", "1e308"],

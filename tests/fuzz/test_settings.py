@@ -59,7 +59,7 @@ def _is_what_was_written(value: Any, text: str) -> bool:
         return value == float(text) and math.isfinite(value)
     if isinstance(value, Path):
         return value == Path(text)
-    return value == text or (value is None and text == "null")
+    return value == text or (value is None and text in ("~", "null", "Null", "NULL"))
 
 
 # What YAML is made of, and what settings are.
