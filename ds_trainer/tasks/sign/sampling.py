@@ -44,7 +44,7 @@ class Sampling:
 
         Each clip is cut into equal bins of time, and a frame taken in each: in training anywhere in the bin, so that an
         epoch sees each clip at a slightly uneven tempo; otherwise the one at its centre. A clip shorter than the number
-        of bins repeats frames.
+        of bins repeats frames, and stands still between them: only `by_motion` looks between frames.
 
         Args:
             first_B: number of each clip's first frame in the store.

@@ -71,7 +71,12 @@ class SignSettings(TaskSettings):
     )
     num_frames: int = setting(50, _MODEL, "frames to which each clip is resampled", ge=2, le=10_000)
     motion_fraction: float = setting(
-        0.8, _MODEL, "how far time is counted in movement instead of frames, so that waiting takes none", ge=0, le=1
+        0.8,
+        _MODEL,
+        "how far time is counted in movement instead of frames, so that waiting takes none; at 0 a clip shorter than "
+        "num_frames stands still in the frames that it repeats, and its velocity comes in jerks",
+        ge=0,
+        le=1,
     )
 
     depth_weight: float | None = setting(
