@@ -80,7 +80,8 @@ def join(
         torch.set_num_threads(max(1, joblib.cpu_count() // ranks_on_this_node()))
     if ranks_on_this_node() < world_size():
         gloo.choose_interface()
-    store = _meeting_store(meeting_timeout_s)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store holds what earlier ones wrote, too
+    store = PrefixStore(f"attempt_{attempt}", _meeting_store(meeting_timeout_s))
     on_meeting(store)
     store.set_timeout(timeout)
     is_gpu, tell_traceback = torch.cuda.is_available(), sys.excepthook

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from launching import ROOT, clean_environment, free_port, run, uses_launcher
+from launching import ROOT, clean_environment, free_port, run, succeed, uses_launcher
 
 from ds_trainer.watch.watch import EXIT_RANK_LOST
 
@@ -77,6 +77,16 @@ class Crashes(Faulty):
     def fail(self):
         import ctypes
         ctypes.string_at(0)
+
+class DiesOnce(Faulty):
+    def fail(self):
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class DyingOnceTask(ToyTask):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.train_set = DiesOnce(self.train_set)
 
 class CrashingTask(ToyTask):
     def __init__(self, settings):
@@ -282,3 +292,17 @@ def test_rank_that_dies_before_training_is_named_though_the_launcher_ends_the_ot
     ended = run(command, env={"PYTHONPATH": paths})
     assert ended.returncode != 0
     assert re.search(r"error: rank 1 on .* is gone", ended.stdout), ended.stdout
+
+
+@uses_launcher
+@pytest.mark.parametrize("rendezvous", [[], ["--standalone"]])
+def test_torchrun_starts_ranks_again_and_they_continue(tmp_path: Path, rendezvous: list[str]) -> None:
+    """Its store outlives them: the new ranks must not take the addresses of the dead for each other's."""
+    (tmp_path / "faulty.py").write_text(FAULTY_TASK)
+    paths = os.pathsep.join([str(tmp_path), clean_environment()["PYTHONPATH"]])
+    launcher = ["torchrun", *rendezvous, "--nproc_per_node", "2", "--max_restarts", "1", *TRAIN]
+    flags = ["--task", "faulty:DyingOnceTask", "--num_epochs", "2", "--resume", "auto", "--resume_every_steps", "5"]
+    output = succeed([*launcher, *flags, "--runs_dir", tmp_path / "runs"], env={"PYTHONPATH": paths})
+    (path,) = (tmp_path / "runs").glob("*/status.json")
+    assert f"continuing {path.parent} after epoch" in output
+    assert json.loads(path.read_text())["status"] == "finished"

@@ -47,12 +47,11 @@ class Heard:
 
 def meet(store: Store, limits: Limits) -> "Hub | Link":
     """Start to exchange beats; the master says in `store` where it listens."""
-    key = f"{_KEY}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"  # the store may be that of an earlier attempt
     if is_master():
         hub = Hub(world_size(), limits)
-        store.set(key, json.dumps({"host": _own_address(), "port": hub.port, "token": hub.token}))
+        store.set(_KEY, json.dumps({"host": _own_address(), "port": hub.port, "token": hub.token}))
         return hub
-    where = json.loads(store.get(key))
+    where = json.loads(store.get(_KEY))
     return Link((where["host"], where["port"]), where["token"], limits)
 
 
