@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ds_trainer import distributed
 from ds_trainer.errors import TaskError
 from ds_trainer.randomness import Draw, mixed, seed_all
+from ds_trainer.worker_signals import heed_the_parent_alone
 
 _FETCHING = 1
 """Sets the random numbers of a data set apart from those of dropout in the same micro-step."""
@@ -201,6 +202,7 @@ class BatchLoader:
             collate_fn=self.collate,
             num_workers=self.num_workers,
             pin_memory=device.type == "cuda",
+            worker_init_fn=heed_the_parent_alone,
         )
         for micro_step, items in zip(micro_steps, fetched, strict=True):
             yield self._batch(micro_step, items, device)

@@ -1,0 +1,88 @@
+"""Signals to all processes of a job leave those that fetch its data to the training process."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import psutil
+import pytest
+from launching import ROOT, clean_environment
+
+from ds_trainer.job import EXIT_STOPPED
+from ds_trainer.worker_signals import heed_the_parent_alone
+
+WITH_WORKERS = """
+from ds_trainer.tasks.toy.task import ToyTask
+
+
+class WithWorkers(ToyTask):
+    num_workers = 2
+"""
+
+
+def _fetch(is_ready: Event) -> None:
+    heed_the_parent_alone(0)
+    is_ready.set()
+    time.sleep(60)
+
+
+def test_worker_heeds_the_sigterm_of_its_parent_alone() -> None:
+    is_ready = multiprocessing.Event()
+    worker = multiprocessing.Process(target=_fetch, args=(is_ready,), daemon=True)
+    worker.start()
+    assert is_ready.wait(30)
+    for name in ("INT", "USR1", "TERM"):
+        subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}"], check=True)
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(10)
+    assert worker.exitcode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
+def test_signal_to_a_whole_job_saves_a_run_whose_data_workers_fetch(tmp_path: Path, number: signal.Signals) -> None:
+    """SIGKILL goes to the training process alone, and its workers end by themselves."""
+    (tmp_path / "fetching.py").write_text(WITH_WORKERS)
+    flags = ["--deepspeed_config", ROOT / "ds_configs" / "bf16.json", "--task", "fetching:WithWorkers"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "launch" / "train.py", *flags, "--num_epochs", "999", "--record_every_steps", "1"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        workers = _workers_in_training(process, tmp_path)
+        os.killpg(process.pid, number) if number != signal.SIGKILL else process.kill()
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == (-number if number == signal.SIGKILL else EXIT_STOPPED), output
+        assert not psutil.wait_procs(workers, timeout=20)[1], "workers are left"
+    finally:
+        process.kill()
+    if number != signal.SIGKILL:
+        (path,) = tmp_path.glob("runs/*/status.json")
+        status = json.loads(path.read_text())
+        assert (status["status"], status["reason"]) == ("stopped", number.name)
+
+
+def _workers_in_training(process: subprocess.Popen[str], folder: Path) -> list[psutil.Process]:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        is_training = any('"epoch": 2' in path.read_text() for path in folder.glob("runs/*/metrics.jsonl"))
+        workers = psutil.Process(process.pid).children() if is_training else []
+        if len(workers) >= 2:
+            return workers
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(process.communicate()[0])
