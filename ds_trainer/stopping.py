@@ -1,6 +1,5 @@
 """Requests to stop a run before its end: signals and a time limit. They are looked at between steps."""
 
-import os
 import signal
 import socket
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ds_trainer.rank_variables import has_launcher
+from ds_trainer.launcher_watch import LauncherWatch
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -39,12 +38,12 @@ def stop_requests(stop_after_minutes: float = 0.0) -> Iterator[WantsStop]:
             signal.signal(signal.SIGINT, before[signal.SIGINT] if hasattr(sys, "ps1") else signal.SIG_DFL)
 
     deadline = time.monotonic() + 60 * stop_after_minutes
-    parent = os.getppid()
+    launcher = LauncherWatch()
 
     def wants_stop() -> str | None:
         if noted:
             return noted[0]
-        if has_launcher() and os.getppid() != parent:  # whoever starts ranks stays with them, unless it is killed
+        if launcher.has_ended():
             return f"the end of its launcher on {socket.gethostname()}"
         is_over = stop_after_minutes > 0 and time.monotonic() >= deadline
         return f"the time limit of {stop_after_minutes:g} minutes" if is_over else None
