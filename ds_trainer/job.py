@@ -39,7 +39,7 @@ from ds_trainer.resume import choose_run, refuse_lagging_master
 from ds_trainer.run_dir import Run, new_run_dir
 from ds_trainer.saving import load_resume_point
 from ds_trainer.settings import RunSettings
-from ds_trainer.stopping import StopRequested, WantsStop, stop_requests
+from ds_trainer.stopping import StopRequested, WantsStop, early_requests, stop_requests
 from ds_trainer.task import Task, build_task, load_task_type
 from ds_trainer.task_rules import refuse_unusable
 from ds_trainer.torch_errors import mendable_errors_told
@@ -83,8 +83,8 @@ def train_in_process(argv: Sequence[str]) -> Path | None:
     try:
         distributed.export_rank_variables()
         settings = load_settings(argv, load_task_type)
-        with mendable_errors_told():
-            return run_job(settings, watch)
+        with mendable_errors_told(), early_requests() as asked_early:
+            return run_job(settings, watch, asked_early)
     except UserError as error:
         failure = error
         if distributed.is_master() or isinstance(error, MeetingError):
@@ -102,8 +102,11 @@ def train_in_process(argv: Sequence[str]) -> Path | None:
         gc.collect()  # the engine and all that it made, for a process that goes on
 
 
-def run_job(settings: RunSettings, watch: Watch) -> Path | None:
+def run_job(settings: RunSettings, watch: Watch, asked_early: WantsStop) -> Path | None:
     """Train, or continue training, and draw the diagnostics. Collective.
+
+    Args:
+        asked_early: tells why the run should stop, if that was asked before it began: it stops after its first step.
 
     Returns:
         The path of the best checkpoint on the master rank and None elsewhere.
@@ -142,7 +145,7 @@ def run_job(settings: RunSettings, watch: Watch) -> Path | None:
                 log.info(line)
             take_one_step(job.engine, task.objective, job.train_dl)
             return None
-        with stop_requests(settings.stop_after_minutes) as wants_stop, claims() as claim:
+        with stop_requests(settings.stop_after_minutes, asked_early) as wants_stop, claims() as claim:
             run = begin_run(settings, task, engine_config, job, run_dir, wants_stop, claim)
             watch.on_end = run.write_failure
             return _train(run, settings, task, engine_config, job)

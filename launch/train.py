@@ -2,7 +2,10 @@
 
 import sys
 
-from ds_trainer.job import main
+from ds_trainer.stopping import hold_sigusr1_back
 
 if __name__ == "__main__":
+    hold_sigusr1_back()
+    from ds_trainer.job import main
+
     sys.exit(main())

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from launching import ROOT, clean_environment, run, succeed, uses_launcher
 
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.job import EXIT_STOPPED
-from ds_trainer.stopping import stop_requests
+from ds_trainer.stopping import early_requests, hold_sigusr1_back, stop_requests
 
 TRAIN = [
     sys.executable, "launch/train.py", "--deepspeed_config", "ds_configs/bf16.json", "--task", "toy",
@@ -52,6 +53,18 @@ def test_second_sigint_in_a_notebook_interrupts_it_and_does_not_end_it(monkeypat
                 signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_sigusr1_before_training_is_noted_and_the_other_signals_are_left_alone() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    hold_sigusr1_back()
+    signal.raise_signal(signal.SIGUSR1)
+    with early_requests() as asked_early:
+        assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before[:2]
+        assert asked_early() == "SIGUSR1"
+        with stop_requests(asked_early=asked_early) as wants_stop:
+            assert wants_stop() == "SIGUSR1"
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == before
 
 
 def test_time_limit() -> None:
@@ -152,6 +165,59 @@ def test_asked_in_the_last_validation_a_run_stops_after_it_and_asked_while_scori
     assert (status["status"], status["epochs_done"]) == ("stopped", 1)
     assert f"step {status['steps_done']}" in succeed(command, cwd=tmp_path), "no step is repeated"
     assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
+
+
+ASKED_WHILE_BUILDING = """
+import os
+import signal
+
+from ds_trainer.distributed import rank, world_size
+from ds_trainer.tasks.toy.task import ToyTask
+
+
+class AskedWhileBuilding(ToyTask):
+    def build_model(self):
+        if rank() == world_size() - 1:
+            signal.raise_signal(int(os.environ["NUMBER"]))
+        return super().build_model()
+"""
+
+
+@uses_launcher
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_sigusr1_to_a_job_that_starts_is_heeded_after_its_first_step_and_sigterm_at_once(
+    tmp_path: Path, world_size: int
+) -> None:
+    (tmp_path / "asked.py").write_text(ASKED_WHILE_BUILDING)
+    start = [sys.executable] if world_size == 1 else ["torchrun", "--nproc_per_node", str(world_size)]
+    flags = ["--deepspeed_config", ROOT / "ds_configs" / "bf16.json", "--task", "asked:AskedWhileBuilding"]
+    command = [*start, ROOT / "launch" / "train.py", *flags, "--resume", "auto"]
+    ended = run(command, cwd=tmp_path, env={"NUMBER": str(int(signal.SIGTERM))})
+    assert ended.returncode == (-signal.SIGTERM if world_size == 1 else 1), ended.stdout
+    assert not (tmp_path / "runs").exists()
+    stopped = run(command, cwd=tmp_path, env={"NUMBER": str(int(signal.SIGUSR1))})
+    assert stopped.returncode == (EXIT_STOPPED if world_size == 1 else 1), stopped.stdout
+    assert f"stopped by SIGUSR1 after step {world_size}" in stopped.stdout, "several ranks know it a step later"
+    (point,) = tmp_path.glob("runs/*/resume/epoch_*")
+    assert point.name.endswith(f"step_{world_size:08d}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_sigusr1_while_torch_is_imported_is_heeded_too(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import os, signal, sys\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "del sys.modules['torch']\n"
+        f"sys.path.remove({str(tmp_path)!r})\n"
+        "import torch\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), clean_environment()["PYTHONPATH"]])
+    stopped = run([*TRAIN, "--runs_dir", tmp_path / "runs"], env={"PYTHONPATH": paths})
+    assert "stopped by SIGUSR1 after step 1;" in stopped.stdout, stopped.stdout
+    assert stopped.returncode == EXIT_STOPPED
 
 
 @uses_launcher
