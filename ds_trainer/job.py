@@ -125,10 +125,7 @@ def run_job(settings: RunSettings, watch: Watch, asked_early: WantsStop) -> Path
         engine_config_at(distributed.world_size())  # a mistake in it is told before any data is read
     watch.join(settings.stall_timeout_s, settings.start_timeout_s)
     refuse_changed_arguments()
-    stand_at("reading the data")
-    task = build_task(load_task_type(settings.task), settings)
-    refuse_unusable(task)
-    refuse_differing_ranks(settings, task)
+    task = _built_task(settings)
     stand_at("building the engine")
     run_dir, engine_config = distributed.agreed(lambda: choose_run(settings, task, engine_config_at))
     if settings.resume == "auto":
@@ -141,14 +138,28 @@ def run_job(settings: RunSettings, watch: Watch, asked_early: WantsStop) -> Path
     with released(job.engine):
         rehearse(job.engine, task, job.val_dl.sampler.micro_batch, settings.compile)
         if settings.dry_run:
-            for line in describe_plan(to_jsonable_python(settings), engine_config, job.num_parameters):
-                log.info(line)
-            take_one_step(job.engine, task.objective, job.train_dl)
+            _dry_run(settings, task, engine_config, job)
             return None
         with stop_requests(settings.stop_after_minutes, asked_early) as wants_stop, claims() as claim:
             run = begin_run(settings, task, engine_config, job, run_dir, wants_stop, claim)
             watch.on_end = run.write_failure
             return _train(run, settings, task, engine_config, job)
+
+
+def _built_task(settings: RunSettings) -> Task:
+    """The task with its data, the same on all ranks. Collective."""
+    stand_at("reading the data")
+    task = build_task(load_task_type(settings.task), settings)
+    refuse_unusable(task)
+    refuse_differing_ranks(settings, task)
+    return task
+
+
+def _dry_run(settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job) -> None:
+    """All of a dry run that others are without. Collective."""
+    for line in describe_plan(to_jsonable_python(settings), engine_config, job.num_parameters):
+        log.info(line)
+    take_one_step(job.engine, task.objective, job.train_dl)
 
 
 def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineConfig, job: Job) -> Path | None:
