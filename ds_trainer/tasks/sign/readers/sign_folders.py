@@ -12,7 +12,7 @@ from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number, 
 from ds_trainer.tasks.sign.readers import clip_file
 
 FORMAT = "a folder of such files in {sign}/, {signer}/{sign}/ or {split}/{sign}/"
-VERSION = 1 + clip_file.VERSION
+VERSION = 2 + clip_file.VERSION
 
 _OTHER_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 _LIKE_KARSL = re.compile(r"[0-9]+-[A-Za-z]+")
@@ -36,8 +36,8 @@ class _Place:
     @classmethod
     def of(cls, file: Path) -> "_Place":
         *above, sign = map(plain_name, file.parts[:-1])
-        split = next((name for name in above if name in SPLITS), "")
-        return cls(file, sign, tuple(name for name in above if name != split), split)
+        folder = next((name for name in above if name.lower() in SPLITS), "")
+        return cls(file, sign, tuple(name for name in above if name != folder), folder.lower())
 
 
 def recognises(path: Path) -> bool:
@@ -85,7 +85,7 @@ def _problem_of(places: Sequence[_Place]) -> str | None:
     if above and all(name.lower() in _OTHER_SPLITS for name in above):
         return f"found the folder {shown(above[0])}, expected {_OTHER_SPLITS[above[0].lower()]}; rename it"
     signs = sorted({place.sign for place in places})
-    if all(sign in SPLITS or sign.lower() in _OTHER_SPLITS for sign in signs):
+    if all(sign.lower() in (*SPLITS, *_OTHER_SPLITS) for sign in signs):
         return f"found {shown(signs[0])} as the folder of clips, expected {{split}}/{{sign}}; {_REMEDY}"
     if all(_LIKE_KARSL.fullmatch(sign) for sign in signs):
         expected = "{signer}-train, -val or -test as in KArSL, or a folder for each sign"
