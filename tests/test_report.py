@@ -104,6 +104,17 @@ def test_skeletons_are_drawn_on_a_grid_with_holes(tmp_path: Path) -> None:
     assert np.corrcoef(frames[is_there], expected[is_there])[0, 1] > 0.9, "x and y keep their order and direction"
 
 
+def test_classes_as_good_as_each_other_stand_in_their_order(tmp_path: Path) -> None:
+    """Signs that are called by numbers: sorted as texts, 10 stands before 9."""
+    measures = measures_of(12, 2, noise=0.0)
+    answers = Answers([""] * len(measures), ["x"] * len(measures), measures, np.ones(len(measures)))
+    scored = Scored("test split", {"loss": 0.5}, {}, [str(number) for number in range(12)], answers)
+    text = write_page(make_run_dir(tmp_path / "run"), records_of(1), "x", scored).read_text(encoding="utf-8")
+    table = text[text.index('id="classes"') :]
+    places = [table.index(f"<tr><td><bdi>{number}</bdi>") for number in range(5, 12)]
+    assert places == sorted(places)
+
+
 def test_page_of_a_task_without_classes(tmp_path: Path) -> None:
     scored = Scored("validation split, epoch 1", {"loss": 0.25}, {})
     path = write_page(make_run_dir(tmp_path / "run"), records_of(1), "regression", scored)
@@ -195,6 +206,10 @@ def test_page_in_a_browser(opened: Any) -> None:
     examples.click()
     recalls = [float(text) for text in opened.locator("#classes tbody td:nth-child(4)").all_inner_texts()]
     assert recalls == sorted(recalls, reverse=True)
+    opened.locator("#classes thead button", has_text="class").click()
+    names = opened.locator("#classes tbody td:first-child").all_inner_texts()
+    numbers = [int(name.split()[1]) for name in names if name.startswith("sign ")]
+    assert numbers == sorted(numbers)
     opened.fill("#filter", ARABIC)
     visible = opened.locator("#classes tbody tr:visible td:first-child").all_inner_texts()
     assert len(visible) == len([number for number in range(num_classes) if number % 3 == 0])

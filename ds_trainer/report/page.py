@@ -88,7 +88,7 @@ def _as_typed(words: Sequence[str]) -> list[str]:
 
 
 def _class_rows(scored: Scored) -> list[dict[str, Any]]:
-    """A row for each class that has examples, the worst first."""
+    """A row for each class that has examples, the worst first; those as bad as each other in the order of classes."""
     if scored.answers is None:
         return []
     names, measures_NM = scored.class_names, scored.answers.measures_NM
@@ -106,7 +106,7 @@ def _class_rows(scored: Scored) -> list[dict[str, Any]]:
         }
         for number in np.flatnonzero(scores.support).tolist()
     ]
-    return sorted(rows, key=lambda row: (row["f1"], row["name"]))
+    return sorted(rows, key=lambda row: row["f1"])
 
 
 def _calibration_svg(calibration: Calibration | None) -> str | None:

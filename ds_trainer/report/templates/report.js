@@ -25,7 +25,7 @@ for (const table of document.querySelectorAll(".sortable")) {
       heading.setAttribute("aria-sort", isUp ? "ascending" : "descending");
       const isNumber = heading.classList.contains("number");
       const value = (row) => isNumber ? Number(row.cells[column].textContent) : row.cells[column].textContent;
-      const compare = (a, b) => isNumber ? value(a) - value(b) : value(a).localeCompare(value(b));
+      const compare = (a, b) => isNumber ? value(a) - value(b) : value(a).localeCompare(value(b), undefined, { numeric: true });
       const rows = [...table.tBodies[0].rows].sort((a, b) => isUp ? compare(a, b) : compare(b, a));
       table.tBodies[0].append(...rows);
     });
