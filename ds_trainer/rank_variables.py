@@ -11,13 +11,15 @@ import json
 import logging
 import os
 import re
-import socket
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from ds_trainer.errors import SettingsError
 
 log = logging.getLogger("ds_trainer")
+
+ANY_PORT = "0"
+"""The store of a rank that is alone takes a port as it listens: one that is chosen before may be another's by then."""
 
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _OTHER_LAUNCHERS = (
@@ -85,16 +87,10 @@ def _names_of_other_launcher(environ: Mapping[str, str]) -> tuple[str, ...] | No
 
 
 def _export_one_rank(environ: MutableMapping[str, str]) -> None:
-    environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+    environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=ANY_PORT)
     num_tasks = environ.get("SLURM_NTASKS", "1")
     if num_tasks != "1" and "SLURM_STEP_ID" not in environ:
         log.warning(f"this job of Slurm has {num_tasks} tasks, and one process trains: put srun before it to use all")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def has_launcher(environ: Mapping[str, str] = os.environ) -> bool:

@@ -1,5 +1,6 @@
 """Unit: who this process is, and collectives of a process that is alone."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -80,6 +81,18 @@ def test_busy_port_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setenv(name, value)
         with pytest.raises(MeetingError, match=f"^rank 0: 127.0.0.1:{port}: cannot listen .* expected MASTER_ADDR"):
             distributed.join(timeout_s=20)
+
+
+@pytest.mark.usefixtures("kept_timeouts")
+def test_plain_start_loses_no_port_to_another_process() -> None:
+    """One that takes a free port between the start and the meeting, and a second training of the same process."""
+    for _ in range(2):
+        export_rank_variables()
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", int(os.environ["MASTER_PORT"])))
+            other.listen()
+            distributed.join(timeout_s=20)
+            distributed.leave()
 
 
 @pytest.mark.usefixtures("kept_timeouts")
