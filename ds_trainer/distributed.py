@@ -152,8 +152,9 @@ def _meeting_store(timeout_s: float) -> Store:
     except dist.DistNetworkError as error:
         problem = "cannot listen" if keeps_it else f"no answer from rank 0 within {timeout_s:.0f} s"
         raise MeetingError(
-            f"rank {rank()}: {address}:{port}: {problem} ({str(error).splitlines()[0]}); expected MASTER_ADDR and "
-            "MASTER_PORT to be a free port of the host of rank 0 that every host can reach"
+            f"rank {rank()}: {address}:{port}: {problem} ({str(error).splitlines()[0]}); expected a free port of the "
+            "host of rank 0 that every host can reach: give each job of a host its own by `deepspeed --master_port "
+            "29501 ...`, `torchrun --master_port 29501 ...`, or MASTER_PORT where srun or MPI starts the ranks"
         ) from None
 
 
