@@ -1,6 +1,7 @@
 """Folders of clips, a file each: by an index, or by the names of folders."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,11 @@ def test_groups_of_signs_are_no_signers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "problem"),
     [
-        (["1.npz", "hello/2.npz"], "found 1.npz right in it, expected a folder for each sign"),
+        (
+            ["1.npz", "hello/2.npz"],
+            "found 1.npz right in it, expected a folder for each sign, or index.csv with the columns path, sign and "
+            "signer; move it into the folder of its sign",
+        ),
         (["a/ann/hello/1.npz"], "found 'a/ann/hello', expected {sign}, {signer}/{sign}"),
         (["hello/1.npz", "ann/hello/1.npz"], "found 'hello' and 'ann/hello', a signer in one of them"),
         (["hello/train/1.npz", "hello/test/1.npz"], "found 'test' as the folder of clips, expected {split}/{sign}"),
@@ -134,6 +139,34 @@ def test_folders_that_may_mean_something_else_are_refused(tmp_path: Path, names:
     with pytest.raises(DataError) as caught:
         sign_folders.read(tmp_path)
     assert problem in str(caught.value)
+
+
+def test_a_folder_one_level_too_deep_is_answered_by_the_one_above(tmp_path: Path) -> None:
+    """What the message says to give is read."""
+    above, karsl, packed = tmp_path / "signer 1", tmp_path / "karsl", tmp_path / "packed"
+    for folder in (above / "0001", karsl / "01-train", packed):
+        folder.mkdir(parents=True)
+    np.save(above / "0001" / "0.npy", frames(2))
+    np.savez(karsl / "01-train" / "0001.npz", video=frames(2))
+    np.savez(packed / "clips.npz", **packed_arrays())
+    for given, remedy, data in [
+        (above / "0001", "where 0001 is a sign, give the folder above it", above),
+        (karsl / "01-train", "01-train is a folder of KArSL: give the one above it", karsl),
+        (packed, "packed clips are given by", packed / "clips.npz"),
+    ]:
+        with pytest.raises(DataError) as caught:
+            sign_folders.read(given)
+        assert str(caught.value).partition("signer; ")[2].split(" --data ")[0].rstrip(",") == remedy
+        assert shlex.split(str(caught.value))[-1] == str(data)
+        assert read(data)[1]
+
+
+def test_the_working_directory_as_data_has_a_folder_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hello").mkdir()
+    np.save(tmp_path / "hello" / "0.npy", frames(2))
+    monkeypatch.chdir(tmp_path / "hello")
+    with pytest.raises(DataError, match=f"where hello is a sign, give the folder above it, --data {tmp_path}$"):
+        sign_folders.read(Path("."))
 
 
 def test_clips_in_folders_train_with_a_signer_left_out(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 """What readers give and the clip store takes: clips one at a time, so that memory does not grow with their number."""
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.problems import shown
+from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.text_file import is_plain
 
@@ -18,6 +20,8 @@ SPLITS = ("", "train", "val", "test")
 
 NOBODY = "unknown"
 """The signer of clips of which the data does not say who signs."""
+
+_MAX_PATH = 500
 
 
 def plain_name(text: str) -> str:
@@ -41,6 +45,11 @@ def by_number(name: str) -> tuple[list[str | int], str]:
     """What to sort names by so that numbers in them count as numbers: 9 before 10."""
     words = re.split(r"([0-9]{1,4000})", name)  # of more digits Python makes no number
     return [int(word) if place % 2 else word for place, word in enumerate(words)], name
+
+
+def data_flag(path: Path) -> str:
+    """The flag that gives this data, to be typed into a shell."""
+    return f"--data {legible(shlex.quote(str(path)), _MAX_PATH)}"
 
 
 def is_aside(name: str) -> bool:

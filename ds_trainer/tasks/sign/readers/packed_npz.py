@@ -39,6 +39,15 @@ def recognises(path: Path) -> bool:
         return path.suffix.lower() == ".npz" or file.read(len(_MAGIC)) == _MAGIC
 
 
+def is_packed(file: Path) -> bool:
+    """Whether a file of clips, sound as far as one looks, holds frames and labels in the way of this format."""
+    try:
+        with opened(file) as archive:
+            return {"frames", "y"} <= set(archive.names)
+    except DataError:
+        return False
+
+
 def files(path: Path) -> list[Path]:
     """The file itself."""
     return [path]

@@ -1,5 +1,6 @@
 """A folder for each sign, with files of clips in it; above it, where they are known, folders of signers and splits."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -8,8 +9,8 @@ from pathlib import Path
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
-from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number, plain_name
-from ds_trainer.tasks.sign.readers import clip_file
+from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number, data_flag, plain_name
+from ds_trainer.tasks.sign.readers import clip_file, karsl_npz, packed_npz
 
 FORMAT = "a folder of such files in {sign}/, {signer}/{sign}/ or {split}/{sign}/"
 VERSION = 2 + clip_file.VERSION
@@ -61,7 +62,7 @@ def read(path: Path) -> ClipSource:
     if bare:
         raise DataError(
             f"{path}: found {legible(str(bare[0]))} right in it, expected a folder for each sign, or index.csv with "
-            f"the columns path, sign and signer; packed clips (frames, offsets, y) are given by --data {path / bare[0]}"
+            f"the columns path, sign and signer; {_remedy_for(path, bare[0].name, len(bare) == len(found))}"
         )
     places = [_Place.of(file) for file in found]
     problem = _problem_of(places)
@@ -69,6 +70,19 @@ def read(path: Path) -> ClipSource:
         raise DataError(f"{path}: {problem}")
     names = sorted({place.sign for place in places}, key=by_number)
     return ClipSource(str(path), len(places), len(names), _clips(path, places, names), names)
+
+
+def _remedy_for(path: Path, bare: str, is_flat: bool) -> str:
+    """What to do about the file `bare` right in the folder `path`, which has no others if it is flat."""
+    whole = Path(os.path.abspath(path))
+    above = path.parent if path.name not in ("", "..") else whole.parent
+    if packed_npz.is_packed(path / bare):
+        return f"packed clips are given by {data_flag(path / bare)}"
+    if whole / bare in karsl_npz.files(whole.parent):
+        return f"{whole.name} is a folder of KArSL: give the one above it, {data_flag(above)}"
+    if not is_flat:
+        return "move it into the folder of its sign"
+    return f"where {legible(whole.name)} is a sign, give the folder above it, {data_flag(above)}"
 
 
 def _problem_of(places: Sequence[_Place]) -> str | None:
