@@ -20,7 +20,7 @@ from ds_trainer.tasks.sign.readers.plain_pickle import load_plain_object
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
 
-from .writers import KARSL_SHAPE, frames, packed_arrays, write_karsl, write_karsl_packed
+from .writers import KARSL_SHAPE, frames, packed_arrays, write_index, write_karsl, write_karsl_packed
 
 BENCHMARK = Path(__file__).parents[3] / "shared" / "data" / "isl-kinect30" / "clips.npz"
 
@@ -270,9 +270,29 @@ def test_frames_that_end_early_are_damage(tmp_path: Path) -> None:
 
 
 def test_unknown_folder_names_the_known_formats(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no clips here")
-    with pytest.raises(DataError, match=r"KArSL keypoints.*KArSL packed.*packed clips.*index\.csv.*signer.*sign"):
+    formats = r", expected one of: .*KArSL keypoints.*KArSL packed.*packed clips.*index\.csv.*signer.*sign"
+    with pytest.raises(DataError, match="the folder is empty" + formats):
         find_reader(tmp_path)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DataError, match="found only folders" + formats):
+        find_reader(tmp_path)
+    for name in ("notes.txt", "more.txt", "a/README"):
+        (tmp_path / name).write_text("no clips here")
+    with pytest.raises(DataError, match=r"found files of \.txt, README" + formats):
+        find_reader(tmp_path)
+    with pytest.raises(DataError, match=r"found a file of \.txt" + formats):
+        find_reader(tmp_path / "notes.txt")
+
+
+def test_a_file_in_place_of_its_folder_is_told(tmp_path: Path) -> None:
+    for folder in ("table", "packed"):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / "table" / "1.npy", frames(2))
+    write_index(tmp_path / "table" / "index.csv", [{"path": "1.npy", "sign": "hello"}])
+    write_karsl_packed(tmp_path / "packed", "train", {1: {1: [2]}})
+    for file in (tmp_path / "table" / "index.csv", tmp_path / "packed" / "train_X.mmap"):
+        with pytest.raises(DataError, match=rf"did you mean --data {file.parent}\?$"):
+            find_reader(file)
 
 
 def test_benchmark_set() -> None:
