@@ -115,7 +115,12 @@ BAD_CLIPS = {
         "found 21 keypoints x 3 features, expected 20 keypoints x 3 features",
     ),
     "empty": (_clip(frames=frames(0)), "found 0 frames"),
-    "flat": (_clip(frames=frames(3).reshape(3, 60)), "float32 of shape (3, 60), expected numbers"),
+    "flat": (
+        _clip(frames=frames(3).reshape(3, 60)),
+        "(3, 60), expected numbers [frames, keypoints, features]; reshape it",
+    ),
+    "of one axis too many": (_clip(frames=frames(3)[None]), "of shape (1, 3, 20, 3), expected numbers [frames, key"),
+    "several clips": (_clip(frames=np.stack([frames(3)] * 2)), "save each clip as an array of its own"),
     "text": (_clip(frames=np.full((2, 20, 3), "x")), "expected numbers"),
     "label above": (_clip(sign=4), "found sign 4, expected 1..3"),
     "label below": (_clip(sign=0), "found sign 0, expected 1..3"),
@@ -132,6 +137,20 @@ def test_bad_clip_is_named_and_nothing_is_left(tmp_path: Path, name: str) -> Non
     assert problem.startswith("file.npz: clip the_bad_one: ")
     assert expected in problem
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("order", "back"), [((1, 0, 2), (1, 0, 2)), ((1, 2, 0), (2, 0, 1)), ((2, 0, 1), (1, 2, 0))])
+@pytest.mark.parametrize("lengths", [(3, 5), (7, 3, 5, 4, 5)], ids=str)
+def test_axes_in_another_order_are_told_once(
+    tmp_path: Path, order: tuple[int, ...], back: tuple[int, ...], lengths: tuple[int, ...]
+) -> None:
+    clips = [_clip(frames=frames(length).transpose(order)) for length in lengths]
+    with pytest.raises(DataError) as caught:
+        write_store(tmp_path / "store", source(clips))
+    [problem] = caught.value.problems
+    assert problem.startswith(f"a test: found shapes {clips[0].frames.shape}, {clips[1].frames.shape}")
+    assert problem.endswith(f"transpose them to [frames, keypoints, features]: np.transpose(clip, {back})")
+    assert clips[0].frames.transpose(back).shape == (lengths[0], 20, 3)
 
 
 def test_all_problems_are_counted_and_ten_shown(tmp_path: Path) -> None:

@@ -152,13 +152,14 @@ def prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 
 
 Prepare = Callable[..., tuple[int, str]]
+KARSL_LINE = "karsl_184: 184 keypoints x 4 (x, y, z, visibility)"
 SMALL = ("--source", "synthetic", "--num_clips", "8", "--num_signs", "2", "--max_frames", "30")
 
 
 def test_second_call_does_nothing(tmp_path: Path, prepare: Prepare) -> None:
     status, told = prepare(*SMALL)
     (store_dir,) = (tmp_path / "stores").glob("synthetic_8-*")
-    assert (status, told) == (0, f"{store_dir}: 8 clips, 2 signs, 3 signers\n")
+    assert (status, told) == (0, f"{store_dir}: 8 clips, 2 signs, 3 signers, {KARSL_LINE}\n")
     written = {file: file.stat().st_mtime_ns for file in store_dir.iterdir()}
     assert prepare(*SMALL) == (0, told)
     assert {file: file.stat().st_mtime_ns for file in store_dir.iterdir()} == written

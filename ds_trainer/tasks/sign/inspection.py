@@ -84,11 +84,10 @@ def describe_store(store: ClipStore, clips: Clips) -> Iterator[str]:
     """A few lines about some clips, and a table with a row a signer."""
     lengths = np.diff(store.offsets)[clips]
     low, middle, high = np.percentile(lengths, [5, 50, 95]).astype(int)
-    layout = store.layout
     signs, per_sign = np.unique(store.sign[clips], return_counts=True)
     yield (
         f"{store.path}: {len(clips)} clips of {len(signs)} signs by {len(signers_of(store, clips))} signers, "
-        f"{layout.name}: {layout.num_keypoints} keypoints x {layout.num_features} ({', '.join(layout.features)})"
+        f"{store.layout}"
     )
     yield f"frames a clip: {lengths.min()} to {lengths.max()}, half up to {middle}, 90 % within {low} to {high}"
     names = [store.sign_names[sign] for sign in signs]

@@ -79,6 +79,9 @@ class KeypointLayout:
     def num_coordinates(self) -> int:
         return sum(feature in ("x", "y", "z") for feature in self.features)
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.num_keypoints} keypoints x {self.num_features} ({', '.join(self.features)})"
+
     @property
     def is_known(self) -> bool:
         """Whether anything but the number of its keypoints is known."""

@@ -233,5 +233,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = ClipStore.open(store_dir)
     if arguments.source is None:  # what was made up can be made again: it is not worth reading back
         store.check_frames()
-    log.info(f"{store_dir}: {len(store)} clips, {len(store.sign_names)} signs, {len(store.signer_names)} signers")
+    counts = f"{len(store)} clips, {len(store.sign_names)} signs, {len(store.signer_names)} signers"
+    log.info(f"{store_dir}: {counts}, {store.layout}")
     return 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.files import sync
 from ds_trainer.problems import legible, shown
+from ds_trainer.tasks.sign.clip_shapes import SeenShapes, remedy_for
 from ds_trainer.tasks.sign.clips import (
     NOBODY,
     SPLITS,
@@ -124,16 +125,20 @@ class _FramesFile:
 
 def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> None:
     source = replace(source, sign_names=[*map(plain_name, source.sign_names)])
-    index, problems = _Index(), wrong_names(source)
+    index, problems, shapes = _Index(), wrong_names(source), SeenShapes()
     with open(partial_dir / FRAMES_FILE, "wb") as file:
         frames_file = _FramesFile(file)
         for clip in progress(source.clips, source.num_clips, f"preparing {source.name}"):
             found = clip.problems if isinstance(clip, DataError) else _problems_of(clip, frames_file.shape_KC, source)
             problems += found
+            if isinstance(clip, RawClip):
+                shapes.add(clip.frames.shape)
             if not problems:
                 frames_TKC = _as_float32(clip.frames)
                 frames_file.append(frames_TKC)
                 index.add(clip, frames_TKC)
+        if wrong_order := shapes.wrong_order():
+            raise DataError(f"{source.name}: {wrong_order}")
         if problems:
             raise DataError(_shortened(problems))
         if frames_file.shape_KC is None:
@@ -206,7 +211,10 @@ def _problems_of(clip: RawClip, shape_KC: tuple[int, ...] | None, source: ClipSo
     frames = clip.frames
     if frames.ndim != 3 or frames.dtype.kind not in "fiu" or 0 in frames.shape[1:]:
         found = f"{frames.dtype} of shape {frames.shape}"
-        return [*problems, f"{where}: found {found}, expected numbers [frames, keypoints, features]; extract it again"]
+        return [
+            *problems,
+            f"{where}: found {found}, expected numbers [frames, keypoints, features]; {remedy_for(frames)}",
+        ]
     if len(frames) == 0:
         return [*problems, f"{where}: found 0 frames, expected at least one; remove the clip or extract it again"]
     if shape_KC is not None and frames.shape[1:] != shape_KC:
