@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import MAX_PROBLEMS, legible, nearest_name, problems_of, shortened, shown
+from ds_trainer.problems import MAX_PROBLEMS, legible, nearest_name, problems_of, shortened, shown, told_once
 from ds_trainer.recipe import UnquotedNumber, load_recipe, value_of
 from ds_trainer.settings import RunSettings, TaskSettings, combined_settings, extra_of
 from ds_trainer.text_file import is_plain
@@ -218,7 +218,7 @@ def _validated(
             if name not in unusable:  # else it is missing only because it was left out above
                 problems.append(origins.get(name, "--" if name else "") + line)
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(told_once(problems))
     return settings
 
 

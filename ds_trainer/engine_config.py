@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from ds_trainer.engine_keys import OPTIMIZER_PARAMS, REFUSED, AdamParams, EngineKeys
 from ds_trainer.engine_rules import RULES, Place, adam_problems, last_word
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import nearest_name, problems_of, reason_of, shortened, shown
+from ds_trainer.problems import missing_file, problems_of, reason_of, shortened, shown
+from ds_trainer.recipe import RECIPE_SUFFIXES
 from ds_trainer.skipping import skips_on_device
 from ds_trainer.text_file import is_plain, read_text, shipped
 
@@ -46,7 +47,7 @@ def load_engine_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(text, object_pairs_hook=object_of, parse_constant=refuse_constant)
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{path}:{error.lineno}:{error.colno}: not JSON: {_json_remedy(text, error)}") from error
+        raise SettingsError(_not_json(path, text, error)) from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(
             f"{path}: found a number of thousands of digits or a thousand brackets ({reason_of(error)})"
@@ -76,11 +77,15 @@ def _read_text(path: Path) -> str:
     try:
         return read_text(shipped(path))
     except FileNotFoundError as error:
-        siblings = sorted(sibling.name for sibling in shipped(path.parent).glob("*.json"))
-        remedy = nearest_name(path.name, siblings) if siblings else f"{path.parent} holds no engine config"
-        raise SettingsError(f"{path}: no such file; {remedy}") from error
+        raise SettingsError(missing_file(path, "engine config", ".json")) from error
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: cannot be read as text ({reason_of(error)}); expected a JSON file") from error
+
+
+def _not_json(path: Path, text: str, error: json.JSONDecodeError) -> str:
+    if path.suffix in RECIPE_SUFFIXES:
+        return f"{path}: found YAML, expected the JSON of an engine config; give a recipe with --config"
+    return f"{path}:{error.lineno}:{error.colno}: not JSON: {_json_remedy(text, error)}"
 
 
 def _json_remedy(text: str, error: json.JSONDecodeError) -> str:

@@ -4,18 +4,20 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ds_trainer.text_file import is_plain
+from ds_trainer.text_file import is_plain, shipped
 
 MAX_PROBLEMS = 20
 """Lines told of one file: a file of another kind, given by mistake, has thousands."""
 
 _MAX_SHOWN = 60
+_KNOWN_NAMES = "known names: "
 _MAX_REASON = 200
 
 
@@ -27,7 +29,30 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     if best >= 0.6:
         nearest = [repr(other) for other in names if nearness[other] >= best - 0.1]
         return f"did you mean {' or '.join(nearest)}?"
-    return f"known names: {', '.join(map(legible, names))}"
+    return _KNOWN_NAMES + ", ".join(map(legible, names))
+
+
+def told_once(problems: Sequence[str]) -> list[str]:
+    """Problems of which but the first that needs them lists known names: there may be sixty."""
+    seen: set[str] = set()
+    told = []
+    for problem in problems:
+        before, is_list, names = problem.partition(_KNOWN_NAMES)
+        told.append(f"{before}{is_list}as above" if names in seen and is_list else problem)
+        seen.add(names)
+    return told
+
+
+def missing_file(path: Path, kind: str, *suffixes: str) -> str:
+    """What to tell of a file that is not there: the nearest beside it.
+
+    Args:
+        kind: what the file should be, for a folder that has none.
+        suffixes: of such files.
+    """
+    siblings = [sibling.name for sibling in shipped(path.parent).glob("*") if sibling.suffix in suffixes]
+    remedy = nearest_name(path.name, siblings) if siblings else f"{path.parent} holds no {kind}"
+    return f"{path}: no such file; {remedy}"
 
 
 def problems_of(
@@ -42,7 +67,7 @@ def problems_of(
     """
     errors = error.errors()
     lines = [_problem(details, model, separator, refused or {}) for details in errors[:MAX_PROBLEMS]]
-    return shortened(lines, len(errors) - len(lines))
+    return shortened(told_once(lines), len(errors) - len(lines))
 
 
 def shortened(problems: Sequence[str], num_left_out: int = 0) -> list[str]:

@@ -12,11 +12,16 @@ from typing import Any
 import yaml
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import legible, reason_of
+from ds_trainer.problems import legible, missing_file, reason_of
 from ds_trainer.text_file import read_text, shipped
 
 MAX_RECIPE_BYTES = 2**17
 """PyYAML reads about as much in a second."""
+
+RECIPE_SUFFIXES = (".yaml", ".yml")
+
+_ENGINE_KEYS = {"train_micro_batch_size_per_gpu", "train_batch_size", "optimizer", "bf16", "fp16", "zero_optimization"}
+"""Of which an engine config has several; `EngineKeys`, which has all, needs DeepSpeed."""
 
 _MAX_DEPTH = 8
 
@@ -31,7 +36,14 @@ def load_recipe(path: Path) -> dict[str, Any]:
     Raises:
         SettingsError: the file is missing, is not YAML, gives a name twice, or is no mapping of names to values.
     """
-    return load_yaml(path, "--config")
+    recipe = load_yaml(path, "--config")
+    engine_keys = sorted(_ENGINE_KEYS & recipe.keys())
+    if len(engine_keys) > 1:
+        raise SettingsError(
+            f"{path}: found {', '.join(engine_keys)}, expected the settings of a recipe; this is an engine config: "
+            "give it with --deepspeed_config"
+        )
+    return recipe
 
 
 def load_yaml(path: Path, flag: str) -> dict[str, Any]:
@@ -42,6 +54,8 @@ def load_yaml(path: Path, flag: str) -> dict[str, Any]:
     """
     try:
         text = read_text(shipped(path), MAX_RECIPE_BYTES)
+    except FileNotFoundError as error:
+        raise SettingsError(f"{flag} {missing_file(path, 'YAML file', *RECIPE_SUFFIXES)}") from error
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"{path}: cannot be read ({reason_of(error)}); give {flag} the path of a YAML file"

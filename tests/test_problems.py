@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ds_trainer.problems import legible, nearest_name, problems_of, reason_of, shown
+from ds_trainer.problems import legible, nearest_name, problems_of, reason_of, shown, told_once
 
 
 class Wheel(BaseModel):
@@ -101,3 +101,10 @@ def test_thousands_of_problems_are_cut_short() -> None:
     found = problems({"owner": "ann", **{f"x{number}": 1 for number in range(5000)}})
     assert len(found) == 21
     assert found[-1] == "... and 4980 more problems like these"
+
+
+def test_known_names_are_listed_once() -> None:
+    listed = nearest_name("xyz", ["seed", "num_epochs"])
+    told = told_once([f"a: {listed}", "b: another problem", f"c: {listed}", f"d: {nearest_name('xyz', ['other'])}"])
+    assert told == [f"a: {listed}", "b: another problem", "c: known names: as above", "d: known names: other"]
+    assert told_once(told) == told

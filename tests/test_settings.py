@@ -201,9 +201,11 @@ def test_file_that_is_no_recipe(recipe: WriteRecipe, text: str, problem: str) ->
 
 def test_recipe_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path / "absent", tmp_path, tmp_path / "binary"):
+    for path in (tmp_path, tmp_path / "binary"):
         with pytest.raises(SettingsError, match=r"cannot be read .* give --config the path of a YAML file"):
             load(*TOY, "--config", path)
+    with pytest.raises(SettingsError, match=r"^--config .*absent: no such file; .* holds no YAML file$"):
+        load(*TOY, "--config", tmp_path / "absent")
 
 
 def test_unknown_tasks(recipe: WriteRecipe) -> None:

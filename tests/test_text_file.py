@@ -64,6 +64,20 @@ def test_unknown_config_is_told_with_those_of_the_package(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"no such file; did you mean .*'fp32.json'"):
         load_engine_config(Path("ds_configs/fp31.json"))
+    with pytest.raises(SettingsError, match=r"^--config .*: no such file; did you mean 'unseen_signers.yaml'"):
+        load_recipe(Path("ds_configs/recipes/unseen_signer.yaml"))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "ds_configs").glob("*.json")))
+def test_engine_config_as_a_recipe_is_told(name: str) -> None:
+    with pytest.raises(SettingsError, match="this is an engine config: give it with --deepspeed_config") as caught:
+        load_recipe(Path("ds_configs", name))
+    assert len(str(caught.value)) < 300
+
+
+def test_recipe_as_an_engine_config_is_told() -> None:
+    with pytest.raises(SettingsError, match=r"found YAML, expected .* an engine config; give a recipe with --config$"):
+        load_engine_config(Path("ds_configs/recipes/unseen_signers.yaml"))
 
 
 @pytest.mark.slow
