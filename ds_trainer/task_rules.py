@@ -41,7 +41,7 @@ def refuse_unusable(task: Task) -> None:
         )
     for split, dataset in splits.items():
         if size_of(dataset) == 0 and split != "test":
-            raise DataError(f"the {split} split is empty, expected at least one example")
+            raise DataError(_told_of_empty(split, task))
     names = task.class_names
     if names is not None and len(names) < 2:
         raise DataError(
@@ -51,6 +51,12 @@ def refuse_unusable(task: Task) -> None:
     problems = [*_misnamed(task), *_groupless(task, splits), *_unspeakable(task), *_uncollated(task)]
     if problems:
         raise TaskError(shortened([f"the task's {problem}" for problem in problems]))
+
+
+def _told_of_empty(split: str, task: Task) -> str:
+    asked = getattr(getattr(task, "settings", None), "split", None)
+    fact = f"the {split} split is empty, expected at least one example"
+    return f"--split {asked}: {fact}; choose another" if asked else fact
 
 
 def _is_map_style(dataset: Any) -> bool:

@@ -74,6 +74,16 @@ def test_runs_of_a_sweep_are_found(runs_dir: Path, tmp_path: Path) -> None:
     assert len(find_runs([tmp_path / "sweep" / "seed_0"])) == 1
 
 
+def test_paths_without_a_run_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        find_runs([tmp_path, tmp_path / "nowhere"])
+    expected = "expected a run, a folder of runs or a sweep; check the path"
+    assert caught.value.problems == [
+        f"{tmp_path}: found no run.yaml, {expected}",
+        f"{tmp_path / 'nowhere'}: missing, {expected}",
+    ]
+
+
 def test_letters_go_on_behind_z() -> None:
     letters = letters_of(60)
     assert letters[:3] == ["A", "B", "C"]

@@ -33,6 +33,14 @@ def test_damaged_batch_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert problem in capsys.readouterr().out
 
 
+def test_path_that_does_not_exist_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert main([str(tmp_path)]) == 2
+    first, second = capsys.readouterr().out.splitlines()
+    assert f"{tmp_path / 'nowhere'}: missing; expected a folder such as" in first
+    assert f"{tmp_path}: no bad batch (no batch.json); expected a folder such as" in second
+
+
 @pytest.mark.parametrize("name", ["batch.json", "weights.pth"])
 def test_file_that_is_cut_short_missing_or_no_file_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str

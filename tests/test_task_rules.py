@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -186,7 +187,10 @@ def test_empty_splits(split: str) -> None:
     task.test_set = TensorDataset(torch.zeros(0, 2), torch.zeros(0))
     refuse_unusable(task)
     setattr(task, split, task.test_set)
-    with pytest.raises(DataError, match="split is empty, expected at least one example"):
+    with pytest.raises(DataError, match=r"^the .* split is empty, expected at least one example$"):
+        refuse_unusable(task)
+    vars(task)["settings"] = SimpleNamespace(split="all")
+    with pytest.raises(DataError, match=r"^--split all: the .* split is empty, .*; choose another$"):
         refuse_unusable(task)
 
 

@@ -92,7 +92,8 @@ def load_saved_step(folder: Path) -> SavedStep:
     try:
         text = read_text(path, _MAX_BATCH_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise CheckpointError(f"{folder}: no bad batch (no {BATCH_FILE}); {_nearby(folder)}") from error
+        found = f"no bad batch (no {BATCH_FILE})" if folder.exists() else "missing"
+        raise CheckpointError(f"{folder}: {found}; {_nearby(folder)}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); expected the text that training wrote") from error
     try:

@@ -65,7 +65,8 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
     for path in paths:
         own = [path] if (path / "run.yaml").exists() else _runs_in(path)
         if not own:
-            problems.append(f"{path}: found no run.yaml, expected that of a run, a folder of runs or a sweep")
+            found_there = "found no run.yaml" if path.exists() else "missing"
+            problems.append(f"{path}: {found_there}, expected a run, a folder of runs or a sweep; check the path")
         for run_dir in own:
             try:
                 if run_dir.resolve() not in found:

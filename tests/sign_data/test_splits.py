@@ -160,6 +160,16 @@ def test_signer_who_tests_validates_nothing(build_store: BuildStore) -> None:
         make_splits(build_store(split_of={1: "train"}), SplitRule(split="own"))
 
 
+def test_signers_of_the_test_alone_are_told_how_to_be_scored(build_store: BuildStore) -> None:
+    store = build_store()
+    with pytest.raises(DataError) as caught:
+        make_splits(store, SplitRule(split="signer:s01", signers=("s01",)))
+    [problem] = caught.value.problems
+    assert problem.startswith("--split signer:s01: found no clip in the train split, all ")
+    assert problem.endswith("to score them all with launch/evaluate.py, --split all")
+    assert len(make_splits(store, SplitRule(split="all", signers=("s01",))).test) > 0
+
+
 def test_data_that_does_not_say_who_signs_is_told_so(tmp_path: Path) -> None:
     clips = [replace(clip, signer="") for clip in grid(signs=2, signers=1, repetitions=8)]
     write_store(tmp_path / "store", source(clips))

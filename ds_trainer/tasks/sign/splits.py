@@ -149,6 +149,11 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
         "test": (test, "choose other --split, --signers or signs"),
     }
     rest = np.concatenate([train, val])
+    if split != "all" and not len(rest) and len(test):
+        return [
+            f"--split {split}: found no clip in the train split, all {len(test)} in the test split, expected some in "
+            "each; choose other --split, --signers or signs, or, to score them all with launch/evaluate.py, --split all"
+        ]
     if split != "all" and len(rest) == len(np.unique(store.sign[rest])) and len(signers_of(store, rest)) < 2:
         remedies["val"] = (val, "no sign has two clips that are not tested: give more")
     problems = [
