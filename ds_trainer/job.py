@@ -195,9 +195,9 @@ def begin_run(
     task: Task,
     engine_config: EngineConfig,
     job: Job,
-    run_dir: Path | None,
-    wants_stop: WantsStop,
-    claim: Claim,
+    run_dir: Path | None = None,
+    wants_stop: WantsStop = lambda: None,
+    claim: Claim = lambda run_dir: None,
 ) -> Run:
     """A new run, or the one in `run_dir`, where it left off. Collective.
 

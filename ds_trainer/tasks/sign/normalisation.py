@@ -84,11 +84,10 @@ def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -
         return shown_B11D
     own = picked(layout.centre, points_BTKD.device)
     # Each counts alike: while a shoulder is out of sight, the origin does not move to the other one.
-    present_BTk1 = present_BTK1[:, :, own]
-    num_present_B1k1 = present_BTk1.sum(1, keepdim=True)
-    most_B111 = num_present_B1k1.amax(2, keepdim=True)
-    weight_BTk1 = present_BTk1 * (most_B111 / num_present_B1k1.clamp(min=1))
-    middle_B11D = _mean_present(points_BTKD[:, :, own] * weight_BTk1, weight_BTk1)
+    num_present_B1K1 = present_BTK1.sum(1, keepdim=True)
+    most_B111 = num_present_B1K1[:, :, own].amax(2, keepdim=True)
+    weight_BTK1 = present_BTK1 * (most_B111 / num_present_B1K1.clamp(min=1))
+    middle_B11D = _mean_present((points_BTKD * weight_BTK1)[:, :, own], weight_BTK1[:, :, own])
     return torch.where(most_B111 > 0, middle_B11D, shown_B11D)
 
 
