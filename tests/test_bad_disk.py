@@ -129,5 +129,5 @@ def test_best_checkpoint_that_was_lost_or_is_older_than_it_must_be_is_replaced(t
         assert re.search(rf"refused .*best\.pth: {found}", output), output
         assert "the next epoch's model takes the place of the best" in output
         assert f"best checkpoint (epoch {num_epochs})" in output
-        assert list(run_dir.glob(".*")) == [], "what a killed process had left"
+        assert list(run_dir.glob(".*")) == [run_dir / ".lock"], "what a killed process had left"
         write_checkpoint(run_dir / "best.pth", load_checkpoint(run_dir / "best.pth") | {"epoch": 0})
