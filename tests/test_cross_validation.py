@@ -179,7 +179,7 @@ def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp
 @pytest.mark.timeout(300)
 def test_sweeps_that_share_a_folder_share_the_folds(store: Path, tmp_path: Path) -> None:
     """As on two hosts that srun or pdsh started, whose variables a fold's training must not take for its own."""
-    flags = command(store, tmp_path, "--num_epochs", "10", "--seeds", "2")
+    flags = command(store, tmp_path, "--num_epochs", "10")
     rank = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_STEP_ID": "0"}
     sweeps = [
         subprocess.Popen(flags, cwd=ROOT, env=clean_environment(rank), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -188,7 +188,7 @@ def test_sweeps_that_share_a_folder_share_the_folds(store: Path, tmp_path: Path)
     outputs = [each.communicate(timeout=250)[0].decode() for each in sweeps]
     assert [each.returncode for each in sweeps] == [0, 0], outputs
     run_dirs = [path.parent for path in tmp_path.glob("seed_*/*/*/status.json")]
-    assert len(run_dirs) == 6, "each fold was trained once"
+    assert len(run_dirs) == 3, "each fold was trained once"
     times = sorted(
         [run_dir.joinpath(name).stat().st_mtime for name in ("run.yaml", "status.json")] for run_dir in run_dirs
     )
