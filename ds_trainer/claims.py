@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from ds_trainer.distributed import agreed
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import SettingsError, WriteError
 
 Claim = Callable[[Path], None]
 
@@ -26,6 +26,7 @@ def claims() -> Iterator[Claim]:
 
     Raises:
         SettingsError: by that function, on every rank: another job has the directory.
+        WriteError: likewise: nothing can be made there.
     """
     with contextlib.ExitStack() as held:
 
@@ -36,7 +37,11 @@ def claims() -> Iterator[Claim]:
 
 
 def _lock(run_dir: Path, held: contextlib.ExitStack) -> None:
-    file = held.enter_context((run_dir / ".lock").open("a+b", buffering=0))
+    path = run_dir / ".lock"
+    try:
+        file = held.enter_context(path.open("a+b", buffering=0))
+    except OSError as error:
+        raise WriteError.of(path, error) from error
     give_up_s = time.monotonic() + _PATIENCE_S
     while not _is_ours(file):
         if time.monotonic() >= give_up_s:
@@ -47,8 +52,9 @@ def _lock(run_dir: Path, held: contextlib.ExitStack) -> None:
                 "afresh with --resume never"
             )
         time.sleep(0.2)
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    with contextlib.suppress(OSError):  # on a full disk nobody is told whose it is
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def _is_ours(file: IO[bytes]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from launching import ROOT, clean_environment
 
 from ds_trainer import claims
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import SettingsError, WriteError
 
 HOLDER = """
 import sys, time
@@ -45,3 +45,12 @@ def test_job_that_is_killed_leaves_the_directory_to_the_next(tmp_path: Path) -> 
         holder.kill()
     with claims.claims() as claim:
         claim(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+def test_full_disk_is_no_reason_to_stop_and_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to("/dev/full")
+    with claims.claims() as claim:
+        claim(tmp_path)
+        with pytest.raises(WriteError, match=r"\.lock: cannot be written \(No such file"):
+            claim(tmp_path / "absent")
