@@ -1,6 +1,7 @@
 """A run directory is one job's at a time: two that continue the same run would write over each other."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -39,29 +40,35 @@ def claims() -> Iterator[Claim]:
 def _lock(run_dir: Path, held: contextlib.ExitStack) -> None:
     path = run_dir / ".lock"
     try:
-        file = held.enter_context(path.open("a+b", buffering=0))
+        path.touch()
+        file: IO[bytes] = held.enter_context(path.open("rb"))  # for reading, so that the disk may become read-only
     except OSError as error:
         raise WriteError.of(path, error) from error
     give_up_s = time.monotonic() + _PATIENCE_S
     while not _is_ours(file):
         if time.monotonic() >= give_up_s:
-            file.seek(0)
             holder = file.read(200).decode(errors="replace")
             raise SettingsError(
                 f"{run_dir}: another job trains there ({holder}), expected none; wait for its end or end it, or start "
                 "afresh with --resume never"
             )
         time.sleep(0.2)
+        if file.closed:  # NFS locks for writing alone
+            writable: IO[bytes] = path.open("r+b")
+            file = held.enter_context(writable)
     with contextlib.suppress(OSError):  # on a full disk nobody is told whose it is
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
 
 
 def _is_ours(file: IO[bytes]) -> bool:
+    """Whether the file is locked by now; it is closed where it would have to be open for writing."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        return True  # a file system without locks
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            return True  # a file system without locks
+        file.close()
+        return False
     return True

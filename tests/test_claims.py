@@ -1,9 +1,12 @@
 """Unit: a run directory is one job's at a time."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from launching import ROOT, clean_environment
@@ -47,10 +50,23 @@ def test_job_that_is_killed_leaves_the_directory_to_the_next(tmp_path: Path) -> 
         claim(tmp_path)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
-def test_full_disk_is_no_reason_to_stop_and_a_directory_that_is_gone_is_told(tmp_path: Path) -> None:
-    (tmp_path / ".lock").symlink_to("/dev/full")
-    with claims.claims() as claim:
+def test_directory_that_is_gone_is_told(tmp_path: Path) -> None:
+    with claims.claims() as claim, pytest.raises(WriteError, match=r"\.lock: cannot be written \(No such file"):
+        claim(tmp_path / "absent")
+
+
+def test_file_system_that_locks_for_writing_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NFS does."""
+    flock = fcntl.flock
+
+    def of_nfs(file: IO[bytes], operation: int) -> None:
+        if not file.writable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    monkeypatch.setattr(claims, "_PATIENCE_S", 0.5)
+    with claims.claims() as claim, claims.claims() as other:
         claim(tmp_path)
-        with pytest.raises(WriteError, match=r"\.lock: cannot be written \(No such file"):
-            claim(tmp_path / "absent")
+        with pytest.raises(SettingsError, match="another job trains there"):
+            other(tmp_path)

@@ -11,7 +11,7 @@ Asides = dict[str, tuple[int, int, int]]
 """Files that were being written: their path in the run directory, and what tells one file from another of that name."""
 
 _TAIL_BYTES = 4096
-_ASIDE_PATTERNS = ("resume/.aside", "resume/.aside/*", "resume/.aside/.*", ".*")
+_ASIDE_PATTERNS = ("resume/.aside", "resume/.aside/*", "resume/.aside/.*", ".*.*")
 
 
 def last_step(run_dir: Path) -> int:
