@@ -119,7 +119,7 @@ def _kind(name: str) -> str:
     packet = getattr(getattr(torch.ops, namespace), operator, None)
     if packet is None:
         return "calls others"
-    overloads = [getattr(packet, name) for name in packet.overloads() if _is_called(getattr(packet, name))]
+    overloads = [each for name in packet.overloads() if _is_called(each := getattr(packet, name))]
     if all(overload.has_kernel_for_dispatch_key("CompositeImplicitAutograd") for overload in overloads):
         return "calls others"
     is_workless = operator.startswith(_WORKLESS) or all(overload.is_view for overload in overloads)

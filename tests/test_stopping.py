@@ -115,6 +115,12 @@ def _stop_in_the_middle(command: list[str], runs_dir: Path) -> str:
     return output
 
 
+def _start_of(task: str, world_size: int) -> list[str | Path]:
+    start = [sys.executable] if world_size == 1 else ["torchrun", "--nproc_per_node", str(world_size)]
+    flags = ["--deepspeed_config", ROOT / "ds_configs" / "bf16.json", "--task", task, "--resume", "auto"]
+    return [*start, ROOT / "launch" / "train.py", *flags]
+
+
 ASKED_IN_VALIDATION = """
 import signal
 
@@ -154,9 +160,7 @@ def test_asked_in_the_last_validation_a_run_stops_after_it_and_asked_while_scori
     tmp_path: Path, world_size: int
 ) -> None:
     (tmp_path / "asked.py").write_text(ASKED_IN_VALIDATION)
-    start = [sys.executable] if world_size == 1 else ["torchrun", "--nproc_per_node", str(world_size)]
-    flags = ["--deepspeed_config", ROOT / "ds_configs" / "bf16.json", "--task", "asked:AskedInValidation"]
-    command = [*start, ROOT / "launch" / "train.py", *flags, "--num_epochs", "1", "--resume", "auto"]
+    command = [*_start_of("asked:AskedInValidation", world_size), "--num_epochs", "1"]
     stopped = run(command, cwd=tmp_path)
     assert "stopped by SIGTERM" in stopped.stdout, stopped.stdout
     assert stopped.returncode == (EXIT_STOPPED if world_size == 1 else 1), "torchrun has a status of its own"
@@ -191,9 +195,7 @@ def test_sigusr1_to_a_job_that_starts_is_heeded_after_its_first_step_and_sigterm
     tmp_path: Path, world_size: int
 ) -> None:
     (tmp_path / "asked.py").write_text(ASKED_WHILE_BUILDING)
-    start = [sys.executable] if world_size == 1 else ["torchrun", "--nproc_per_node", str(world_size)]
-    flags = ["--deepspeed_config", ROOT / "ds_configs" / "bf16.json", "--task", "asked:AskedWhileBuilding"]
-    command = [*start, ROOT / "launch" / "train.py", *flags, "--resume", "auto"]
+    command = _start_of("asked:AskedWhileBuilding", world_size)
     ended = run(command, cwd=tmp_path, env={"NUMBER": str(int(signal.SIGTERM))})
     assert ended.returncode == (-signal.SIGTERM if world_size == 1 else 1), ended.stdout
     assert not (tmp_path / "runs").exists()

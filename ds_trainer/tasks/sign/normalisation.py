@@ -83,7 +83,8 @@ def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -
     if not layout.centre:
         return shown_B11D
     own = picked(layout.centre, points_BTKD.device)
-    # Each counts alike: while a shoulder is out of sight, the origin does not move to the other one.
+    # Each counts alike: while a shoulder is out of sight, the origin does not move to the other one. Weighted before
+    # they are picked, points lie in memory as they did without weights, and where none is missing add up to the same.
     num_present_B1K1 = present_BTK1.sum(1, keepdim=True)
     most_B111 = num_present_B1K1[:, :, own].amax(2, keepdim=True)
     weight_BTK1 = present_BTK1 * (most_B111 / num_present_B1K1.clamp(min=1))
