@@ -2,10 +2,7 @@
 
 import sys
 
-from ds_trainer.stopping import hold_sigusr1_back
+from ds_trainer.__main__ import main
 
 if __name__ == "__main__":
-    hold_sigusr1_back()
-    from ds_trainer.job import main
-
     sys.exit(main())
