@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ds_trainer.environment import describe_environment
+from ds_trainer.run.environment import describe_environment
 
 _PEERS = ("accelerate", "matplotlib")
 

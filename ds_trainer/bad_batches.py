@@ -20,12 +20,12 @@ from torch import Tensor
 from ds_trainer.batches import Batch
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.distributed import gathered, is_master, rank, world_size
-from ds_trainer.engine_state import full_precision_state
+from ds_trainer.engine.skipping import seeks_loss_scale, was_skipped
+from ds_trainer.engine.state import full_precision_state
 from ds_trainer.errors import NonFiniteLossError, WriteError
 from ds_trainer.files import write_json
 from ds_trainer.progress import log
-from ds_trainer.run_dir import Run
-from ds_trainer.skipping import seeks_loss_scale, was_skipped
+from ds_trainer.run.run_dir import Run
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

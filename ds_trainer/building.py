@@ -8,7 +8,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
-from ds_trainer.engine import build_engine
+from ds_trainer.engine.engine import build_engine
 from ds_trainer.evaluation import in_order
 from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up_and_cool_down

@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from ds_trainer.calibration import Calibration
-from ds_trainer.calibration_plots import calibration_figure
-from ds_trainer.class_plots import class_scores_figure, confusion_figure, confusions_figure
 from ds_trainer.classification import ClassScores, class_scores, confusion_matrix, summarise
-from ds_trainer.curve_plots import Record, curves_figure
+from ds_trainer.plots.calibration import calibration_figure
+from ds_trainer.plots.classes import class_scores_figure, confusion_figure, confusions_figure
+from ds_trainer.plots.curves import Record, curves_figure
 
 
 def visualize_metrics(

@@ -8,10 +8,10 @@ import torch
 
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.distributed import device, world_size
-from ds_trainer.engine_plan import memory_estimate
+from ds_trainer.engine.plan import memory_estimate
+from ds_trainer.engine.precision import computes_in_float32, has_fast_bf16
 from ds_trainer.loop import micro_step
 from ds_trainer.objective import Objective
-from ds_trainer.precision import computes_in_float32, has_fast_bf16
 from ds_trainer.progress import log
 from ds_trainer.task import Task
 

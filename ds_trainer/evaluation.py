@@ -13,14 +13,14 @@ from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
-from ds_trainer.precision import cast_floats
+from ds_trainer.engine.precision import cast_floats
 from ds_trainer.progress import log
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics, non_finite_examples, validate
 from ds_trainer.watch.whereabouts import stand_at
 
 if TYPE_CHECKING:
-    from ds_trainer.run_dir import Run
+    from ds_trainer.run.run_dir import Run
 
 EngineConfig = dict[str, Any]
 

@@ -16,13 +16,11 @@ from pydantic_core import to_jsonable_python
 
 from ds_trainer import distributed
 from ds_trainer.building import EngineConfig, Job, build_job
-from ds_trainer.cadence import Cadence
-from ds_trainer.claims import Claim, claims
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
-from ds_trainer.engine import released
-from ds_trainer.engine_config import load_engine_config, resolve_engine_config
-from ds_trainer.environment import describe_environment, versions
+from ds_trainer.engine.config import load_engine_config, resolve_engine_config
+from ds_trainer.engine.engine import released
+from ds_trainer.engine.monitors import start_monitors
 from ds_trainer.errors import EXIT_USER_ERROR, MeetingError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best
 from ds_trainer.launched import (
@@ -32,12 +30,14 @@ from ds_trainer.launched import (
     refuse_other_world_size,
 )
 from ds_trainer.loop import train
-from ds_trainer.monitors import start_monitors
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.rehearsal import rehearse
-from ds_trainer.resume import choose_run, refuse_lagging_master
-from ds_trainer.run_dir import Run, new_run_dir
-from ds_trainer.saving import load_resume_point
+from ds_trainer.run.cadence import Cadence
+from ds_trainer.run.claims import Claim, claims
+from ds_trainer.run.environment import describe_environment, versions
+from ds_trainer.run.resume import choose_run, refuse_lagging_master
+from ds_trainer.run.run_dir import Run, new_run_dir
+from ds_trainer.run.saving import load_resume_point
 from ds_trainer.settings import RunSettings
 from ds_trainer.stopping import StopRequested, WantsStop, early_requests, stop_requests
 from ds_trainer.task import Task, build_task, load_task_type

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
-from ds_trainer.buffers import share_buffers
-from ds_trainer.engine import plain_module
+from ds_trainer.engine.buffers import share_buffers
+from ds_trainer.engine.engine import plain_module
 from ds_trainer.errors import NonFiniteLossError, TaskError
 from ds_trainer.objective import Objective, total
 from ds_trainer.profiling import Profile
 from ds_trainer.randomness import seed_torch
-from ds_trainer.run_dir import Run
-from ds_trainer.saving import Saving
+from ds_trainer.run.run_dir import Run
+from ds_trainer.run.saving import Saving
 from ds_trainer.steps import Steps
 from ds_trainer.validation import Metrics, non_finite_examples, validate
 from ds_trainer.weight_average import averaged_weights

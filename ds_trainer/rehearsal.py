@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ds_trainer import classification
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler, size_of
 from ds_trainer.distributed import gathered, is_master
-from ds_trainer.engine import plain_module
+from ds_trainer.engine.engine import plain_module
 from ds_trainer.errors import TaskError
 from ds_trainer.problems import reason_of, shortened
 from ds_trainer.progress import log

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ds_trainer.bad_batches import BadBatches
 from ds_trainer.batches import Batch, BatchLoader
-from ds_trainer.buffers import HeldBuffers
 from ds_trainer.distributed import Vote, all_sum, gathered
-from ds_trainer.engine import plain_module
-from ds_trainer.run_dir import Run
-from ds_trainer.saving import Saving
+from ds_trainer.engine.buffers import HeldBuffers
+from ds_trainer.engine.engine import plain_module
+from ds_trainer.run.run_dir import Run
+from ds_trainer.run.saving import Saving
 from ds_trainer.stopping import StopRequested
 
 if TYPE_CHECKING:

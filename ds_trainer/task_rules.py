@@ -14,8 +14,8 @@ from torch.nn.parameter import is_lazy
 
 from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import sketched_state
+from ds_trainer.engine.precision import is_divided
 from ds_trainer.errors import DataError, TaskError
-from ds_trainer.precision import is_divided
 from ds_trainer.problems import reason_of, shortened, shown
 from ds_trainer.task import Task, splits_of
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 
-from ds_trainer.masters import masters_of, owners
-from ds_trainer.resume_points import AVERAGE
+from ds_trainer.engine.masters import masters_of, owners
+from ds_trainer.run.resume_points import AVERAGE
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

@@ -11,9 +11,9 @@ from pydantic_core import to_jsonable_python
 
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.command_line import load_settings
-from ds_trainer.environment import describe_environment
 from ds_trainer.files import write_json
 from ds_trainer.randomness import mixed
+from ds_trainer.run.environment import describe_environment
 from ds_trainer.task import load_task_type
 
 TASK = "faulty_task:FaultyTask"

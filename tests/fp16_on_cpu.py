@@ -7,7 +7,7 @@ import torch
 from deepspeed.accelerator import get_accelerator
 
 from ds_trainer import job
-from ds_trainer.engine_config import resolve_engine_config
+from ds_trainer.engine.config import resolve_engine_config
 
 if __name__ == "__main__":
     accelerator = get_accelerator()

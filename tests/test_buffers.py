@@ -7,7 +7,7 @@ import torch
 from numerics.modules import Buffers
 from torch import nn
 
-from ds_trainer.buffers import HeldBuffers
+from ds_trainer.engine.buffers import HeldBuffers
 
 BAD = torch.full((3, 16), float("nan"))
 

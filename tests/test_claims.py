@@ -11,13 +11,13 @@ from typing import IO
 import pytest
 from launching import ROOT, clean_environment
 
-from ds_trainer import claims
 from ds_trainer.errors import SettingsError, WriteError
+from ds_trainer.run import claims
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from ds_trainer.claims import claims
+from ds_trainer.run.claims import claims
 
 with claims() as claim:
     claim(Path(sys.argv[1]))

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from ds_trainer.class_plots import MOST_NAMED, class_scores_figure, confusion_figure, confusions_figure
 from ds_trainer.classification import class_scores, confusion_matrix, measure, most_frequent_confusions
-from ds_trainer.curve_plots import curves_figure
 from ds_trainer.diagnostics import draw_curves, visualize_metrics
-from ds_trainer.plots import LONGEST_NAME, shown_confusion, shown_name, spread
+from ds_trainer.plots.classes import MOST_NAMED, class_scores_figure, confusion_figure, confusions_figure
+from ds_trainer.plots.curves import curves_figure
+from ds_trainer.plots.style import LONGEST_NAME, shown_confusion, shown_name, spread
 
 
 def measures_of(num_classes: int, num_each: int, noise: float) -> torch.Tensor:

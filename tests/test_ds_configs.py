@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ds_trainer.engine_config import check_engine_config, load_engine_config, resolve_engine_config
-from ds_trainer.engine_plan import memory_estimate
+from ds_trainer.engine.config import check_engine_config, load_engine_config, resolve_engine_config
+from ds_trainer.engine.plan import memory_estimate
 from ds_trainer.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def train_three_steps(path: Path) -> None:
     import torch
     from torch import nn
 
-    from ds_trainer.engine import build_engine
+    from ds_trainer.engine.engine import build_engine
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.LayerNorm(64), nn.Linear(64, 4))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_trainer.engine_config import check_engine_config, load_engine_config, resolve_engine_config
-from ds_trainer.engine_plan import memory_estimate
+from ds_trainer.engine.config import check_engine_config, load_engine_config, resolve_engine_config
+from ds_trainer.engine.plan import memory_estimate
 from ds_trainer.errors import SettingsError
 
 CONFIGS_DIR = Path(__file__).parents[1] / "ds_configs"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ds_trainer import environment
+from ds_trainer.run import environment
 
 
 def test_commit_is_that_of_this_source_and_not_of_whose_repository_it_was_installed_in(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ds_trainer.engine.flat_model import FlatModel
 from ds_trainer.errors import TaskError
-from ds_trainer.flat_model import FlatModel
 
 
 class Mixture(nn.Module):

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from launching import ROOT, free_port, succeed
 
-from ds_trainer.engine_config import check_engine_config
+from ds_trainer.engine.config import check_engine_config
+from ds_trainer.engine.monitors import events_of, start_monitors, without_monitors
 from ds_trainer.errors import SettingsError
-from ds_trainer.monitors import events_of, start_monitors, without_monitors
 
 TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from launching import succeed
 
-from ds_trainer.precision import has_fast_bf16
+from ds_trainer.engine.precision import has_fast_bf16
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

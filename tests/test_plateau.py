@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ds_trainer.engine import learning_rate
+from ds_trainer.engine.engine import learning_rate
 from ds_trainer.plateau import build_plateau, rate_fraction, warm_up_and_cool_down
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ds_trainer import precision
-from ds_trainer.precision import buffer_dtype, cast_floats, exact_statistics
+from ds_trainer.engine import precision
+from ds_trainer.engine.precision import buffer_dtype, cast_floats, exact_statistics
 
 
 class Named(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ds_trainer.errors import CheckpointError, SettingsError
-from ds_trainer.resume import engine_config_on, run_to_continue
-from ds_trainer.run_dir import Run
+from ds_trainer.run.resume import engine_config_on, run_to_continue
+from ds_trainer.run.run_dir import Run
 
 SETTINGS = {"task": "toy", "seed": 3, "max_shift": 0.1, "signers": [], "labels": None}
 ENGINE = {"bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {"lr": 0.001, "betas": [0.9, 0.99]}}}

@@ -12,7 +12,7 @@ import torch
 from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import sha256, write_json
 from ds_trainer.progress import log
-from ds_trainer.resume_points import newest_resume_point, read_resume_point, resume_points, write_resume_point
+from ds_trainer.run.resume_points import newest_resume_point, read_resume_point, resume_points, write_resume_point
 
 NEWER, OLDER = "epoch_0002-step_00000020", "epoch_0001-step_00000010"
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 from torch import nn
 
-from ds_trainer import run_dir as run_dir_module
-from ds_trainer.cadence import Cadence
-from ds_trainer.curve_plots import History
 from ds_trainer.errors import WriteError
-from ds_trainer.run_dir import Run, new_run_dir
+from ds_trainer.plots.curves import History
+from ds_trainer.run import run_dir as run_dir_module
+from ds_trainer.run.cadence import Cadence
+from ds_trainer.run.run_dir import Run, new_run_dir
 from ds_trainer.validation import Metrics
 
 

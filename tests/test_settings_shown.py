@@ -7,7 +7,7 @@ import yaml
 from pydantic_core import to_jsonable_python
 
 from ds_trainer.command_line import build_parser, load_settings
-from ds_trainer.run_dir import Run
+from ds_trainer.run.run_dir import Run
 from ds_trainer.settings import NameList, RunSettings, TaskSettings, combined_settings, identity, setting
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.settings import SignSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from launching import ROOT, succeed
 
-from ds_trainer.engine_config import load_engine_config
+from ds_trainer.engine.config import load_engine_config
 from ds_trainer.errors import SettingsError
 from ds_trainer.recipe import load_recipe
 from ds_trainer.text_file import is_plain, read_text, shipped

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ds_trainer import utilisation as utilisation_module
 from ds_trainer.progress import epoch_line
-from ds_trainer.run_dir import Run
+from ds_trainer.run.run_dir import Run
 from ds_trainer.settings import combined_settings
 from ds_trainer.task import Task
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec

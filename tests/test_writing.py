@@ -8,7 +8,7 @@ import pytest
 
 from ds_trainer.files import write_atomically
 from ds_trainer.progress import log
-from ds_trainer.writing import Writer
+from ds_trainer.run.writing import Writer
 
 
 @pytest.fixture

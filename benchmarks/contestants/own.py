@@ -9,7 +9,7 @@ from benchmarks.pace import AfterStep, Totals, nothing_learned, wait_for_device
 from ds_trainer import distributed
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.building import build_job
-from ds_trainer.engine_config import load_engine_config, resolve_engine_config
+from ds_trainer.engine.config import load_engine_config, resolve_engine_config
 from ds_trainer.job import begin_run
 from ds_trainer.loop import train as train_epochs
 from ds_trainer.progress import start_log

@@ -17,7 +17,7 @@ from ds_trainer.command_line import load_settings
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
 from ds_trainer.cross_validation.table import Scores, draw_table, table_lines, write_table
-from ds_trainer.engine_config import load_engine_config
+from ds_trainer.engine.config import load_engine_config
 from ds_trainer.errors import SettingsError
 from ds_trainer.files import make_folder, write_json
 from ds_trainer.job import EXIT_STOPPED

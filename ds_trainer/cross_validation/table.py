@@ -100,7 +100,7 @@ def write_table(sweep_dir: Path, scores: Scores, metric: str, about: Mapping[str
 
 def draw_table(path: Path, scores: Scores, metric: str) -> None:
     """Draw a point for each signer and seed, and the mean."""
-    from ds_trainer.plots import BLUE, ORANGE, new_figure, place_legend, shown_name, style_axes
+    from ds_trainer.plots.style import BLUE, ORANGE, new_figure, place_legend, shown_name, style_axes
 
     summary = summarise(scores)
     signers = sorted(summary.mean_of_signer, key=lambda signer: summary.mean_of_signer[signer])

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.checkpoint import load_checkpoint, task_type_of
+from ds_trainer.engine.flat_model import state_names
 from ds_trainer.errors import CheckpointError
-from ds_trainer.flat_model import state_names
-from ds_trainer.resume_points import AVERAGE, newest_resume_point, read_resume_point
+from ds_trainer.run.resume_points import AVERAGE, newest_resume_point, read_resume_point
 
 Checkpoint = dict[str, Any]
 

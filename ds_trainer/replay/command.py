@@ -14,7 +14,6 @@ from ds_trainer.batches import BatchLoader, size_of
 from ds_trainer.command import command
 from ds_trainer.distributed import device
 from ds_trainer.dry_run import precision as precision_in_words
-from ds_trainer.environment import versions
 from ds_trainer.errors import DataError, SettingsError, UserError
 from ds_trainer.passes import passed_enough
 from ds_trainer.problems import exact, shown
@@ -32,6 +31,7 @@ from ds_trainer.replay.files import (
 from ds_trainer.replay.remedies import NORM_REMEDY, remedies, why_nothing
 from ds_trainer.replay.report import case_lines, counted, repeated_line
 from ds_trainer.replay.run import Finding, Precision, Replica, looks_at_clip, run_micro_step, saved_batches
+from ds_trainer.run.environment import versions
 from ds_trainer.task import Task, build_task
 from ds_trainer.text_file import is_plain
 

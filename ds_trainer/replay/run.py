@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from ds_trainer.batches import Batch, BatchLoader, MicroStep, ShardedSampler, size_of
 from ds_trainer.distributed import device
-from ds_trainer.flat_model import can_be_flat
+from ds_trainer.engine.flat_model import can_be_flat
+from ds_trainer.engine.precision import (
+    ComputesInFloat32,
+    buffer_dtype,
+    cast_floats,
+    computes_in_float32,
+    exact_statistics,
+)
 from ds_trainer.objective import Objective
-from ds_trainer.precision import ComputesInFloat32, buffer_dtype, cast_floats, computes_in_float32, exact_statistics
 from ds_trainer.randomness import seed_torch
 from ds_trainer.replay.files import EnginePrecision, SavedMicroStep, SavedStep
 from ds_trainer.replay.gradients import Gradients, trace_gradients

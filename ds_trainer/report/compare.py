@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from ds_trainer.command import command
-from ds_trainer.plots import new_panel, place_legend, style_axes
+from ds_trainer.plots.style import new_panel, place_legend, style_axes
 from ds_trainer.progress import log
 from ds_trainer.report.figures import svg_of
 from ds_trainer.report.html import shown, write_html

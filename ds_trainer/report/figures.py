@@ -6,7 +6,7 @@ import re
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ds_trainer.plots import GREY, INK, PALE
+from ds_trainer.plots.style import GREY, INK, PALE
 
 _COLOUR_OF = {INK.lower(): "var(--ink)", GREY.lower(): "var(--grey)", PALE.lower(): "var(--pale)"}
 _NEUTRAL = re.compile("|".join(_COLOUR_OF))

@@ -14,9 +14,9 @@ import numpy as np
 import yaml
 
 from ds_trainer.calibration import Calibration
-from ds_trainer.calibration_plots import calibration_figure
 from ds_trainer.classification import class_scores, confusion_matrix, most_frequent_confusions, targets_and_predictions
-from ds_trainer.curve_plots import curve_figures
+from ds_trainer.plots.calibration import calibration_figure
+from ds_trainer.plots.curves import curve_figures
 from ds_trainer.report.answers import Answers
 from ds_trainer.report.figures import svg_of
 from ds_trainer.report.html import write_html

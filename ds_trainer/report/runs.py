@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from ds_trainer.curve_plots import History
 from ds_trainer.errors import DataError
-from ds_trainer.records import Records
+from ds_trainer.plots.curves import History
+from ds_trainer.run.records import Records
 
 _NOT_COMPARED = {"runs_dir", "stores_dir", "resume", "config"}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_trainer.engine_config import load_engine_config, resolve_engine_config
+from ds_trainer.engine.config import load_engine_config, resolve_engine_config
 
 from .strategies import damaged, examples, told, with_changes
 

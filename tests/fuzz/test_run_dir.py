@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_trainer.records import Records
-from ds_trainer.resume import run_to_continue
-from ds_trainer.resume_points import newest_resume_point, write_resume_point
+from ds_trainer.run.records import Records
+from ds_trainer.run.resume import run_to_continue
+from ds_trainer.run.resume_points import newest_resume_point, write_resume_point
 from fuzz.strategies import examples, told
 
 SETTINGS = {"task": "toy", "seed": 3, "signers": []}

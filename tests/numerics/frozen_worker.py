@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ds_trainer import distributed
-from ds_trainer.engine import build_engine, plain_module
-from ds_trainer.engine_state import engine_state, full_precision_state, load_engine_state
+from ds_trainer.engine.engine import build_engine, plain_module
+from ds_trainer.engine.state import engine_state, full_precision_state, load_engine_state
 from ds_trainer.progress import start_log
 from numerics.module_worker import batches, new_module
 from numerics.worker import GLOBAL_BATCH, engine_config

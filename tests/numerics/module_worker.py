@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ds_trainer import distributed
-from ds_trainer.buffers import share_buffers
 from ds_trainer.checkpoint import load_checkpoint
-from ds_trainer.engine import build_engine, plain_module
-from ds_trainer.engine_state import full_precision_state
+from ds_trainer.engine.buffers import share_buffers
+from ds_trainer.engine.engine import build_engine, plain_module
+from ds_trainer.engine.state import full_precision_state
 from ds_trainer.progress import start_log
 from ds_trainer.tasks.toy.task import ToyTask
 from ds_trainer.validation import validate

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from ds_trainer import distributed
-from ds_trainer.engine_state import engine_state
+from ds_trainer.engine.skipping import was_skipped
+from ds_trainer.engine.state import engine_state
 from ds_trainer.progress import start_log
-from ds_trainer.skipping import was_skipped
 from numerics.worker import GLOBAL_BATCH, Case
 from numerics.world_size_worker import tensors
 

@@ -9,7 +9,7 @@ from launching import run_ranks
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
-from ds_trainer.precision import has_fast_bf16
+from ds_trainer.engine.precision import has_fast_bf16
 from numerics import module_worker
 from numerics.modules import INDIVISIBLE, MODULES
 

@@ -12,14 +12,14 @@ import torch
 
 from ds_trainer import distributed
 from ds_trainer.building import Job, build_job
-from ds_trainer.cadence import Cadence
 from ds_trainer.checkpoint import load_checkpoint
-from ds_trainer.engine_config import resolve_engine_config
-from ds_trainer.engine_state import full_precision_state
+from ds_trainer.engine.config import resolve_engine_config
+from ds_trainer.engine.state import full_precision_state
 from ds_trainer.loop import train
 from ds_trainer.progress import start_log
-from ds_trainer.run_dir import Run
-from ds_trainer.saving import load_resume_point
+from ds_trainer.run.cadence import Cadence
+from ds_trainer.run.run_dir import Run
+from ds_trainer.run.saving import load_resume_point
 from ds_trainer.settings import combined_settings
 from ds_trainer.stopping import StopRequested
 from ds_trainer.tasks.toy.task import ToySettings, ToyTask

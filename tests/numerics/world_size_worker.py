@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ds_trainer import distributed
-from ds_trainer.cadence import Cadence
-from ds_trainer.engine_state import engine_state
+from ds_trainer.engine.state import engine_state
 from ds_trainer.progress import start_log
-from ds_trainer.resume_points import newest_resume_point
-from ds_trainer.run_dir import Run
-from ds_trainer.saving import load_resume_point
+from ds_trainer.run.cadence import Cadence
+from ds_trainer.run.resume_points import newest_resume_point
+from ds_trainer.run.run_dir import Run
+from ds_trainer.run.saving import load_resume_point
 from numerics.worker import GLOBAL_BATCH, Case
 
 

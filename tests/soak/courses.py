@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from launching import ROOT
 
-from ds_trainer.resume_points import resume_points
+from ds_trainer.run.resume_points import resume_points
 from soak.ends import End, differences, end_of
 from soak.sessions import Session, Trouble
 from soak.standing import Asides, asides, last_step, status_of, step_of, whole_points

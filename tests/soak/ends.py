@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ds_trainer.checkpoint import load_checkpoint
-from ds_trainer.resume_points import newest_resume_point
+from ds_trainer.run.resume_points import newest_resume_point
 
 _MEASURED = ("seconds", "examples_per_second")
 _MOST_SHOWN = 4

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ds_trainer.errors import CheckpointError
 from ds_trainer.files import aside_of
-from ds_trainer.resume_points import read_resume_point, resume_points
+from ds_trainer.run.resume_points import read_resume_point, resume_points
 
 Asides = dict[str, tuple[int, int, int]]
 """Files that were being written: their path in the run directory, and what tells one file from another of that name."""

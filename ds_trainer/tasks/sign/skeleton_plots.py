@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ds_trainer.plots import BLUE, GREEN, ORANGE, SMALL_PT, VERMILLION, new_figure, shown_name
+from ds_trainer.plots.style import BLUE, GREEN, ORANGE, SMALL_PT, VERMILLION, new_figure, shown_name
 from ds_trainer.tasks.sign.layout import KeypointLayout
 
 NUM_MOMENTS = 6

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from ds_trainer.plots import (
+from ds_trainer.plots.style import (
     BLUE,
     GREEN,
     GREY,

@@ -15,9 +15,9 @@ from deepspeed import DeepSpeedEngine
 from torch import Tensor, nn
 
 from ds_trainer import distributed
-from ds_trainer.engine import plain_module, state_names
+from ds_trainer.engine.engine import plain_module, state_names
+from ds_trainer.engine.masters import Masters, masters_of, owners
 from ds_trainer.errors import CheckpointError
-from ds_trainer.masters import Masters, masters_of, owners
 
 State = dict[str, Any]
 _LARGE = ("weights", "moments")

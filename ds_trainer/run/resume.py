@@ -11,7 +11,7 @@ import yaml
 from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError
 from ds_trainer.progress import log
-from ds_trainer.resume_points import place, resume_points
+from ds_trainer.run.resume_points import place, resume_points
 from ds_trainer.settings import RunSettings, identity
 from ds_trainer.task import Task
 

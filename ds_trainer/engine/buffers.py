@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ds_trainer.distributed import from_master
-from ds_trainer.precision import has_statistics
+from ds_trainer.engine.precision import has_statistics
 
 
 def _kept(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:

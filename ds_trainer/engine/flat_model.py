@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ds_trainer.engine.precision import as_statistics_of, has_statistics, is_divided
 from ds_trainer.errors import TaskError
-from ds_trainer.precision import as_statistics_of, has_statistics, is_divided
 
 
 class Slice(NamedTuple):

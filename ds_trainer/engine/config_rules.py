@@ -11,10 +11,10 @@ from typing import Any
 from deepspeed.runtime.config import DeepSpeedConfig
 from pydantic import ValidationError
 
-from ds_trainer.engine_keys import AdamParams
-from ds_trainer.monitors import MONITORS, monitor_problems
+from ds_trainer.engine.config_keys import AdamParams
+from ds_trainer.engine.monitors import MONITORS, monitor_problems
+from ds_trainer.engine.skipping import skips_on_device
 from ds_trainer.problems import reason_of
-from ds_trainer.skipping import skips_on_device
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ import yaml
 from torch import Tensor
 
 from ds_trainer.batches import Batch, BatchLoader
-from ds_trainer.cadence import Cadence
 from ds_trainer.distributed import agreed, is_master
-from ds_trainer.engine import gradient_norm, learning_rate
-from ds_trainer.epoch_sums import EpochSums
+from ds_trainer.engine.engine import gradient_norm, learning_rate
 from ds_trainer.errors import WriteError
 from ds_trainer.files import write_atomically, write_json
 from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
-from ds_trainer.records import Record, Records
+from ds_trainer.run.cadence import Cadence
+from ds_trainer.run.epoch_sums import EpochSums
+from ds_trainer.run.records import Record, Records
 from ds_trainer.stopping import WantsStop
 from ds_trainer.utilisation import Utilisation
 from ds_trainer.validation import Metrics

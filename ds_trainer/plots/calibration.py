@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from ds_trainer.calibration import NUM_BINS, Calibration, reliability
-from ds_trainer.plots import BLUE, GREY, PALE, new_figure, style_axes
+from ds_trainer.plots.style import BLUE, GREY, PALE, new_figure, style_axes
 
 
 def calibration_figure(calibration: Calibration, title: str) -> Figure:

@@ -14,12 +14,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ds_trainer.engine_keys import OPTIMIZER_PARAMS, REFUSED, AdamParams, EngineKeys
-from ds_trainer.engine_rules import RULES, Place, adam_problems, last_word
+from ds_trainer.engine.config_keys import OPTIMIZER_PARAMS, REFUSED, AdamParams, EngineKeys
+from ds_trainer.engine.config_rules import RULES, Place, adam_problems, last_word
+from ds_trainer.engine.skipping import skips_on_device
 from ds_trainer.errors import SettingsError
 from ds_trainer.problems import missing_file, problems_of, reason_of, shortened, shown
 from ds_trainer.recipe import RECIPE_SUFFIXES
-from ds_trainer.skipping import skips_on_device
 from ds_trainer.text_file import is_plain, read_text, shipped
 
 _MAX_INT = 2**63 - 1

@@ -11,16 +11,16 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.distributed import agreed, is_master, world_size
-from ds_trainer.engine_state import engine_state, full_precision_state, load_engine_state
+from ds_trainer.engine.state import engine_state, full_precision_state, load_engine_state
 from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import remove_asides
 from ds_trainer.progress import log
-from ds_trainer.resume_points import State, newest_resume_point, write_resume_point
-from ds_trainer.run_dir import Run
+from ds_trainer.run.resume_points import State, newest_resume_point, write_resume_point
+from ds_trainer.run.run_dir import Run
+from ds_trainer.run.writing import Writer
 from ds_trainer.stopping import StopRequested
 from ds_trainer.validation import Metrics
 from ds_trainer.watch.whereabouts import stand_at
-from ds_trainer.writing import Writer
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine

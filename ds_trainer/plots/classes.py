@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from ds_trainer.classification import ClassScores, Confusion, IntArray, most_frequent_confusions
-from ds_trainer.plots import (
+from ds_trainer.plots.style import (
     BLUE,
     GREY,
     INK,

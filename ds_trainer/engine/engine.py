@@ -27,19 +27,19 @@ from deepspeed import DeepSpeedEngine  # noqa: E402
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus  # noqa: E402
 from deepspeed.utils import groups  # noqa: E402
 
-from ds_trainer.compilation import compile_model  # noqa: E402
 from ds_trainer.distributed import from_master, world_size  # noqa: E402
-from ds_trainer.flat_model import FlatModel, can_be_flat, decays  # noqa: E402
-from ds_trainer.flat_model import state_names as names_of_state  # noqa: E402
-from ds_trainer.monitors import without_monitors  # noqa: E402
-from ds_trainer.precision import (  # noqa: E402
+from ds_trainer.engine.compilation import compile_model  # noqa: E402
+from ds_trainer.engine.flat_model import FlatModel, can_be_flat, decays  # noqa: E402
+from ds_trainer.engine.flat_model import state_names as names_of_state  # noqa: E402
+from ds_trainer.engine.monitors import without_monitors  # noqa: E402
+from ds_trainer.engine.precision import (  # noqa: E402
     ComputesInFloat32,
     buffer_dtype,
     cast_floats,
     computes_in_float32,
     exact_statistics,
 )
-from ds_trainer.skipping import replaced, skip_non_finite, skips_on_device  # noqa: E402
+from ds_trainer.engine.skipping import replaced, skip_non_finite, skips_on_device  # noqa: E402
 
 if not torch.cuda.is_available():
     # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would

@@ -25,8 +25,8 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from ds_trainer.distributed import is_master, rank, to_master
-from ds_trainer.engine import plain_module
-from ds_trainer.flat_model import FlatModel
+from ds_trainer.engine.engine import plain_module
+from ds_trainer.engine.flat_model import FlatModel
 
 Whole = dict[str, Tensor]
 

@@ -1,0 +1,1 @@
+"""What knows DeepSpeed: its JSON config, the engine that it builds, and where it keeps weights."""
