@@ -75,7 +75,7 @@ def join(
     if torch.cuda.is_available():
         _refuse_fewer_gpus_than_ranks()
         torch.cuda.set_device(device())
-    elif "OMP_NUM_THREADS" not in os.environ:
+    if "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
         torch.set_num_threads(max(1, joblib.cpu_count() // ranks_on_this_node()))
     if ranks_on_this_node() < world_size():
@@ -186,12 +186,13 @@ def from_master(tensor: Tensor) -> Tensor:
 
 
 def to_master(part: Tensor) -> Tensor | None:
-    """The parts of all ranks, which are of one size, one after the other, on the master; elsewhere None. Collective."""
+    """The parts of all ranks, of one size, joined on the master's CPU; alone as it is; elsewhere None. Collective."""
     if not dist.is_initialized() or world_size() == 1:
         return part
-    parts = [torch.empty_like(part) for _ in range(world_size())] if is_master() else None
-    dist.gather(part, parts, dst=0)
-    return None if parts is None else torch.cat(parts)
+    sent = part.to(device())
+    parts = [torch.empty_like(sent) for _ in range(world_size())] if is_master() else None
+    dist.gather(sent, parts, dst=0)
+    return None if parts is None else torch.cat([own.cpu() for own in parts])  # a GPU may not have room for it twice
 
 
 def agreed(decide: Callable[[], T]) -> T:

@@ -58,7 +58,10 @@ def describe_plan(settings: Mapping[str, Any], engine_config: Mapping[str, Any],
     lines = ["resolved run settings:"]
     lines += [f"  {name}: {value}" for name, value in settings.items()]
     lines += ["resolved engine config:", *(f"  {line}" for line in json.dumps(engine_config, indent=1).splitlines())]
-    lines += ["memory a rank for the model's state (MiB; activations and communication buffers come on top):"]
+    lines += [
+        "memory a rank for the model's state (MiB; activations, communication buffers and, at stages 1 and 2, a step's "
+        "gradients in float32 come on top; at stage 3 each rank has the whole model while it starts):"
+    ]
     lines += ["  stage   weights  gradients  optimizer      total  of it on the host"]
     for memory in memory_estimate(num_parameters, world_size(), engine_config):
         parts = (memory.weights, memory.gradients, memory.optimizer, memory.total, memory.host)

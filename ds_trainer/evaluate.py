@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 from torch.utils.data import Dataset
 
-from ds_trainer import distributed
+from ds_trainer import distributed, gpu
 from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import task_type_of
 from ds_trainer.command import EXIT_INTERRUPTED
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         own, flags = _parser().parse_known_args(sys.argv[1:] if argv is None else argv)
         start_log()
         distributed.join(_TIMEOUT_S)
-        with mendable_errors_told(out_of_memory="give a smaller --micro_batch"):
+        with mendable_errors_told(out_of_memory="give a smaller --micro_batch"), gpu.same_bits():
             results = _evaluate(own, flags)
         if own.json is not None:
             distributed.agreed(lambda: write_json(own.json, results))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic_core import to_jsonable_python
 
-from ds_trainer import distributed
+from ds_trainer import distributed, gpu
 from ds_trainer.building import EngineConfig, Job, build_job
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
@@ -35,8 +35,9 @@ from ds_trainer.rehearsal import rehearse
 from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.claims import Claim, claims
 from ds_trainer.run.environment import describe_environment, versions
+from ds_trainer.run.new_dir import new_run_dir
 from ds_trainer.run.resume import choose_run, refuse_lagging_master
-from ds_trainer.run.run_dir import Run, new_run_dir
+from ds_trainer.run.run_dir import Run
 from ds_trainer.run.saving import load_resume_point
 from ds_trainer.settings import RunSettings
 from ds_trainer.stopping import StopRequested, WantsStop, early_requests, stop_requests
@@ -83,7 +84,7 @@ def train_in_process(argv: Sequence[str]) -> Path | None:
     try:
         distributed.export_rank_variables()
         settings = load_settings(argv, load_task_type)
-        with mendable_errors_told(), early_requests() as asked_early:
+        with mendable_errors_told(), gpu.same_bits(), early_requests() as asked_early:
             return run_job(settings, watch, asked_early)
     except UserError as error:
         failure = error
@@ -100,6 +101,7 @@ def train_in_process(argv: Sequence[str]) -> Path | None:
         watch.leave(failure)
         distributed.leave()
         gc.collect()  # the engine and all that it made, for a process that goes on
+        gpu.release_memory()
 
 
 def run_job(settings: RunSettings, watch: Watch, asked_early: WantsStop) -> Path | None:

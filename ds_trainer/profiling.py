@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-import torch
 from torch.profiler import profile, record_function, schedule
 
+from ds_trainer import gpu
 from ds_trainer.batches import Batch
 from ds_trainer.distributed import is_master
 from ds_trainer.errors import WriteError
@@ -111,9 +111,8 @@ def _named(engine: "DeepSpeedEngine") -> Iterator[None]:
 
 
 def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        with record_function(range_name("waiting for the device")):
-            torch.cuda.synchronize()
+    with record_function(range_name("waiting for the device")):
+        gpu.wait()
 
 
 def _write_trace(profiler: profile, file: IO[bytes]) -> None:

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import torch
 
-from ds_trainer.errors import MemoryLimitError, SettingsError, UserError
+from ds_trainer.errors import MemoryLimitError, NonFiniteLossError, SettingsError, UserError
 
 _HOST_ALLOCATOR = "DefaultCPUAllocator: "
+_NO_LOSS_SCALE = "loss scale already at minimum"
 _MOST_SHOWN = 110  # of torch's own words: the watch, too, tells other ranks' errors, in 300 letters
 
 
@@ -38,11 +39,14 @@ def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
 
     Raises:
         MemoryLimitError: the device's memory or the host's does not suffice.
+        NonFiniteLossError: fp16 finds no scale of the loss at which gradients stay finite.
         SettingsError: `torch.compile` failed.
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         mendable = _mendable(error, out_of_memory)
         if mendable is None:
             note = _note_on(" ".join(str(error).split()))
@@ -65,6 +69,11 @@ def _mendable(error: Exception, out_of_memory: str) -> UserError | None:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or _HOST_ALLOCATOR in reason:
         shown = reason.split(_HOST_ALLOCATOR)[-1][:_MOST_SHOWN]
         return MemoryLimitError(f"out of memory: {shown}; {out_of_memory}")
+    if _NO_LOSS_SCALE in reason:  # of DeepSpeed, which gives it no type of its own (0.19.8)
+        return NonFiniteLossError(
+            "fp16: gradients overflow even at the smallest loss scale, expected finite ones at some scale; train "
+            "with bf16.json or fp32.json, or look into bad_batches/ of the run for examples with extreme values"
+        )
     compiler = sys.modules.get("torch._dynamo.exc")  # where it was not loaded, nothing was compiled
     if compiler is not None and isinstance(error, compiler.TorchDynamoException):
         return SettingsError(

@@ -270,6 +270,7 @@ def command(store: Path, sweep_dir: Path, *flags: str) -> list[str | Path]:
     return [sys.executable, "launch/cross_validate.py", *shared, *model, *flags]
 
 
+@pytest.mark.any_device
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_path: Path) -> None:

@@ -292,6 +292,7 @@ def test_profiler_of_deepspeed_works_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.any_device
 def test_profiled_run_trains_to_the_same_bits(tmp_path: Path) -> None:
     output = train_toy(tmp_path / "profiled", "--profile")
     train_toy(tmp_path / "plain")

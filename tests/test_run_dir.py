@@ -15,7 +15,8 @@ from ds_trainer.errors import WriteError
 from ds_trainer.plots.curves import History
 from ds_trainer.run import run_dir as run_dir_module
 from ds_trainer.run.cadence import Cadence
-from ds_trainer.run.run_dir import Run, new_run_dir
+from ds_trainer.run.new_dir import new_run_dir
+from ds_trainer.run.run_dir import Run
 from ds_trainer.validation import Metrics
 
 

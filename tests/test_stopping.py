@@ -74,6 +74,7 @@ def test_time_limit() -> None:
         assert "time limit" in str(wants_stop())
 
 
+@pytest.mark.any_device
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_stopped_run_says_how_to_continue_and_ends_like_a_straight_one(tmp_path: Path) -> None:

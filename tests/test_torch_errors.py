@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 
-from ds_trainer.errors import MemoryLimitError
+from ds_trainer.errors import MemoryLimitError, NonFiniteLossError
 from ds_trainer.torch_errors import mendable_errors_told
 
 TOO_MUCH = 2**50
@@ -24,6 +25,12 @@ def test_too_little_memory_of_the_device_is_told_by_the_type_of_the_error() -> N
     words = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.19 GiB of which 1 MiB"
     with pytest.raises(MemoryLimitError, match=r"out of memory: CUDA out of memory\. Tried to"), mendable_errors_told():
         raise torch.OutOfMemoryError(words)
+
+
+def test_no_loss_scale_left_for_fp16_is_told_with_the_remedy() -> None:
+    scaler = DynamicLossScaler(1, scale_window=10, min_scale=1, delayed_shift=1, consecutive_hysteresis=False)
+    with pytest.raises(NonFiniteLossError, match=r"smallest loss scale.*bf16\.json"), mendable_errors_told():
+        scaler.update_scale(overflow=True)
 
 
 def test_other_errors_stay_what_they_are() -> None:

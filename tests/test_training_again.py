@@ -68,6 +68,7 @@ def test_training_at_zero_3_does_not_stop_the_next(tmp_path: Path) -> None:
     succeed([sys.executable, "-c", SCRIPT, tmp_path, "bf16_zero3.json", "bf16_zero3.json", "fp32.json"])
 
 
+@pytest.mark.any_device
 def test_training_as_a_function_gives_the_run_directory_or_raises(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(FUNCTION)
     output = succeed([sys.executable, "own.py", ROOT / "ds_configs" / "fp32.json"], cwd=tmp_path)

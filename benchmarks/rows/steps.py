@@ -2,6 +2,8 @@
 
 import statistics
 
+import torch
+
 from benchmarks.alternation import Samples
 from benchmarks.bench import Bench, Outcome
 from benchmarks.case import Case
@@ -35,6 +37,9 @@ def measure_two_ranks(bench: Bench) -> Outcome:
     """Two processes that exchange gradients by gloo; CPU time is that of both."""
     outcome = Outcome()
     title = "step s_4_6, 2 ranks"
+    if torch.cuda.device_count() == 1:
+        outcome.notes.append(f"{title}: skipped: each rank needs a GPU of its own, and there is one")
+        return outcome
     case = bench.case("s_4_6", 4 if bench.effort.is_quick else 32)
     names = bench.affordable(outcome, title, _QUICK if bench.effort.is_quick else _WITH_RANKS)
     samples = bench.contest(outcome, title, names, case, world_size=2)

@@ -24,6 +24,7 @@ warnings.filterwarnings("ignore", message="RNN module weights are not part of si
 
 import deepspeed  # noqa: E402
 from deepspeed import DeepSpeedEngine  # noqa: E402
+from deepspeed.accelerator import cuda_accelerator  # noqa: E402
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus  # noqa: E402
 from deepspeed.utils import groups  # noqa: E402
 
@@ -60,6 +61,7 @@ def build_engine(
     if is_compiled:
         compile_model(model)  # before the next line, in which torch.compile is off: it stays as it is first loaded
     _import_muon()
+    _ask_torch_for_memory()
     arithmetic = torch.float32 if computes_in_float32(config) else None
     module, is_flat = model, can_be_flat(config)
     if is_flat:
@@ -147,6 +149,16 @@ def _import_muon() -> None:
         del os.environ["TORCHDYNAMO_DISABLE"]
         if before is not None:
             os.environ["TORCHDYNAMO_DISABLE"] = before
+
+
+def _ask_torch_for_memory() -> None:
+    """Keep DeepSpeed from asking NVML where GPUs are visible by other names than numbers, which it takes for such.
+
+    NVML does not know which are visible; torch does, and is asked where NVML is not there (0.19.8).
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")
+    if not all(name.strip().isdecimal() for name in visible):
+        cuda_accelerator.pynvml = None
 
 
 def _forget_first_step(engine: DeepSpeedEngine) -> None:

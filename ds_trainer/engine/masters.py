@@ -110,7 +110,7 @@ class FlatMasters(Masters):
             strict=True,
         ):
             own = part if moment is None else self.engine.basic_optimizer.state[part][moment]
-            flat = to_master(own.detach().to(self.engine.device))
+            flat = to_master(own.detach())
             if flat is not None:
                 found |= {
                     id(parameter): flat[start : start + parameter.numel()].view(parameter.shape)
@@ -140,7 +140,9 @@ class DividedMasters(Masters):
         return torch.as_tensor(get(parameter) if moment is None else get(parameter, moment))
 
     def read(self, moment: str | None) -> Whole:
-        return {name: self._read_one(name, moment) for name in self.parameters}
+        # Every rank gets each whole; of a model that is divided, only the host of one has room for all of them.
+        wholes = ((name, self._read_one(name, moment)) for name in self.parameters)
+        return {name: whole.cpu() for name, whole in wholes if is_master()}
 
     def write(self, name: str, moment: str | None, whole: Tensor) -> None:
         # DeepSpeed's own setter of whole values fails where the ranks do not divide the parameter.

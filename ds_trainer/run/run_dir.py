@@ -11,22 +11,20 @@ runs/2026-11-22_14-03-09-signs_502-st_transformer-s_4_6/
   profile/                                   with --profile: a trace and its summary
 """
 
-import itertools
 import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from torch import Tensor
 
+from ds_trainer import gpu
 from ds_trainer.batches import Batch, BatchLoader
-from ds_trainer.distributed import agreed, is_master
+from ds_trainer.distributed import is_master
 from ds_trainer.engine.engine import gradient_norm, learning_rate
-from ds_trainer.errors import WriteError
 from ds_trainer.files import write_atomically, write_json
 from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
 from ds_trainer.run.cadence import Cadence
@@ -42,30 +40,6 @@ if TYPE_CHECKING:
 
 _MASTER_FIRST_S = 2.0
 _KEPT = ("epochs_done", "steps_done", "best_loss", "best_epoch")
-
-
-def new_run_dir(runs_dir: Path, label: str) -> Path:
-    """Make a run directory with a name that no other has; the same path on every rank. Collective.
-
-    Raises:
-        WriteError: it cannot be made there.
-    """
-    return agreed(lambda: _make_run_dir(runs_dir, f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{label}"))
-
-
-def _make_run_dir(runs_dir: Path, name: str) -> Path:
-    for attempt in itertools.count(1):
-        run_dir = runs_dir / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            runs_dir.mkdir(parents=True, exist_ok=True)
-            run_dir.mkdir()
-            return run_dir
-        except FileExistsError:
-            if not runs_dir.is_dir():
-                raise WriteError(f"{runs_dir}: is a file, expected a directory; choose another --runs_dir") from None
-        except OSError as error:
-            raise WriteError.of(runs_dir, error) from error
-    raise AssertionError("unreachable")
 
 
 class Run:
@@ -152,6 +126,7 @@ class Run:
             stand_at("training", self.epochs_done + 1, self.steps_done + 1)
             yield batch
             stand_at("fetching", self.epochs_done + 1, self.steps_done + 1)
+        gpu.wait()  # for the epoch's last steps, as reading its loss will in a moment
         seconds = time.monotonic() - began
         self._examples_per_second = min(num_examples, batches.num_examples) / seconds if seconds else 0.0
 

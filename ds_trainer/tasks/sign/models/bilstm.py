@@ -19,13 +19,10 @@ class BiLSTM(SignModel):
         width = spec.size.width
         self.embedding = PartEmbedding(spec)
         self.to_frame = nn.Sequential(nn.Linear(len(spec.parts) * width, width), nn.LayerNorm(width), nn.GELU())
-        self.lstm = nn.LSTM(
-            width,
-            width,
-            num_layers=spec.size.num_layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=spec.dropout if spec.size.num_layers > 1 else 0.0,
+        self.lstm = nn.LSTM(width, width, batch_first=True, bidirectional=True)
+        # Not layers of one LSTM: the dropout between those is not repeatable on a GPU, and waits for it when seeded.
+        self.lstms_above = nn.ModuleList(
+            nn.LSTM(2 * width, width, batch_first=True, bidirectional=True) for _ in range(spec.size.num_layers - 1)
         )
         self.norm = nn.LayerNorm(2 * width)
         self.pooling = AttentionPooling(2 * width)
@@ -47,10 +44,18 @@ class BiLSTM(SignModel):
             # On a GPU autocast takes float16 for an LSTM whatever it is set to, and that without a loss scale.
             with torch.autocast(device, enabled=False):
                 return self._through_lstm(frames_BTD.to(next(self.lstm.parameters()).dtype), num_frames_B)
-        if num_frames_B is None:
-            states_BTD: Tensor = self.lstm(frames_BTD)[0]
-            return states_BTD
-        # Packed, the backward direction begins at each clip's last real frame. The lengths are read on the CPU: a sync.
-        packed = pack_padded_sequence(frames_BTD, num_frames_B.cpu(), batch_first=True, enforce_sorted=False)
-        states_BTD, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames_BTD.shape[1])
+        states_BTD = _through(self.lstm, frames_BTD, num_frames_B)
+        for lstm in self.lstms_above:
+            states_BTD = _through(lstm, self.dropout(states_BTD), num_frames_B)
         return states_BTD
+
+
+def _through(lstm: nn.Module, frames_BTD: Tensor, num_frames_B: Tensor | None) -> Tensor:
+    states_BTD: Tensor
+    if num_frames_B is None:
+        states_BTD, _ = lstm(frames_BTD)
+        return states_BTD
+    # Packed, the backward direction begins at each clip's last real frame. The lengths are read on the CPU: a sync.
+    packed = pack_padded_sequence(frames_BTD, num_frames_B.cpu(), batch_first=True, enforce_sorted=False)
+    states_BTD, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=frames_BTD.shape[1])
+    return states_BTD
