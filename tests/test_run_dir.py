@@ -13,7 +13,7 @@ from torch import nn
 
 from ds_trainer.errors import WriteError
 from ds_trainer.plots.curves import History
-from ds_trainer.run import run_dir as run_dir_module
+from ds_trainer.run import new_dir
 from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.new_dir import new_run_dir
 from ds_trainer.run.run_dir import Run
@@ -71,7 +71,7 @@ def test_names_are_unique_within_one_second(tmp_path: Path, monkeypatch: pytest.
         def now(cls, tz: object = None) -> "Frozen":
             return cls(2026, 11, 22, 14, 3, 9)
 
-    monkeypatch.setattr(run_dir_module, "datetime", Frozen)
+    monkeypatch.setattr(new_dir, "datetime", Frozen)
     names = [new_run_dir(tmp_path, "toy").name for _ in range(3)]
     first = "2026-11-22_14-03-09-toy"
     assert names == [first, f"{first}-2", f"{first}-3"]
