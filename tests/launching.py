@@ -16,7 +16,17 @@ from ds_trainer.rank_variables import without_ranks
 
 ROOT = Path(__file__).parents[1]
 uses_launcher = pytest.mark.usefixtures("port_of_launchers")
-"""`deepspeed` and `torchrun` take port 29500 unless told otherwise: such tests wait for each other."""
+"""What users type takes port 29500: tests that start it as it is wait for each other."""
+
+
+def deepspeed(num_ranks: int) -> list[str]:
+    """The launcher, with a port of its own."""
+    return ["deepspeed", "--master_port", str(free_port()), "--num_gpus", str(num_ranks)]
+
+
+def torchrun(num_ranks: int, *flags: str) -> list[str]:
+    """The launcher, with a port of its own."""
+    return ["torchrun", "--master_port", str(free_port()), *flags, "--nproc_per_node", str(num_ranks)]
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

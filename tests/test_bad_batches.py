@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, run, succeed, uses_launcher
+from launching import ROOT, run, succeed, torchrun
 
 from ds_trainer.checkpoint import load_checkpoint
 
-pytestmark = [uses_launcher, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 # A task of a user's own, whose data has been spoilt for some examples.
 TASK = """
@@ -63,9 +63,7 @@ def command(task_dir: Path, task: str, config: str) -> list[str | Path]:
     [pytest.param("bf16.json", 1, marks=pytest.mark.any_device), ("bf16.json", 2), ("fp32.json", 2)],
 )
 def test_bad_batch_is_skipped_counted_and_saved(task_dir: Path, config: str, world_size: int) -> None:
-    output = succeed(
-        ["torchrun", "--nproc_per_node", str(world_size), *command(task_dir, "Some", config)], cwd=task_dir
-    )
+    output = succeed([*torchrun(world_size), *command(task_dir, "Some", config)], cwd=task_dir)
     assert "1 step skipped" in output
     (run_dir,) = (task_dir / "runs").iterdir()
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -97,7 +95,7 @@ def test_a_loss_scale_that_is_too_large_is_no_bad_batch(task_dir: Path, task: st
     (task_dir / "fp16.json").write_text(json.dumps(config))
     flags = ["--deepspeed_config", task_dir / "fp16.json", "--task", task, "--runs_dir", task_dir / "runs"]
     output = succeed(
-        ["torchrun", "--nproc_per_node", "2", Path(__file__).with_name("fp16_on_cpu.py"), *flags, "--num_epochs", "1"],
+        [*torchrun(2), Path(__file__).with_name("fp16_on_cpu.py"), *flags, "--num_epochs", "1"],
         cwd=task_dir,
     )
     assert "steps skipped" in output
@@ -110,7 +108,7 @@ def test_a_loss_scale_that_is_too_large_is_no_bad_batch(task_dir: Path, task: st
 
 def test_run_stops_when_every_step_is_bad(task_dir: Path) -> None:
     finished = run(
-        ["torchrun", "--nproc_per_node", "2", *command(task_dir, "All", "bf16.json"), "--max_skipped_steps", "3"],
+        [*torchrun(2), *command(task_dir, "All", "bf16.json"), "--max_skipped_steps", "3"],
         cwd=task_dir,
     )
     assert finished.returncode != 0

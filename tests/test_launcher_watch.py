@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from launching import ROOT, clean_environment, free_port, uses_launcher
+from launching import ROOT, clean_environment, deepspeed, free_port
 
 from ds_trainer.launcher_watch import is_runner
 
@@ -61,13 +61,12 @@ def _launched(command: list[str], folder: Path) -> subprocess.Popen[str]:
     )
 
 
-@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_run_on_one_host_stops_with_its_launcher(tmp_path: Path, number: signal.Signals) -> None:
     """DeepSpeed's runner hands no signal on to launch.py, which stays, and so did training, to its end."""
-    runner = _launched(["deepspeed", "--num_gpus", "2"], tmp_path)
+    runner = _launched(deepspeed(2), tmp_path)
     run_dir = _wait_for_training(runner, tmp_path)
     below = psutil.Process(runner.pid).children(recursive=True)
     assert len(below) == 3, below
@@ -83,7 +82,6 @@ def test_run_on_one_host_stops_with_its_launcher(tmp_path: Path, number: signal.
     assert str(status["reason"]).startswith("the end of its launcher on ")
 
 
-@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_run_goes_on_after_the_shell_that_started_its_launch_py(tmp_path: Path) -> None:

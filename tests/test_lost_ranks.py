@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from launching import ROOT, clean_environment, free_port, run, succeed, uses_launcher
+from launching import ROOT, clean_environment, deepspeed, free_port, run, succeed, torchrun
 
 from ds_trainer.watch.watch import EXIT_RANK_LOST
 
@@ -281,26 +281,24 @@ def test_ranks_that_were_all_suspended_go_on_in_silence(tmp_path: Path) -> None:
         assert "heard" not in ranks.output(0)
 
 
-@uses_launcher
-@pytest.mark.parametrize("launcher", [["deepspeed", "--num_gpus", "2"], ["torchrun", "--nproc_per_node", "2"]])
+@pytest.mark.parametrize("launcher", [deepspeed, torchrun])
 def test_rank_that_dies_before_training_is_named_though_the_launcher_ends_the_others(
-    tmp_path: Path, launcher: list[str]
+    tmp_path: Path, launcher: Callable[[int], list[str]]
 ) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY_TASK)
     paths = os.pathsep.join([str(tmp_path), clean_environment()["PYTHONPATH"]])
-    command = [*launcher, *TRAIN, "--task", "faulty:DiesEarlyTask", "--runs_dir", tmp_path / "runs"]
+    command = [*launcher(2), *TRAIN, "--task", "faulty:DiesEarlyTask", "--runs_dir", tmp_path / "runs"]
     ended = run(command, env={"PYTHONPATH": paths})
     assert ended.returncode != 0
     assert re.search(r"error: rank 1 on .* is gone", ended.stdout), ended.stdout
 
 
-@uses_launcher
 @pytest.mark.parametrize("rendezvous", [[], ["--standalone"]])
 def test_torchrun_starts_ranks_again_and_they_continue(tmp_path: Path, rendezvous: list[str]) -> None:
     """Its store outlives them: the new ranks must not take the addresses of the dead for each other's."""
     (tmp_path / "faulty.py").write_text(FAULTY_TASK)
     paths = os.pathsep.join([str(tmp_path), clean_environment()["PYTHONPATH"]])
-    launcher = ["torchrun", *rendezvous, "--nproc_per_node", "2", "--max_restarts", "1", *TRAIN]
+    launcher = [*torchrun(2, *rendezvous, "--max_restarts", "1"), *TRAIN]
     flags = ["--task", "faulty:DyingOnceTask", "--num_epochs", "2", "--resume", "auto", "--resume_every_steps", "5"]
     output = succeed([*launcher, *flags, "--runs_dir", tmp_path / "runs"], env={"PYTHONPATH": paths})
     (path,) = (tmp_path / "runs").glob("*/status.json")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, clean_environment, run, succeed, uses_launcher
+from launching import ROOT, clean_environment, run, succeed, torchrun
 
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.job import EXIT_STOPPED
@@ -117,7 +117,7 @@ def _stop_in_the_middle(command: list[str], runs_dir: Path) -> str:
 
 
 def _start_of(task: str, world_size: int) -> list[str | Path]:
-    start = [sys.executable] if world_size == 1 else ["torchrun", "--nproc_per_node", str(world_size)]
+    start = [sys.executable] if world_size == 1 else torchrun(world_size)
     flags = ["--deepspeed_config", ROOT / "ds_configs" / "bf16.json", "--task", task, "--resume", "auto"]
     return [*start, ROOT / "launch" / "train.py", *flags]
 
@@ -153,7 +153,6 @@ class AskedInValidation(ToyTask):
 """
 
 
-@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -188,7 +187,6 @@ class AskedWhileBuilding(ToyTask):
 """
 
 
-@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -223,11 +221,10 @@ def test_sigusr1_while_torch_is_imported_is_heeded_too(tmp_path: Path) -> None:
     assert stopped.returncode == EXIT_STOPPED
 
 
-@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_ranks_stop_together_at_the_time_limit_and_continue(tmp_path: Path) -> None:
-    launcher = ["torchrun", "--nproc_per_node", "2", *TRAIN[1:], "--num_epochs", "400", "--runs_dir", tmp_path]
+    launcher = [*torchrun(2), *TRAIN[1:], "--num_epochs", "400", "--runs_dir", tmp_path]
     stopped = run([*launcher, "--stop_after_minutes", "0.05"])
     assert stopped.returncode != 0
     assert "stopped by the time limit" in stopped.stdout, stopped.stdout
@@ -240,7 +237,6 @@ def test_two_ranks_stop_together_at_the_time_limit_and_continue(tmp_path: Path) 
     assert f"step {status['steps_done']}" in output
 
 
-@uses_launcher
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_ranks_save_once_when_the_time_for_a_resume_point_has_come(tmp_path: Path) -> None:
@@ -255,7 +251,7 @@ def test_ranks_save_once_when_the_time_for_a_resume_point_has_come(tmp_path: Pat
         "--keep_resume_points",
         "999",
     ]
-    succeed(["torchrun", "--nproc_per_node", "2", *TRAIN[1:], *flags, "--runs_dir", tmp_path])
+    succeed([*torchrun(2), *TRAIN[1:], *flags, "--runs_dir", tmp_path])
     points = sorted(tmp_path.glob("*/resume/epoch_0000-*"))
     steps = [int(point.name.rsplit("_", 1)[1]) for point in points]
     assert steps, "no resume point within the epoch"
