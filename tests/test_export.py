@@ -1,6 +1,8 @@
 """From a run to what others use: every form answers like the model that was trained, from any resume point."""
 
+import contextlib
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -9,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launching import ROOT, clean_environment, free_port, run, succeed
+from launching import ROOT, clean_environment, run, succeed, torchrun
 
 from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.export.command import main as export_command
 from ds_trainer.export.formats import MOST_DIFFERENCE, WEIGHTS
 from ds_trainer.export.source import load_source
 from ds_trainer.job import EXIT_STOPPED
@@ -43,16 +46,7 @@ def held_out(store: Path) -> str:
 def train(store: Path, runs: Path, ranks: int, config: str, *flags: str) -> Path:
     split = ["--split", f"signer:{held_out(store)}", "--val_by", "clip"]
     shared = ["--deepspeed_config", config, "--data", store, "--runs_dir", runs, *MODEL, *split, *flags]
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        str(ranks),
-        "--master_port",
-        str(free_port()),
-    ]
-    succeed([*(launcher if ranks > 1 else [sys.executable]), "launch/train.py", *shared], timeout_s=200)
+    succeed([*(torchrun(ranks) if ranks > 1 else [sys.executable]), "launch/train.py", *shared], timeout_s=200)
     (run_dir,) = runs.iterdir()
     return run_dir
 
@@ -69,7 +63,10 @@ def config_of(tmp_path: Path, stage: int, precision: str) -> str:
 
 
 def export(source: Path, form: str, out: Path) -> str:
-    return succeed([sys.executable, "launch/export.py", source, "--to", form, "--out", out], timeout_s=200)
+    """Exported in this process; what is not exported is told by one of its own, below. Returns the log."""
+    with contextlib.redirect_stdout(io.StringIO()) as log:
+        assert export_command(["--to", form, "--out", str(out), str(source)]) == 0, log.getvalue()
+    return log.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +128,7 @@ def test_every_form_answers_like_the_model_that_was_trained(
 
 @pytest.mark.parametrize(
     ("ranks", "stage", "precision"),
-    [(1, 0, "fp32"), (2, 0, "bf16"), (2, 1, "bf16"), (3, 1, "fp32"), (2, 2, "bf16"), (2, 3, "bf16")],
+    [(2, 0, "bf16"), (3, 1, "fp32"), (2, 2, "bf16"), (2, 3, "bf16")],
 )
 def test_resume_point_of_any_stage_and_world_size_gives_the_best_checkpoint(
     store: Path, tmp_path: Path, ranks: int, stage: int, precision: str
@@ -161,16 +158,7 @@ def test_resume_point_of_any_stage_and_world_size_gives_the_best_checkpoint(
 def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, store: Path, tmp_path: Path) -> None:
     status = json.loads((run_dir / "status.json").read_text())
     for ranks in (1, 2):
-        launcher = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_port",
-            str(free_port()),
-        ]
-        command = [*(launcher if ranks == 2 else [sys.executable]), "launch/evaluate.py", run_dir]
+        command = [*(torchrun(2) if ranks == 2 else [sys.executable]), "launch/evaluate.py", run_dir]
         output = succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
         found = json.loads((tmp_path / "out.json").read_text())
         num_scored = sum(group["num_examples"] for group in found["by_group"].values())
