@@ -55,18 +55,15 @@ def missing_file(path: Path, kind: str, *suffixes: str) -> str:
     return f"{path}: no such file; {remedy}"
 
 
-def problems_of(
-    error: ValidationError, model: type[BaseModel], separator: str = ".", refused: Mapping[str, str] | None = None
-) -> list[str]:
+def problems_of(error: ValidationError, model: type[BaseModel], refused: Mapping[str, str] | None = None) -> list[str]:
     """One line for each problem of `error`, in the order of its keys.
 
     Args:
         model: the model that was validated, from which nearest names are taken at any depth.
-        separator: what joins the keys of a nested path.
         refused: paths that are left out of `model` on purpose, each with its remedy.
     """
     errors = error.errors()
-    lines = [_problem(details, model, separator, refused or {}) for details in errors[:MAX_PROBLEMS]]
+    lines = [_problem(details, model, refused or {}) for details in errors[:MAX_PROBLEMS]]
     return shortened(told_once(lines), len(errors) - len(lines))
 
 
@@ -100,8 +97,8 @@ def legible(name: str, max_length: int = _MAX_SHOWN) -> str:
     return name if len(name) <= max_length and is_plain(name) else shown(name, max_length)
 
 
-def _problem(details: ErrorDetails, model: type[BaseModel], separator: str, refused: Mapping[str, str]) -> str:
-    path = separator.join(legible(str(key)) for key in details["loc"])
+def _problem(details: ErrorDetails, model: type[BaseModel], refused: Mapping[str, str]) -> str:
+    path = ".".join(legible(str(key)) for key in details["loc"])
     if details["type"] == "extra_forbidden":
         known = _fields(_model_at(model, details["loc"][:-1]))
         return f"{path}: {refused.get(path) or 'unknown name; ' + nearest_name(str(details['loc'][-1]), known)}"

@@ -78,12 +78,12 @@ def test_long_values_are_cut_short() -> None:
     assert len(line) < 120
 
 
-def test_refused_names_show_their_remedy_and_keys_are_joined_as_asked() -> None:
+def test_refused_names_show_their_remedy() -> None:
     values = {"owner": "ann", "front": {"engine": 1, "brake": 2}}
-    refused = {"front/engine": "a bicycle has none; pedal"}
-    assert problems(values, separator="/", refused=refused) == [
-        "front/engine: a bicycle has none; pedal",
-        "front/brake: unknown name; known names: num_spokes, rim_material",
+    refused = {"front.engine": "a bicycle has none; pedal"}
+    assert problems(values, refused=refused) == [
+        "front.engine: a bicycle has none; pedal",
+        "front.brake: unknown name; known names: num_spokes, rim_material",
     ]
 
 

@@ -52,10 +52,10 @@ def test_any_labels(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> Non
     path = tmp_path_factory.getbasetemp() / "labels"
     path.write_bytes(raw)
     labels = told(lambda: load_labels(path))
-    assert labels is None or all(labels.names)
+    assert labels is None or all(labels)
     with laid_out(files_of("packed")) as data:
         store = told(lambda: prepared(data, path))
-    assert store is None or (labels is not None and store.sign_names == labels.names[:2])
+    assert store is None or (labels is not None and store.sign_names == labels[:2])
 
 
 LAYOUT = (

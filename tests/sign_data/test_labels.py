@@ -16,18 +16,18 @@ def _write(path: Path, content: str) -> Path:
 
 def test_text_file_has_one_name_a_line(tmp_path: Path) -> None:
     labels = load_labels(_write(tmp_path / "labels.txt", "\ufeffgood morning\n  مرحبا \r\n3\n\n"))
-    assert (labels.names, labels.arabic) == (["good morning", "مرحبا", "3"], [])
+    assert labels == ["good morning", "مرحبا", "3"]
 
 
 def test_karsl_file_prefers_english_and_takes_numbers(tmp_path: Path) -> None:
     content = json.dumps({"AR_WORDS": [0, 1, "هيكل عظمي"], "EN_WORDS": [0, 1, "Skeleton"]})
     labels = load_labels(_write(tmp_path / "labels.json", content))
-    assert (labels.names, labels.arabic) == (["0", "1", "Skeleton"], ["0", "1", "هيكل عظمي"])
+    assert labels == ["0", "1", "Skeleton"]
 
 
 def test_karsl_file_of_arabic_alone(tmp_path: Path) -> None:
     labels = load_labels(_write(tmp_path / "labels.json", json.dumps({"AR_WORDS": ["أنف"]})))
-    assert labels.names == labels.arabic == ["أنف"]
+    assert labels == ["أنف"]
 
 
 @pytest.mark.parametrize(

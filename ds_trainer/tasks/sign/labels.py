@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,9 @@ _MAX_BYTES = 2**24
 _ENGLISH, _ARABIC = "EN_WORDS", "AR_WORDS"
 
 
-@dataclass(frozen=True)
-class LabelNames:
-    """Names of sign 1, 2, ...
-
-    Args:
-        names: English where the file has several languages.
-        arabic: the Arabic names, of the same signs; empty where the file has none.
-    """
-
-    names: list[str]
-    arabic: list[str]
-
-
-def load_labels(path: Path) -> LabelNames:
-    """The names in a labels file: text with one name a line, or the KArSL labels (JSON with AR_WORDS and EN_WORDS).
+def load_labels(path: Path) -> list[str]:
+    """The names of sign 1, 2, ... in a labels file: text with one name a line, or the KArSL labels (JSON with AR_WORDS
+    and EN_WORDS, of which the English are taken).
 
     Raises:
         DataError: the file cannot be read, or does not hold a name for each sign in a row.
@@ -41,19 +29,19 @@ def load_labels(path: Path) -> LabelNames:
         raise DataError(
             f"{path}: cannot be read ({reason_of(error)}); give --labels the path of a text file in UTF-8"
         ) from error
-    labels = _from_json(path, text) if text.lstrip().startswith("{") else LabelNames(_from_lines(text), [])
-    if not labels.names:
+    names = _from_json(path, text) if text.lstrip().startswith("{") else _from_lines(text)
+    if not names:
         raise DataError(f"{path}: found no names, expected one a line; write the names of the signs in their order")
-    empty = [number for number, name in enumerate(labels.names, start=1) if not name]
+    empty = [number for number, name in enumerate(names, start=1) if not name]
     if empty:
         raise DataError(f"{path}: found no name for sign {empty[0]}, expected one for each; fill in the empty line")
-    strange = [name for name in (*labels.names, *labels.arabic) if not is_plain(name)]
+    strange = [name for name in names if not is_plain(name)]
     if strange:
         raise DataError(f"{path}: found {shown(strange[0])}, expected names without control characters; mend it")
-    twice = repeated(labels.names)
+    twice = repeated(names)
     if twice is not None:
         raise DataError(f"{path}: {twice}")
-    return labels
+    return names
 
 
 def named(source: ClipSource, labels: Path | None) -> ClipSource:
@@ -64,7 +52,7 @@ def named(source: ClipSource, labels: Path | None) -> ClipSource:
     """
     if labels is None:
         return source
-    names, own = load_labels(labels).names, [plain_name(name) for name in source.sign_names]
+    names, own = load_labels(labels), [plain_name(name) for name in source.sign_names]
     if len(names) < source.num_signs or (own and len(names) != len(own)):
         expected = f"{len(own)}" if own else f"at least {source.num_signs}"
         raise DataError(
@@ -89,7 +77,7 @@ def _from_lines(text: str) -> list[str]:
     return [plain_name(line) for line in text.rstrip().split("\n")] if text.strip() else []
 
 
-def _from_json(path: Path, text: str) -> LabelNames:
+def _from_json(path: Path, text: str) -> list[str]:
     try:
         content = json.loads(text, object_pairs_hook=_object_of)
     except (ValueError, RecursionError) as error:
@@ -106,7 +94,7 @@ def _from_json(path: Path, text: str) -> LabelNames:
         times = Counter(english)
         pairs = zip(english, arabic, strict=True)
         english = [f"{word} ({other})" if times[word] > 1 else word for word, other in pairs]
-    return LabelNames(english or arabic, arabic)
+    return english or arabic
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,7 @@ def _fingerprint(reader: Reader, path: Path, labels: Path | None, layout: Keypoi
         ]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check its path and rights") from error
-    names = asdict(load_labels(labels)) if labels is not None else ""
+    names = load_labels(labels) if labels is not None else ""
     known_as = known_layouts.VERSION if layout is None else layout.to_dict()
     return _hashed([reader.FORMAT, reader.VERSION, STORE_VERSION, states, names, known_as])
 
