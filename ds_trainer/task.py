@@ -156,7 +156,7 @@ class Task(ABC):
         return []
 
     def number_as_in(self, description: Mapping[str, Any]) -> None:
-        """Give the classes the numbers that a trained model, of this `description`, has for them.
+        """Number the classes, and prepare examples, as a trained model of this `description` is used to.
 
         Raises:
             DataError: a class is none of the model's.

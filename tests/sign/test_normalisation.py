@@ -42,7 +42,7 @@ def test_clips_do_not_change_one_another(layout: KeypointLayout) -> None:
 @pytest.mark.parametrize("missing", [0.3, 0.95])
 def test_missing_keypoints_stay_exactly_zero(layout: KeypointLayout, missing: float) -> None:
     original = clips(layout, num_frames=20, missing=missing)
-    normalised = normalise(original, layout)
+    normalised = normalise(original, layout, mirrors_left_handed=False)
     is_missing = (points(original, layout) == 0).all(-1)
     assert is_missing.any()
     assert (points(normalised, layout)[is_missing] == 0).all()

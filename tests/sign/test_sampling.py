@@ -1,12 +1,13 @@
 """Unit: every frame is one of its clip's, in order, and in its own bin of time."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.sampling import Sampling
+from ds_trainer.tasks.sign.sampling import REST_FRACTION, Sampling
 
 LENGTHS = torch.arange(1, 201)
 FIRST = LENGTHS.cumsum(0) - LENGTHS + 7
@@ -117,6 +118,35 @@ def test_waiting_takes_no_time_where_movement_is_the_clock(wait: int) -> None:
     seen = Sampling(10, motion_fraction=1.0).by_motion(moving(path), 3, [0, 1], None)
     torch.testing.assert_close(seen[0, :, 1, 0] - 1, (torch.arange(10) + 0.5) / 10, rtol=0, atol=1e-4)
     assert (seen[0, :, 0] == 1).all()
+
+
+@pytest.mark.parametrize(("rest_fraction", "least", "most"), [(0.0, 0.2, 0.4), (REST_FRACTION, 0.6, 1.0)])
+def test_trembling_before_and_behind_a_sign_takes_little_time(rest_fraction: float, least: float, most: float) -> None:
+    """A sign of 40 frames among 1,000 in which everything trembles a twentieth as fast as it moves."""
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.full((1000, 1), 0.01)
+    steps[480:520] = 0.2
+    path = (steps * torch.randn(1000, 20, generator=generator)).cumsum(0)
+    clips = torch.stack([path, torch.ones_like(path)], dim=-1)[None] + 100
+    frame_of = torch.arange(1000.0)[None, :, None, None].expand(1, -1, 1, 2)
+    sampling = Sampling(64, motion_fraction=0.8, num_read=1000, rest_fraction=rest_fraction)
+    seen = sampling.by_motion(torch.cat([clips, frame_of], dim=2), 2, range(20), None)[0, :, -1, 0]
+    share = ((seen > 479) & (seen < 521)).float().mean()
+    assert least < share < most
+
+
+def test_what_moves_throughout_is_seen_evenly_though_some_of_it_may_count_as_rest() -> None:
+    sampling = Sampling(50, motion_fraction=1.0, rest_fraction=REST_FRACTION)
+    seen = sampling.by_motion(moving(torch.linspace(0, 5, 200)), 3, [1], None)[0, :, 1, 0]
+    torch.testing.assert_close(seen.diff(), torch.full((49,), float(seen.diff().mean())), rtol=0.02, atol=0.0)
+
+
+def test_long_clips_are_read_closely_up_to_a_bound() -> None:
+    assert Sampling.read_for(np.array([30, 40, 50]), 64) == 128
+    assert Sampling.read_for(np.array([30, *[400] * 99]), 64) == 400
+    assert Sampling.read_for(np.array([10**5]), 64) == 1024
+    assert Sampling.read_for(np.array([], dtype=np.int64), 64) == 128
+    assert Sampling(64, motion_fraction=0.5, num_read=400).frames(FIRST, LENGTHS, None).shape == (200, 400)
 
 
 def test_half_of_the_clock_may_be_movement() -> None:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ds_trainer.tasks.sign import mediapipe
+from ds_trainer.tasks.sign import kinect, mediapipe
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, in_order, is_holistic, order_of, placed
-from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
+from ds_trainer.tasks.sign.kinect import kinect_20
+from ds_trainer.tasks.sign.layout import KeypointLayout
 
-VERSION = 1
+VERSION = 2
 """Rises when the same clips would get another layout: a store keeps its own."""
 
 # Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
@@ -32,6 +33,8 @@ def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
 def layout_of(frames_NKC: NDArray[np.float32]) -> KeypointLayout:
     """The layout of a store's frames: what their shape says, and where parts may be in any order, their places."""
     layout = layout_for(*frames_NKC.shape[1:])
+    if layout.name == kinect_20(layout.features).name:
+        return kinect.in_order(layout.features, _some(frames_NKC, 2000))
     return in_order(layout, _some(frames_NKC, 2000)) if is_holistic(layout) else layout
 
 
@@ -70,9 +73,12 @@ def _guesses(layout: KeypointLayout) -> list[str]:
     if layout.part_roots.keys() == layout.parts.keys():
         seen = "each part is seen from its own root, and no other keypoint tells how that moves"
         return [f"{seen}: leave part_roots out of --layout, unless only the shapes of hands matter"]
-    if not is_holistic(layout) or layout == layout_for(layout.num_keypoints, layout.num_features):
+    if layout.name == kinect.kinect_sdk_20(layout.features).name:
+        order = "Microsoft's SDK for the Kinect writes them"
+    elif not is_holistic(layout) or layout == layout_for(layout.num_keypoints, layout.num_features):
         return []
-    order = ", ".join(order_of(layout))
+    else:
+        order = ", ".join(order_of(layout))
     return [f"the lengths of bones say that keypoints come as {order}; if not, give --layout (docs/data.md)"]
 
 
@@ -91,29 +97,6 @@ def karsl_184(features: tuple[str, ...]) -> KeypointLayout:
         scale=(0, 1),
         part_roots={"right_hand": right_hand[0], "left_hand": left_hand[0]},
         parents=(0, 1, 0, 1, 2, 3, *face, *hands),
-    )
-
-
-def kinect_20(features: tuple[str, ...]) -> KeypointLayout:
-    """The 20 joints of a Kinect skeleton; even arm joints are the left arm's, odd ones the right arm's.
-
-    Told by motion in isl-kinect30: the hand at 9 moves 1.5 to 2 times as much as that at 8 in all 10 signers. Hands are
-    single joints here, so no part has an origin of its own.
-    """
-    return KeypointLayout(
-        name="kinect_20",
-        features=features,
-        parts={
-            "head": (0, 1),
-            "left_arm": (2, 4, 6, 8),
-            "right_arm": (3, 5, 7, 9),
-            LOWER_BODY: tuple(range(10, 20)),
-        },
-        mirror=(0, 1, 3, 2, 5, 4, 7, 6, 9, 8, 10, 11, 13, 12, 15, 14, 17, 16, 19, 18),
-        centre=(2, 3),
-        scale=(2, 3),
-        parents=(1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 1, 10, 11, 11, 12, 13, 14, 15, 16, 17),
-        is_metric=len(features) >= 3,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,22 @@ def named(source: ClipSource, labels: Path | None) -> ClipSource:
         told = ", ".join(f"{shown(old)} is {shown(new)}" for old, new in renamed[:5])
         log.warning(f"note: {labels} renames signs: {told}" + (" and so on" if renamed[5:] else ""))
     return replace(source, sign_names=names)
+
+
+def numbers_among(known: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The numbers that a model knows signs of these names by.
+
+    Raises:
+        DataError: it does not know them all.
+    """
+    unknown = [name for name in names if known.count(name) != 1]
+    if unknown:
+        more = "" if len(unknown) <= 5 else f" and {len(unknown) - 5} more"
+        raise DataError(
+            f"sign_names: found {', '.join(unknown[:5])}{more} in the data, expected each once among the "
+            f"{len(known)} signs that the model knows; leave such clips out, or name the signs alike (--labels)"
+        )
+    return [known.index(name) for name in names]
 
 
 def _from_lines(text: str) -> list[str]:

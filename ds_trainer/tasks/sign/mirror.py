@@ -6,40 +6,31 @@ Axes: B clips, T frames, K keypoints, C features.
 import torch
 from torch import Tensor
 
-from ds_trainer.tasks.sign.constants import index_on, picked
-from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
+from ds_trainer.tasks.sign.constants import index_on
+from ds_trainer.tasks.sign.handedness import is_left_handed
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.planar import planar
-from ds_trainer.tasks.sign.presence import presence
-
-_LEFT_HANDED_FROM = 0.5
 
 
-def right_handed(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:
-    """A planar copy, clips mirrored in which the left hand is seen in more frames than the right, by half of all.
+def right_handed(
+    clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None, mirrors_left_handed: bool = True
+) -> Tensor:
+    """A planar copy, clips mirrored in which the left hand does more than twice as much as the right.
 
     A left-handed signer's right hand rests outside the image, or is not found. One of 16 recordings of the embedded
     default data is of such a signer.
 
     Args:
         is_mirrored_B: bool[B], the clips to mirror besides, or back; None: none.
+        mirrors_left_handed: False: these alone.
     """
     if layout.mirror is None or not layout.num_coordinates:
         return planar(clips_BTKC)
-    if set(HANDS) <= set(layout.parts):
-        is_left_B = _is_left_handed(clips_BTKC, layout)
+    is_left_B = is_left_handed(clips_BTKC, layout) if mirrors_left_handed else None
+    if is_left_B is not None:
         is_mirrored_B = is_left_B if is_mirrored_B is None else is_left_B ^ is_mirrored_B
     # Once, and for all clips, though few may need it: to ask whether any does would wait for the device.
     return planar(clips_BTKC) if is_mirrored_B is None else mirrored(clips_BTKC, layout, is_mirrored_B)
-
-
-def _is_left_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
-    left_B, right_B = (
-        presence(clips_BTKC[:, :, picked(layout.parts[hand], clips_BTKC.device), : layout.num_coordinates])
-        .amax((2, 3))
-        .mean(1)
-        for hand in HANDS
-    )
-    return left_B - right_B > _LEFT_HANDED_FROM
 
 
 def mirrored(clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None) -> Tensor:

@@ -25,7 +25,11 @@ _HAIR = 1e-6  # of the body's size: less than anything measures
 
 
 def normalise(
-    clips_BTKC: Tensor, layout: KeypointLayout, depth_weight: float = 1.0, is_mirrored_B: Tensor | None = None
+    clips_BTKC: Tensor,
+    layout: KeypointLayout,
+    depth_weight: float = 1.0,
+    is_mirrored_B: Tensor | None = None,
+    mirrors_left_handed: bool = True,
 ) -> Tensor:
     """Clips with body-relative coordinates; features that are no coordinates are kept. float[B, T, K, C].
 
@@ -33,8 +37,9 @@ def normalise(
         depth_weight: factor on the third coordinate, once a body faces the camera and before sizes are taken. Estimated
             from one camera it is mostly noise, and noise in it would spread to all coordinates through the size.
         is_mirrored_B: bool[B], the clips of which the mirror image is wanted, as training draws them; None: none.
+        mirrors_left_handed: whether clips of the left hand are seen in a mirror.
     """
-    clips_BTKC = right_handed(clips_BTKC, layout, is_mirrored_B)
+    clips_BTKC = right_handed(clips_BTKC, layout, is_mirrored_B, mirrors_left_handed)
     points_BTKD = clips_BTKC[..., : layout.num_coordinates]
     present_BTK1 = presence(points_BTKD)
     points_BTKD -= _centre(points_BTKD, present_BTK1, layout)

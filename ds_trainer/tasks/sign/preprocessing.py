@@ -21,7 +21,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.features import with_features
-from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.sampling import Sampling
 
@@ -59,6 +59,7 @@ class Preprocessing:
         features: what the model sees of each keypoint.
         parts: keypoints of the layout that the model looks at, by body part: their movement is the clock, where time is
             counted in it.
+        mirrors_left_handed: whether clips of the left hand are seen in a mirror.
     """
 
     taken: tuple[int, ...]
@@ -67,6 +68,7 @@ class Preprocessing:
     depth_weight: float
     features: Sequence[str]
     parts: Sequence[Sequence[int]]
+    mirrors_left_handed: bool
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Preprocessing":
@@ -90,10 +92,17 @@ class Preprocessing:
         return cls(
             taken=taken,
             layout=recorded.only(taken),
-            sampling=Sampling(description["num_frames"], description["motion_fraction"]),
+            sampling=Sampling(
+                description["num_frames"],
+                description["motion_fraction"],
+                num_read=description.get("num_read", 0),  # earlier versions had these two no other
+                rest_fraction=description.get("rest_fraction", 0.0),
+            ),
             depth_weight=description["depth_weight"],
             features=description["features"],
             parts=[[number[keypoint] for keypoint in part] for part in parts],
+            # Earlier versions had no choice, and saw hands alone.
+            mirrors_left_handed=description.get("mirrors_left_handed", set(HANDS) <= set(recorded.parts)),
         )
 
     def __call__(self, clips_BNKC: Tensor, num_frames_B: Tensor) -> Tensor:
@@ -123,7 +132,7 @@ class Preprocessing:
         is_mirrored_B = None
         if draw is not None and augmentation is not None:
             is_mirrored_B = augmentation.mirrors(self.layout, draw)
-        clips_BTKC = normalise(clips_BFKC, self.layout, self.depth_weight, is_mirrored_B)
+        clips_BTKC = normalise(clips_BFKC, self.layout, self.depth_weight, is_mirrored_B, self.mirrors_left_handed)
         if self.sampling.motion_fraction > 0:
             seen = list(itertools.chain(*self.parts))
             clips_BTKC = self.sampling.by_motion(clips_BTKC, self.layout.num_coordinates, seen, draw)

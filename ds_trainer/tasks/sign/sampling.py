@@ -7,17 +7,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.presence import changes, lengths, presence
 
+REST_FRACTION = 0.6
+"""See `Sampling.rest_fraction`."""
+
 _LAST = 1 - 1e-9
 """The end of a clip, less than a frame of any before it."""
 
 _LEAST_MOTION = 1e-6
+_USUAL = 0.9
+_MOST_READ = 16
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,17 @@ class Sampling:
             1, so that time never runs back.
         max_cut_fraction: in training a clip begins and ends up to this fraction of its length earlier or later; where
             it has no frames, the first or last one stands still.
+        num_read: frames that are looked at for movement; 0: twice as many as are taken.
+        rest_fraction: up to this fraction of a clip's mean movement counts as none, if half of the clip moves no more:
+            trackers tremble and bodies sway while nothing is signed. 0: all counts.
     """
 
     num_frames: int
     motion_fraction: float = 0.0
     max_tempo_fraction: float = 0.0
     max_cut_fraction: float = 0.0
+    num_read: int = 0
+    rest_fraction: float = 0.0
 
     def frames(self, first_B: Tensor, num_frames_B: Tensor, draw: Draw | None) -> Tensor:
         """The numbers of the frames to read, int64[B, T]: `by_motion` follows if time is counted in movement.
@@ -52,8 +64,18 @@ class Sampling:
         """
         device = first_B.device
         in_order = self.motion_fraction > 0  # which are chosen from, when it is known how the clip moves
-        time_BT = _centres(2 * self.num_frames, device)[None] if in_order else self.times(draw, device)
+        num_read = self.num_read or 2 * self.num_frames
+        time_BT = _centres(num_read, device)[None] if in_order else self.times(draw, device)
         return first_B[:, None] + (time_BT * num_frames_B[:, None]).long()
+
+    @staticmethod
+    def read_for(lengths_N: NDArray[np.int64], num_frames: int) -> int:
+        """So many frames to look at that what is short in most of these clips, of so many frames each, is not missed.
+
+        Bounded, since all of them are normalised: a clip of ten minutes is to be cut.
+        """
+        usual = int(np.quantile(lengths_N, _USUAL)) if len(lengths_N) else 0
+        return min(max(usual, 2 * num_frames), _MOST_READ * num_frames)
 
     def times(self, draw: Draw | None, device: torch.device) -> Tensor:
         """When the frames are, from 0 to 1: float64[B, T] on the device of the draw too, or [1, T] without one."""
@@ -73,9 +95,8 @@ class Sampling:
             clips_BFKC: normalised clips.
             keypoints: whose movement counts.
         """
-        clock_BF = _clock(
-            clips_BFKC[..., :num_coordinates][:, :, picked(keypoints, clips_BFKC.device)], self.motion_fraction
-        )
+        points_BFKD = clips_BFKC[..., :num_coordinates][:, :, picked(keypoints, clips_BFKC.device)]
+        clock_BF = _clock(points_BFKD, self.motion_fraction, self.rest_fraction)
         time_BT = self.times(draw, clock_BF.device).to(clock_BF.dtype).expand(clips_BFKC.shape[0], -1).contiguous()
         # Counted, not searched: ONNX has no search in sorted numbers.
         after_BT = (clock_BF[:, None] <= time_BT[..., None]).sum(-1).clamp(1, clock_BF.shape[1] - 1)
@@ -104,11 +125,15 @@ def _cut(time_BT: Tensor, most: float, draw: Draw) -> Tensor:
     return (begin_B1 + time_BT * (1 + end_B1 - begin_B1)).clamp(0, _LAST)
 
 
-def _clock(points_BFKD: Tensor, motion_fraction: float) -> Tensor:
+def _clock(points_BFKD: Tensor, motion_fraction: float, rest_fraction: float) -> Tensor:
     """When each frame is, from 0 to 1, if time passes with movement: float32[B, F], rising."""
     moved_BFKD, both_BFK1 = changes(points_BFKD, presence(points_BFKD), lag=1)
     way_BF = lengths(moved_BFKD).sum((2, 3)) / both_BFK1.sum((2, 3)).clamp(min=1)
     mean_B1 = way_BF.mean(1, keepdim=True)
+    if rest_fraction > 0:
+        middle_B1 = way_BF.sort(1).values[:, way_BF.shape[1] // 2, None]
+        way_BF = (way_BF - torch.minimum(middle_B1, rest_fraction * mean_B1)).clamp(min=0)
+        mean_B1 = way_BF.mean(1, keepdim=True)
     way_BF = torch.where(mean_B1 > _LEAST_MOTION, way_BF / mean_B1.clamp(min=_LEAST_MOTION), 1.0)
     passed_BF = (motion_fraction * way_BF + (1 - motion_fraction)).cumsum(1)
     passed_BF = torch.cat([torch.zeros_like(passed_BF[:, :1]), passed_BF], dim=1)

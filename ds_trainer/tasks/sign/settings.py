@@ -97,7 +97,7 @@ class SignSettings(TaskSettings):
     mirror_fraction: float = setting(
         0.0,
         _AUGMENTATION,
-        "fraction of clips mirrored, left and right swapped; left-handed signers are mirrored anyway",
+        "fraction of clips mirrored, left and right swapped; those of left-handed signers are mirrored anyway",
         ge=0,
         le=1,
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ds_trainer.classification import balanced_weights, classification_objective
-from ds_trainer.errors import DataError, SettingsError
+from ds_trainer.errors import SettingsError
 from ds_trainer.problems import nearest_name
 from ds_trainer.progress import with_bar
 from ds_trainer.randomness import Draw
@@ -25,14 +25,17 @@ from ds_trainer.tasks.sign.clip_numbers import ClipNumbers
 from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
+from ds_trainer.tasks.sign.handedness import Handedness
 from ds_trainer.tasks.sign.known_clips import known_among, refuse_known_clips, store_of
 from ds_trainer.tasks.sign.known_layouts import notices_of
+from ds_trainer.tasks.sign.labels import numbers_among
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.ensemble import Ensemble, taught_by_themselves
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
+from ds_trainer.tasks.sign.sampling import REST_FRACTION, Sampling
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.skeletons import moving_skeleton
 from ds_trainer.tasks.sign.split_draws import Clips
@@ -88,7 +91,10 @@ class SignTask(Task):
         self.test_set = test_set if len(test_set) else None
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
-        self.notices = [*notices_of(self.store.layout, self.store.frames), *splits.notices]
+        hands = Handedness.of(self.store, splits.train)
+        num_read = Sampling.read_for(np.diff(self.store.offsets)[splits.train], settings.num_frames)
+        self._found = {"mirrors_left_handed": hands.tells_signers, "num_read": num_read, "rest_fraction": REST_FRACTION}
+        self.notices = [*notices_of(self.store.layout, self.store.frames), *splits.notices, *hands.notices]
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
@@ -157,6 +163,7 @@ class SignTask(Task):
             "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
             "layout": layout.to_dict(),
             "normalisation": NORMALISATION,
+            **self._found,
             "depth_weight": layout.depth_weight if given is None else given,
             "features": list(self.settings.features),
             "sign_names": self.class_names,
@@ -212,18 +219,12 @@ class SignTask(Task):
         return known_among(self, dataset, formers)
 
     def number_as_in(self, description: Mapping[str, Any]) -> None:
-        names = description["sign_names"]
-        own_names = self.class_names or []
+        self._found = {name: description[name] for name in self._found if name in description}
+        self.preprocessing = Preprocessing.of(description)
+        names, own_names = description["sign_names"], self.class_names or []
         if own_names == names:
             return
-        unknown = [name for name in own_names if names.count(name) != 1]
-        if unknown:
-            more = "" if len(unknown) <= 5 else f" and {len(unknown) - 5} more"
-            raise DataError(
-                f"sign_names: found {', '.join(unknown[:5])}{more} in the data, expected each once among the "
-                f"{len(names)} signs that the model knows; leave such clips out, or name the signs alike (--labels)"
-            )
-        number_of = torch.tensor([names.index(name) for name in own_names])
+        number_of = torch.tensor(numbers_among(names, own_names))
         self._class = torch.where(self._class < 0, -1, number_of[self._class.clamp(min=0)])
         self.class_names, self.sign_numbers = list(names), list(description["sign_numbers"])
         self.objective = classification_objective(len(names), self.settings.label_smoothing)

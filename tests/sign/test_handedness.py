@@ -1,0 +1,85 @@
+"""Which hand signs, and whether that tells who signs or what is signed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sign_data.writers import source
+
+from ds_trainer.tasks.sign.clips import RawClip
+from ds_trainer.tasks.sign.handedness import Handedness, is_left_handed
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.store_writer import write_store
+
+HOLISTIC, KINECT = layout_for(75, 4), layout_for(20, 3)
+LEFT, RIGHT, BOTH = (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)
+
+
+def clip(layout: KeypointLayout, sides: tuple[float, float], waits: int = 0, seed: int = 0) -> np.ndarray:
+    """One in which the left and the right hand do so much, after some frames in which none does anything."""
+    random = np.random.default_rng(seed)
+    frames_TKC = np.tile(random.uniform(0.3, 0.6, (layout.num_keypoints, layout.num_features)), (20 + waits, 1, 1))
+    for side, done in zip(("left", "right"), sides, strict=True):
+        if layout is HOLISTIC:  # a hand that rests is not seen
+            hand = list(layout.parts[f"{side}_hand"])
+            frames_TKC[:waits, hand] = 0
+            frames_TKC[waits + round(20 * done) :, hand] = 0
+        else:
+            arm = list(layout.parts[f"{side}_arm"])
+            frames_TKC[waits:, arm] += done * random.normal(0, 0.1, (20, len(arm), 3))
+    return (frames_TKC + random.normal(0, 1e-3, frames_TKC.shape) * (frames_TKC != 0)).astype(np.float32)
+
+
+@pytest.mark.parametrize("layout", [HOLISTIC, KINECT])
+@pytest.mark.parametrize("waits", [0, 60])
+def test_clip_of_the_left_hand_is_told_however_long_it_waits(layout: KeypointLayout, waits: int) -> None:
+    sides = [LEFT, RIGHT, BOTH, (0.9, 0.3), (0.3, 0.9), (0.8, 0.6)]
+    clips_BTKC = torch.from_numpy(np.stack([clip(layout, side, waits, seed) for seed, side in enumerate(sides)]))
+    found = is_left_handed(clips_BTKC, layout)
+    assert found is not None
+    assert found.tolist() == [True, False, False, True, False, False]
+
+
+def test_of_keypoints_without_sides_nothing_is_told() -> None:
+    layout = layout_for(7, 3)
+    assert is_left_handed(torch.rand(2, 5, 7, 3), layout) is None
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Callable[..., ClipStore]:
+    def store(layout: KeypointLayout, **sides_of: list[tuple[float, float]]) -> ClipStore:
+        clips = [
+            RawClip(clip(layout, sides, seed=number), 1, signer, "", f"{signer} {number}", "test")
+            for signer, several in sides_of.items()
+            for number, sides in enumerate(several)
+        ]
+        write_store(tmp_path / "store", source(clips, num_signs=1))
+        return ClipStore.open(tmp_path / "store")
+
+    return store
+
+
+@pytest.mark.parametrize("layout", [HOLISTIC, KINECT])
+def test_signers_with_a_hand_of_their_own_are_told(stored: Callable[..., ClipStore], layout: KeypointLayout) -> None:
+    store = stored(layout, ann=[RIGHT, RIGHT, BOTH, RIGHT, RIGHT], bob=[LEFT, LEFT, BOTH], cem=[BOTH, RIGHT])
+    found = Handedness.of(store, np.arange(len(store)))
+    assert found.tells_signers
+    assert found.notices == ["seen in a mirror, as signed with the left hand: 2 of 7 clips of one hand (bob)"]
+    only_right = Handedness.of(store, np.arange(5))
+    assert (only_right.tells_signers, only_right.notices) == (True, [])
+
+
+@pytest.mark.parametrize("layout", [HOLISTIC, KINECT])
+def test_signs_with_a_hand_of_their_own_are_told(stored: Callable[..., ClipStore], layout: KeypointLayout) -> None:
+    store = stored(layout, ann=[LEFT, RIGHT, BOTH, LEFT, RIGHT], bob=[LEFT, RIGHT, RIGHT])
+    found = Handedness.of(store, np.arange(len(store)))
+    assert not found.tells_signers
+    assert "no clip is mirrored for its hand" in found.notices[0]
+
+
+def test_of_no_clips_nothing_is_said(stored: Callable[..., ClipStore]) -> None:
+    assert Handedness.of(stored(HOLISTIC, ann=[RIGHT]), np.zeros(0, dtype=np.int64)) == Handedness(True, [])
