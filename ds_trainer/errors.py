@@ -3,7 +3,8 @@
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 EXIT_USER_ERROR = 2
@@ -66,3 +67,15 @@ class WriteError(UserError):
 
 class NonFiniteLossError(UserError):
     """Training produced NaN or infinity where it cannot go on."""
+
+
+@contextmanager
+def looking_at(path: Path, kind: type[UserError]) -> Iterator[None]:
+    """Tells as an error of this kind that `path` may not be looked at, or can be none, as a name of 300 letters."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(
+            f"{path}: cannot be looked at ({error.strerror}), expected what you may read; correct the path or the "
+            "link, or ask for the right to read it"
+        ) from error

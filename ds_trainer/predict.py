@@ -22,6 +22,7 @@ from ds_trainer.export.source import load_source
 from ds_trainer.progress import complain, log
 from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, footage_below, is_footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
+from ds_trainer.tasks.sign.folders import is_folder
 from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
@@ -49,17 +50,31 @@ def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
     A folder with images right in it is one clip, a frame an image. An `.npz` holds one array [frames, keypoints,
     features] a clip, or packed clips (`frames`, `offsets`).
     """
-    if path.is_dir() and not is_footage(path):
-        found = sorted([*files_below(path), *footage_below(path)])
-        if not found:
-            yield str(path), DataError(f"{path}: found no file of {_EXPECTED}, expected at least one")
-        for file in found:
-            yield from clips_in(file)
-        return
     try:
-        yield from _clips_of_file(path)
+        if is_folder(path) and not is_footage(path):
+            yield from _clips_below(path)
+        else:
+            yield from _clips_of_file(path)
     except DataError as error:
         yield str(path), error
+
+
+def _clips_below(folder: Path) -> Iterator[tuple[str, Frames | DataError]]:
+    """What can be read comes first; raises `DataError` for what cannot be looked into."""
+    found: list[Path] = []
+    refused: DataError | None = None
+    for below in (files_below(folder), footage_below(folder)):
+        try:
+            for file in below:
+                found.append(file)
+        except DataError as error:
+            refused = error
+    for file in sorted(found):
+        yield from clips_in(file)
+    if refused is not None:
+        raise refused
+    if not found:
+        raise DataError(f"{folder}: found no file of {_EXPECTED}, expected at least one")
 
 
 def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:

@@ -1,5 +1,6 @@
 """What all tests share: no process group, no rank variables and no log leak from one test into the next."""
 
+import ctypes
 import logging
 import os
 import tempfile
@@ -49,6 +50,20 @@ def port_of_launchers() -> Iterator[None]:
     """Held by one test at a time, whichever worker runs it."""
     with FileLock(Path(tempfile.gettempdir()) / "ds_trainer-tests-port-29500.lock"):
         yield
+
+
+@pytest.fixture
+def rights_hold() -> Iterator[None]:
+    """For root, too: this thread goes without the capabilities to read, write and search whatever it likes."""
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522), (ctypes.c_uint32 * 6)()  # linux/capability.h
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0
+    yield
+    sets[0] = effective
+    assert libc.capset(header, sets) == 0
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 
 from ds_trainer.checkpoint import load_checkpoint, task_type_of
 from ds_trainer.engine.flat_model import state_names
-from ds_trainer.errors import CheckpointError
+from ds_trainer.errors import CheckpointError, looking_at
 from ds_trainer.run.resume_points import AVERAGE, newest_resume_point, read_resume_point
 
 Checkpoint = dict[str, Any]
@@ -20,14 +20,15 @@ def load_source(path: Path, task: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    if path.is_file():
-        return load_checkpoint(path)
-    if (path / "best.pth").is_file():
-        return load_checkpoint(path / "best.pth")
-    if path.name == "resume" and path.is_dir():
-        return _at_resume_point(path.parent, *newest_resume_point(path), task)
-    if path.parent.name == "resume" and path.is_dir():
-        return _at_resume_point(path.parent.parent, path, read_resume_point(path), task)
+    with looking_at(path, CheckpointError):
+        if path.is_file():
+            return load_checkpoint(path)
+        if (path / "best.pth").is_file():
+            return load_checkpoint(path / "best.pth")
+        if path.name == "resume" and path.is_dir():
+            return _at_resume_point(path.parent, *newest_resume_point(path), task)
+        if path.parent.name == "resume" and path.is_dir():
+            return _at_resume_point(path.parent.parent, path, read_resume_point(path), task)
     raise CheckpointError(
         f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, its folder resume (the newest "
         "resume point), or one resume point in it"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ds_trainer.errors import DataError
+from ds_trainer.errors import DataError, looking_at
 from ds_trainer.plots.curves import History
 from ds_trainer.run.records import Records
 
@@ -63,10 +63,11 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
     found: dict[Path, PastRun] = {}
     problems = []
     for path in paths:
-        own = [path] if (path / "run.yaml").exists() else _runs_in(path)
-        if not own:
-            found_there = "found no run.yaml" if path.exists() else "missing"
-            problems.append(f"{path}: {found_there}, expected a run, a folder of runs or a sweep; check the path")
+        try:
+            own = _runs_at(path)
+        except DataError as error:
+            problems += error.problems
+            continue
         for run_dir in own:
             try:
                 if run_dir.resolve() not in found:
@@ -78,9 +79,16 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
     return list(found.values())
 
 
-def _runs_in(folder: Path) -> list[Path]:
-    """The run directories in a folder of them, or in that of a sweep: seed_1/s03/RUN."""
-    return sorted(file.parent for below in ("*", "*/*", "*/*/*") for file in folder.glob(f"{below}/run.yaml"))
+def _runs_at(path: Path) -> list[Path]:
+    """A run directory, or those in a folder of them, or in that of a sweep: seed_1/s03/RUN."""
+    with looking_at(path, DataError):
+        if (path / "run.yaml").exists():
+            return [path]
+        own = sorted(file.parent for below in ("*", "*/*", "*/*/*") for file in path.glob(f"{below}/run.yaml"))
+        if not own:
+            found = "found no run.yaml" if path.exists() else "missing"
+            raise DataError(f"{path}: {found}, expected a run, a folder of runs or a sweep; check the path")
+        return own
 
 
 def _read(run_dir: Path) -> PastRun:

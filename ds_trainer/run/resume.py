@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ds_trainer import distributed
-from ds_trainer.errors import CheckpointError, SettingsError
+from ds_trainer.errors import CheckpointError, SettingsError, looking_at
 from ds_trainer.progress import log
 from ds_trainer.run.resume_points import place, resume_points
 from ds_trainer.settings import RunSettings, identity
@@ -58,17 +58,19 @@ def run_to_continue(resume: str, runs_dir: Path, identity_at: IdentityAt) -> Pat
     if resume == "never":
         return None
     if resume in ("auto", "must"):
-        newest = _newest_unfinished(runs_dir, identity_at)
+        with looking_at(runs_dir, CheckpointError):
+            newest = _newest_unfinished(runs_dir, identity_at)
         if newest is None and resume == "must":
             raise CheckpointError(
                 f"{runs_dir}: found no unfinished run of these settings, expected one; start one with --resume never"
             )
         return newest
     run_dir = Path(resume)
-    if not (run_dir / "run.yaml").exists():
-        raise CheckpointError(
-            f"--resume: {run_dir} is no run directory (no run.yaml); expected auto, must, never or a path"
-        )
+    with looking_at(run_dir, CheckpointError):
+        if not (run_dir / "run.yaml").exists():
+            raise CheckpointError(
+                f"--resume: {run_dir} is no run directory (no run.yaml); expected auto, must, never or a path"
+            )
     differences = _differences(run_dir, identity_at)
     if differences:
         remedy = "give the settings it was made with, or start afresh with --resume never"

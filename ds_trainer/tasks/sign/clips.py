@@ -53,8 +53,8 @@ def data_flag(path: Path) -> str:
 
 
 def is_aside(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that macOS adds to an archive."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Whether a file or folder is hidden, or one that macOS adds to an archive and Linux to a disk."""
+    return name.startswith(".") or name in ("__MACOSX", "lost+found")
 
 
 class Progress(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from ds_trainer.command import command
-from ds_trainer.errors import DataError, SettingsError
+from ds_trainer.errors import DataError, SettingsError, looking_at
 from ds_trainer.problems import legible, nearest_name, shown
 from ds_trainer.progress import log, with_bar
 from ds_trainer.tasks.sign import known_layouts, synthetic
@@ -59,10 +59,11 @@ def resolve_store(
         reader, path = default, default.find()
     else:
         path = _existing(data)
-        if is_store(path):
-            _refuse_for_store(path, labels, described)
-            return path
-        reader = find_reader(path)
+        with looking_at(path, DataError):
+            if is_store(path):
+                _refuse_for_store(path, labels, described)
+                return path
+            reader = find_reader(path)
     name = DEFAULT_DATA if reader is default else path.resolve().stem[:_MAX_NAME]
     store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels, described)
     store_dir = stores_dir / store_name

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import by_number, is_aside
+from ds_trainer.tasks.sign.folders import found_below, is_folder, listed
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -18,26 +19,26 @@ Picture = NDArray[np.uint8]
 
 
 def is_footage(path: Path) -> bool:
-    """Whether `path` is a video file, or a folder with images right in it."""
-    if path.is_dir():
-        return any(map(_is_image, path.iterdir()))
-    return path.suffix.lower() in VIDEO_SUFFIXES
+    """Whether `path` is a video file, or a folder with images right in it.
+
+    Raises:
+        DataError: it cannot be looked at.
+    """
+    return any(map(_is_image, listed(path))) if is_folder(path) else path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def footage_below(path: Path) -> Iterator[Path]:
-    """The videos and folders of images in a folder and its folders, but what is put aside."""
-    for entry in sorted(path.iterdir()) if path.is_dir() else ():
-        if is_aside(entry.name):
-            continue
-        if is_footage(entry):
-            yield entry
-        elif entry.is_dir():
-            yield from footage_below(entry)
+    """The videos and folders of images in a folder and its folders, sorted, but what is put aside.
+
+    Raises:
+        DataError: when all else is found, with each folder that cannot be looked into.
+    """
+    return found_below(path, is_footage) if is_folder(path) else iter(())
 
 
 def images_in(folder: Path) -> list[Path]:
     """The images right in a folder, by the numbers in their names: 9.jpg stands before 10.jpg."""
-    return sorted(filter(_is_image, folder.iterdir()), key=lambda file: by_number(file.name))
+    return sorted(filter(_is_image, listed(folder)), key=lambda file: by_number(file.name))
 
 
 def _is_image(file: Path) -> bool:

@@ -1,5 +1,6 @@
 """What there is to extract, in pieces that are done whole or not at all, so that a run that was ended goes on."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import SPLITS
 from ds_trainer.tasks.sign.extraction.footage import footage_below, is_footage
+from ds_trainer.tasks.sign.folders import is_folder, listed
 
-_SIGN = "[0-9][0-9][0-9][0-9]"
+_SIGN = re.compile("[0-9]{4}")
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,12 @@ def pieces_of(footage: Path, out_dir: Path) -> list[Piece]:
     """
     if is_footage(footage):
         return [Piece({name_of(footage): footage}, out_dir / f"{name_of(footage)}.npz")]
-    signs = [sign for split in SPLITS if split for sign in sorted(footage.glob(f"*/{split}/{_SIGN}"))]
+    signers = listed(footage) if is_folder(footage) else []
+    splits = [signer / split for split in SPLITS[1:] for signer in signers if is_folder(signer / split)]
+    signs = [sign for split in splits for sign in listed(split) if _SIGN.fullmatch(sign.name)]
     pieces = []
     for sign in signs:
-        named = _by_name(clip for clip in sorted(sign.iterdir()) if is_footage(clip))
+        named = _by_name(filter(is_footage, listed(sign)))
         clips = {path.name: clip for path, clip in named.items()}
         if clips:
             split = sign.parent

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.clips import RawClip, is_aside
+from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.extraction.footage import is_footage
+from ds_trainer.tasks.sign.folders import found_below
 from ds_trainer.tasks.sign.readers import parquet_file, pose_file
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
 from ds_trainer.tasks.sign.readers.packed_npz import without_filling
@@ -20,19 +21,18 @@ SUFFIXES = (".npz", ".npy", ".pose", ".parquet")
 VERSION = 1 + pose_file.VERSION + parquet_file.VERSION
 
 
-def files_below(folder: Path) -> list[Path]:
-    """All files of clips in a folder and its folders, but what is put aside."""
-    return sorted(_found_below(folder))
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files of clips in a folder and its folders, sorted, but what is put aside.
+
+    Raises:
+        DataError: when all else is found, with each folder that cannot be looked into.
+    """
+    return found_below(folder, is_clip_file)
 
 
 def has_clips(folder: Path) -> bool:
     """Whether there is any of `files_below`, without looking for them all."""
-    return any(True for _ in _found_below(folder))
-
-
-def _found_below(folder: Path) -> Iterator[Path]:
-    found = (file for file in folder.rglob("*") if is_clip_file(file))
-    return (file for file in found if not any(map(is_aside, file.relative_to(folder).parts)))
+    return any(True for _ in files_below(folder))
 
 
 def is_clip_file(path: Path) -> bool:

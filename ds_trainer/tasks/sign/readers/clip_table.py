@@ -1,6 +1,7 @@
 """A folder of files of clips, and a csv file with the columns path and sign, and optionally signer and split."""
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def recognises(path: Path) -> bool:
 def files(path: Path) -> list[Path]:
     """All files of clips, and the index."""
     index_path = index_of(path)
-    return clip_file.files_below(path) + ([index_path] if index_path else [])
+    return [*clip_file.files_below(path), *([index_path] if index_path else [])]
 
 
 def read(path: Path) -> ClipSource:
@@ -111,7 +112,7 @@ def clips_of(folder: Path, name: str, sign: int, signer: str, split: str) -> Ite
     """The clips of a file of an index, or why it cannot be read; `name` is its path within `folder`."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         yield DataError(f"{folder}: found the path {shown(name)} in the index, expected one within the folder; move it")
-    elif not (folder / name).exists():
+    elif not os.path.exists(folder / name):  # False also for a name too long to be one
         yield DataError(f"{folder / name}: missing, expected by the index; copy it too or remove its line")
     else:
         yield from clip_file.labelled(folder, Path(name), sign, signer, split)

@@ -1,12 +1,13 @@
 """KArSL keypoints: folders `{signer}-{split}` with files `{sign:04}.npz` = {video: float[T, K, C]}."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip
+from ds_trainer.tasks.sign.folders import is_folder, listed
 from ds_trainer.tasks.sign.readers.npz_file import load_arrays
 from ds_trainer.text_file import is_plain
 
@@ -24,7 +25,12 @@ def recognises(path: Path) -> bool:
 
 def files(path: Path) -> list[Path]:
     """The files of all signers, splits and signs."""
-    return sorted(file for file in path.glob("*-*/*.npz") if _SIGN_FILE.fullmatch(file.name) and _split_of(file))
+    return _files_in(folder for folder in listed(path) if _split_of(folder))
+
+
+def is_sign_file(file: Path) -> bool:
+    """Whether a file and its folder are called like those of KArSL."""
+    return bool(_SIGN_FILE.fullmatch(file.name) and _split_of(file.parent))
 
 
 def read(path: Path) -> ClipSource:
@@ -34,7 +40,7 @@ def read(path: Path) -> ClipSource:
         DataError: a folder looks like one of these and names another split: its clips would be left out in silence.
     """
     found = files(path)
-    folders = {file.parent.name for file in path.glob("*-*/*.npz") if _SIGN_FILE.fullmatch(file.name)}
+    folders = {file.parent.name for file in _files_in(folder for folder in listed(path) if "-" in folder.name)}
     strange = sorted(folders - {file.parent.name for file in found if is_plain(file.parent.name)})
     if strange:
         raise DataError(
@@ -67,10 +73,16 @@ def _clips(found: list[Path]) -> Iterator[RawClip | DataError]:
             continue
         for video, frames in videos.items():
             clip_id = f"{file.parent.name}/{file.stem}/{video}"
-            yield RawClip(frames, int(file.stem), signer, _split_of(file), clip_id, str(file))
+            yield RawClip(frames, int(file.stem), signer, _split_of(file.parent), clip_id, str(file))
 
 
-def _split_of(file: Path) -> str:
-    """The split that the folder of a file names; "" when it names none."""
-    split = file.parent.name.rpartition("-")[2]
-    return split if split in SPLITS else ""
+def _files_in(folders: Iterable[Path]) -> list[Path]:
+    """The files of signs right in those of the paths that are folders."""
+    of_folders = (listed(folder) for folder in folders if is_folder(folder))
+    return [file for files_in_it in of_folders for file in files_in_it if _SIGN_FILE.fullmatch(file.name)]
+
+
+def _split_of(folder: Path) -> str:
+    """The split that a folder names; "" when it names none."""
+    _, dash, split = folder.name.rpartition("-")
+    return split if dash and split in SPLITS else ""

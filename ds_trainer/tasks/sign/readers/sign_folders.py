@@ -48,7 +48,7 @@ def recognises(path: Path) -> bool:
 
 def files(path: Path) -> list[Path]:
     """All files of clips."""
-    return clip_file.files_below(path)
+    return [*clip_file.files_below(path)]
 
 
 def read(path: Path) -> ClipSource:
@@ -78,7 +78,7 @@ def _remedy_for(path: Path, bare: str, is_flat: bool) -> str:
     above = path.parent if path.name not in ("", "..") else whole.parent
     if packed_npz.is_packed(path / bare):
         return f"packed clips are given by {data_flag(path / bare)}"
-    if whole / bare in karsl_npz.files(whole.parent):
+    if karsl_npz.is_sign_file(whole / bare):
         return f"{whole.name} is a folder of KArSL: give the one above it, {data_flag(above)}"
     if not is_flat:
         return "move it into the folder of its sign"

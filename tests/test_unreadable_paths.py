@@ -1,0 +1,42 @@
+"""Paths that may not be looked at, or that cannot be any: told in one line, whichever command is given them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ds_trainer.errors import UserError
+from ds_trainer.export.source import load_source
+from ds_trainer.predict import clips_in
+from ds_trainer.report.runs import find_runs
+from ds_trainer.run.resume import run_to_continue
+
+
+def told_of_clips(path: Path) -> None:
+    [(_, error)] = clips_in(path)
+    assert isinstance(error, UserError)
+    raise error
+
+
+LOOK: dict[str, Callable[[Path], Any]] = {
+    "predict.py RUN PATH": told_of_clips,
+    "predict.py, evaluate.py, export.py, --pretrained": load_source,
+    "compare.py": lambda path: find_runs([path]),
+    "--resume PATH": lambda path: run_to_continue(str(path), Path("runs"), lambda ranks: {}),
+    "--runs_dir PATH --resume auto": lambda path: run_to_continue("auto", path, lambda ranks: {}),
+}
+
+
+@pytest.mark.parametrize("look", LOOK.values(), ids=LOOK.keys())
+@pytest.mark.usefixtures("rights_hold")
+def test_path_that_cannot_be_looked_at(tmp_path: Path, look: Callable[[Path], Any]) -> None:
+    private = tmp_path / "private"
+    (private / "run").mkdir(parents=True)
+    private.chmod(0)
+    for path, reason in ((private / "run", "Permission denied"), (tmp_path / ("x" * 300), "File name too long")):
+        with pytest.raises(UserError) as caught:
+            look(path)
+        [problem] = caught.value.problems
+        assert str(path) in problem
+        assert reason in problem
