@@ -210,6 +210,15 @@ def test_damaged_store_says_which_file(tmp_path: Path, file_name: str, damage: o
         ClipStore.open(tmp_path / "store")
 
 
+@pytest.mark.parametrize("file_name", ["frames.npy", "index.npz", "store.json"])
+@pytest.mark.usefixtures("rights_hold")
+def test_store_that_may_not_be_read_is_not_to_be_deleted(tmp_path: Path, file_name: str) -> None:
+    write_store(tmp_path / "store", source([_clip()]))
+    (tmp_path / "store" / file_name).chmod(0)
+    with pytest.raises(DataError, match=f"{file_name}: cannot be read .* ask for the right to read it$"):
+        ClipStore.open(tmp_path / "store")
+
+
 def test_store_of_another_version_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "store", source([_clip()]))
     names = tmp_path / "store" / "store.json"

@@ -222,10 +222,10 @@ def _load(file: Path, load: Callable[[Path], Any]) -> Any:
     try:
         return load(file)
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
-        raise DataError(
-            f"{file}: cannot be read ({reason_of(error)}), expected a file of a clip store; "
-            "delete the folder and prepare the data again"
-        ) from error
+        is_barred = isinstance(error, PermissionError)
+        remedy = "ask for the right to read it" if is_barred else "delete the folder and prepare the data again"
+        found = f"cannot be read ({reason_of(error)})"
+        raise DataError(f"{file}: {found}, expected a file of a clip store; {remedy}") from error
 
 
 def _load_json(file: Path) -> Any:
