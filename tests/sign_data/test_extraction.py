@@ -1,5 +1,6 @@
 """From footage to keypoints: the real MediaPipe in its own environment, on a photograph that moves."""
 
+import errno
 import os
 import shutil
 import signal
@@ -7,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from launching import ROOT, clean_environment, run, succeed
 
-from ds_trainer.errors import DataError
+from ds_trainer.errors import DataError, WriteError
 from ds_trainer.tasks.sign.extraction import command
 from ds_trainer.tasks.sign.extraction.footage import images_in
 from ds_trainer.tasks.sign.extraction.index import rows_of
@@ -146,6 +148,42 @@ def test_process_that_is_killed_is_told(
     monkeypatch.setattr(command, "extract", ended_from_outside)
     assert command.main([str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
     assert "error: --jobs 1: a process was ended" in capsys.readouterr().out
+
+
+def without_room(piece: Piece) -> None:
+    with (piece.out.parent / "tried").open("a") as file:
+        file.write(f"{piece.out.name}\n")
+    time.sleep(0.01)
+    raise WriteError.of(piece.out, OSError(errno.ENOSPC, "No space left on device"))
+
+
+def test_full_disk_ends_it_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not when all else is extracted in vain."""
+    for number in range(20):
+        (tmp_path / f"{number}.mp4").touch()
+    monkeypatch.setattr(command, "extract", without_room)
+    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))  # to start is seconds
+    assert command.main([str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
+    assert "0.npz: cannot be written (No space left on device)" in capsys.readouterr().out
+    assert len((tmp_path / "out" / "tried").read_text().split()) < 10
+
+
+@pytest.mark.parametrize("below", ["", "new"])
+@pytest.mark.parametrize("mode", [0, 0o500])
+@pytest.mark.usefixtures("rights_hold")
+def test_folder_that_cannot_be_written_is_told_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], below: str, mode: int
+) -> None:
+    (tmp_path / "word.mp4").touch()
+    out_dir = tmp_path / "out" / below
+    (tmp_path / "out").mkdir(mode)
+    extracted: list[Piece] = []
+    monkeypatch.setattr(command, "extract", extracted.append)
+    assert command.main([str(tmp_path / "word.mp4"), "--out", str(out_dir)]) == 2
+    assert f"error: {out_dir}: cannot be " in capsys.readouterr().out
+    assert not extracted
 
 
 def test_without_mediapipe_it_says_what_to_install(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import multiprocessing
 import signal
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -15,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.command import EXIT_INTERRUPTED, command
-from ds_trainer.errors import EXIT_USER_ERROR, DataError
-from ds_trainer.files import write_atomically
+from ds_trainer.errors import EXIT_USER_ERROR, DataError, WriteError, looking_at
+from ds_trainer.files import make_folder, write_atomically
 from ds_trainer.progress import log, tell_problems, with_bar
 from ds_trainer.tasks.sign.extraction.footage import Footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
@@ -58,7 +59,10 @@ def _make(footage: Path, out_dir: Path, num_jobs: int) -> int:
     """Make what is missing of the keypoints of all footage, and their index; return how many files failed."""
     pieces = pieces_of(footage, out_dir)
     rows = rows_of(footage, pieces)
-    missing = [piece for piece in pieces if not piece.out.exists()]
+    with looking_at(out_dir, WriteError):
+        missing = [piece for piece in pieces if not piece.out.exists()]
+    for folder in {piece.out.parent for piece in missing}:
+        _make_writable(folder)
     if len(missing) < len(pieces):
         log.info(f"{len(pieces) - len(missing)} of {len(pieces)} files are there already")
     failed = _extract_all(missing, num_jobs)
@@ -66,6 +70,15 @@ def _make(footage: Path, out_dir: Path, num_jobs: int) -> int:
         write_index(rows, out_dir)
     log.info(f"{len(missing) - failed} of {len(missing)} files written to {out_dir}")
     return failed
+
+
+def _make_writable(folder: Path) -> None:
+    """Make a folder where there is none, and try to write there: not only after hours of extraction."""
+    make_folder(folder)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise WriteError.of(folder, error) from error
 
 
 def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
@@ -81,7 +94,7 @@ def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
         try:
             for done in with_bar(as_completed(running), len(pieces), "files"):
                 failed += _tell(*done.result())
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, WriteError):
             pool.shutdown(cancel_futures=True)
             raise
     return failed
@@ -111,7 +124,6 @@ def extract(piece: Piece, has_bar: bool = False) -> tuple[list[str], list[str]]:
         if not arrays[name].any():
             warnings.append(f"{path}: nobody was found in any of {len(arrays[name])} frames")
     if arrays:
-        piece.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(piece.out, lambda file: write_arrays(file, arrays))
     return warnings, problems
 
