@@ -173,7 +173,12 @@ MISTAKES = {
     "no NVMe path": ({"zero_optimization.offload_optimizer.device": "nvme"}, "offload_optimizer.nvme_path: missing"),
     "float32 sums at stage 0": (
         {"zero_optimization.stage": 0, "data_types.grad_accum_dtype": "fp32"},
-        "data_types.grad_accum_dtype: found 'fp32'; ZeRO stage 0 accumulates in 'bf16'",
+        "data_types.grad_accum_dtype: found 'fp32'; ZeRO stage 0 accumulates in 'bf16', the type of the weights; "
+        "remove it, or use stage 2",
+    ),
+    "float32 sums at stage 1": (
+        {"data_types.grad_accum_dtype": "fp32"},
+        "data_types.grad_accum_dtype: found 'fp32' with bf16 at ZeRO stage 1",
     ),
     "SGD with ZeRO": (
         {"optimizer": {"type": "SGD", "params": {"lr": 0.1}}},
@@ -194,6 +199,19 @@ def test_mistake_is_told(changes: dict[str, Any], expected: str) -> None:
     problems = check_engine_config(changed(changes), world_size=1, device_type="cpu", source="my.json")
     assert any(expected in problem for problem in problems), problems
     assert all(problem.startswith("my.json: ") and "\n" not in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"zero_optimization.stage": 2, "data_types.grad_accum_dtype": "fp32"},
+        {"zero_optimization.offload_optimizer.device": "cpu", "data_types.grad_accum_dtype": "fp32"},
+        {"bf16": {}, "data_types.grad_accum_dtype": "fp32"},
+    ],
+    ids=str,
+)
+def test_what_trains_is_not_refused(changes: dict[str, Any]) -> None:
+    assert check_engine_config(changed(changes), world_size=1, device_type="cpu") == []
 
 
 @pytest.mark.parametrize(

@@ -85,13 +85,23 @@ def _problems_at_stage_0(keys: Any, enabled: list[str]) -> Iterator[str]:
             "optimizer.params: found an optimizer that is not fused, with ZeRO stage 0 in float32, where one "
             'non-finite gradient would poison all weights; write "fused": true, or use stage 1'
         )
-    if keys.data_types.grad_accum_dtype is not None:
-        dtype = {"bf16": "bf16", "fp16": "fp16"}.get(enabled[0], "fp32") if enabled else "fp32"
-        if keys.data_types.grad_accum_dtype != dtype:
-            yield (
-                f"data_types.grad_accum_dtype: found {keys.data_types.grad_accum_dtype!r}; ZeRO stage 0 accumulates "
-                f"in {dtype!r}, the type of the weights; remove it, or use stage 1"
-            )
+
+
+def accumulation_problems(keys: Any, place: Place) -> Iterator[str]:
+    """A type of the sums of gradients that the ZeRO stage does not know, or cannot be saved with."""
+    found, zero = keys.data_types.grad_accum_dtype, keys.zero_optimization
+    own = next((name for name in ("bf16", "fp16") if getattr(keys, name).enabled), "fp32")
+    if zero.stage == 0 and found not in (None, own):
+        yield (
+            f"data_types.grad_accum_dtype: found {found!r}; ZeRO stage 0 accumulates in {own!r}, the type of the "
+            "weights; remove it, or use stage 2"
+        )
+    is_offloaded = zero.offload_optimizer is not None and zero.offload_optimizer.device != "none"
+    if zero.stage == 1 and found == "fp32" and own == "bf16" and not is_offloaded:
+        yield (
+            "data_types.grad_accum_dtype: found 'fp32' with bf16 at ZeRO stage 1, where DeepSpeed has an optimizer of "
+            "its own for it, which resume points do not know; use stage 2, or remove it"
+        )
 
 
 def _skips_on_device(keys: Any) -> bool:
@@ -169,7 +179,8 @@ _SCALING = {"prescale_gradients": False, "gradient_predivide_factor": 1.0}
 _BATCH = {"train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"}
 RULES = (
     (batch_problems, _BATCH),
-    (precision_problems, {"bf16", "fp16", "torch_autocast", "zero_optimization", "data_types", "optimizer"}),
+    (precision_problems, {"bf16", "fp16", "torch_autocast", "zero_optimization", "optimizer"}),
+    (accumulation_problems, {"bf16", "fp16", "zero_optimization", "data_types"}),
     (optimizer_problems, {"optimizer", "zero_optimization", "zero_allow_untested_optimizer"}),
     (step_problems, {"managed_gradient_accumulation"}),
     (zero_problems, {"zero_optimization"}),
