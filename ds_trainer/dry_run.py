@@ -13,7 +13,9 @@ from ds_trainer.engine.precision import computes_in_float32, has_fast_bf16
 from ds_trainer.loop import micro_step
 from ds_trainer.objective import Objective
 from ds_trainer.progress import log
+from ds_trainer.rehearsal import refuse_unsavable
 from ds_trainer.task import Task
+from ds_trainer.weight_average import averaged_weights
 
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
@@ -71,7 +73,7 @@ def describe_plan(settings: Mapping[str, Any], engine_config: Mapping[str, Any],
 
 
 def take_one_step(engine: "DeepSpeedEngine", objective: Objective, batches: BatchLoader) -> None:
-    """Train on the first step's batches, and tell its loss. Collective."""
+    """Train on the first step's batches, tell its loss, and read what would be saved after it. Collective."""
     engine.train()
     loss = torch.zeros((), device=engine.device)
     for batch in batches:
@@ -79,4 +81,6 @@ def take_one_step(engine: "DeepSpeedEngine", objective: Objective, batches: Batc
         if batch.ends_step:
             break
     engine.step()
+    with averaged_weights(engine):
+        refuse_unsavable(engine)
     log.info(f"one step taken: loss {loss.item():.4f}; dry run ends here")

@@ -141,6 +141,18 @@ class Naming(nn.Linear):
         return {"logits": super().forward(numbers)}
 
 
+class MakesBuffer(Drawn):
+    @classmethod
+    def model_from(cls, description: Mapping[str, Any]) -> nn.Module:
+        return Masking(3, 1)
+
+
+class Masking(nn.Linear):
+    def forward(self, numbers: Tensor) -> Tensor:
+        self.register_buffer("mask", torch.ones_like(numbers))
+        return super().forward(numbers * self.mask)
+
+
 class BadValidation(Drawn):
     """The target of one validation example is not a number."""
 

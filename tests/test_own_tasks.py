@@ -62,6 +62,7 @@ BAD = {
     "SeveralLabels": "the task's targets: found int64[8, 2], expected int64[B] as class_names asks for; leave",
     "OtherMeasures": "measure does not begin with what classification.measure gives (target, rank, prediction), as",
     "NamedOutputs": "the task's model: answers with dict, expected float[B, S] as class_names asks for; leave",
+    "MakesBuffer": "what training saves cannot be read (KeyError: 'mask'), expected the weights and buffers",
 }
 
 
