@@ -184,6 +184,18 @@ MISTAKES = {
         {"optimizer": {"type": "SGD", "params": {"lr": 0.1}}},
         'write "zero_allow_untested_optimizer": true',
     ),
+    "Nesterov without momentum": (
+        {"optimizer": {"type": "SGD", "params": {"lr": 0.1, "nesterov": True}}},
+        "optimizer.params.nesterov: found true; it needs a momentum above 0, and no dampening; write",
+    ),
+    "Nesterov with dampening": (
+        {"optimizer": {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "nesterov": True}}},
+        "optimizer.params.nesterov: found true; it needs a momentum above 0, and no dampening; write",
+    ),
+    "dampening without momentum": (
+        {"optimizer": {"type": "SGD", "params": {"lr": 0.1, "dampening": 0.1}}},
+        "optimizer.params.dampening: found 0.1; without momentum it does nothing; remove it",
+    ),
     "Adam that is AdamW": ({"optimizer.type": "Adam"}, "optimizer.params.adam_w_mode: missing; DeepSpeed takes"),
     "AdamW that is not": ({"optimizer.params.adam_w_mode": False}, 'found false beside "AdamW", which ignores it'),
     "fused and foreach": ({"optimizer.params.foreach": True}, "optimizer.params.fused and foreach: both true"),

@@ -48,6 +48,14 @@ if __name__ == "__main__":
         ds_trainer.train(**given, num_epoch=2)
     except ds_trainer.SettingsError as error:
         print("wrong:", error.problems)
+    engine = json.load(open(sys.argv[1]))
+    engine["zero_optimization"]["allgather_bucket_size"] = 1
+    with open("refused.json", "w") as file:
+        json.dump(engine, file)
+    try:
+        ds_trainer.train(**given | {"deepspeed_config": "refused.json"})
+    except ds_trainer.SettingsError as error:
+        print("refused:", error.problems)
 """
 
 
@@ -75,6 +83,7 @@ def test_training_as_a_function_gives_the_run_directory_or_raises(tmp_path: Path
     assert "trained: ['best.pth', 'finished', 4]" in output
     assert "dry: None" in output
     assert "did you mean '--num_epochs'" in output.split("wrong: ")[1]
+    assert "refused.json: refused by DeepSpeed: allgather_bucket_size must be" in output.split("refused: ")[1]
 
 
 SYNCS = """

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ds_trainer.engine.config_keys import OPTIMIZER_PARAMS, REFUSED, AdamParams, EngineKeys
-from ds_trainer.engine.config_rules import RULES, Place, adam_problems, last_word
+from ds_trainer.engine.config_rules import RULES, Place, adam_problems, last_word, sgd_problems
 from ds_trainer.engine.skipping import skips_on_device
 from ds_trainer.errors import SettingsError
 from ds_trainer.problems import missing_file, problems_of, reason_of, shortened, shown
@@ -167,8 +167,8 @@ def _params_problems(config: dict[str, Any]) -> list[str]:
         refused = {path.removeprefix(prefix): remedy for path, remedy in REFUSED.items() if path.startswith(prefix)}
         return [prefix + problem for problem in problems_of(error, model, refused=refused)]
     params = model.model_validate_json(json.dumps(optimizer["params"]))
-    problems = list(adam_problems(optimizer["type"], params)) if isinstance(params, AdamParams) else []
-    return problems + ([f"{prefix}fused and foreach: both true; keep one"] if params.fused and params.foreach else [])
+    own = adam_problems(optimizer["type"], params) if isinstance(params, AdamParams) else sgd_problems(params)
+    return list(own) + ([f"{prefix}fused and foreach: both true; keep one"] if params.fused and params.foreach else [])
 
 
 def resolve_engine_config(

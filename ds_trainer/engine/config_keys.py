@@ -118,13 +118,19 @@ class AdamParams(_OptimizerParams):
     adam_w_mode: bool = True
 
 
-class _SgdParams(_OptimizerParams):
+class SgdParams(_OptimizerParams):
+    """What `optimizer.params` may hold for SGD."""
+
     momentum: NonNegativeFloat = 0.0
     dampening: NonNegativeFloat = 0.0
     nesterov: bool = False
 
 
-OPTIMIZER_PARAMS: dict[str, type[_OptimizerParams]] = {"Adam": AdamParams, "AdamW": AdamParams, "SGD": _SgdParams}
+OPTIMIZER_PARAMS: dict[str, type[AdamParams] | type[SgdParams]] = {
+    "Adam": AdamParams,
+    "AdamW": AdamParams,
+    "SGD": SgdParams,
+}
 
 
 class _TorchAutocastKeys(_Block):

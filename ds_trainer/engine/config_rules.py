@@ -11,7 +11,7 @@ from typing import Any
 from deepspeed.runtime.config import DeepSpeedConfig
 from pydantic import ValidationError
 
-from ds_trainer.engine.config_keys import AdamParams
+from ds_trainer.engine.config_keys import AdamParams, SgdParams
 from ds_trainer.engine.monitors import MONITORS, monitor_problems
 from ds_trainer.engine.skipping import skips_on_device
 from ds_trainer.problems import reason_of
@@ -135,6 +135,17 @@ def adam_problems(optimizer_type: str, params: AdamParams) -> Iterator[str]:
     if not params.torch_adam:
         for name in sorted(params.model_fields_set & {"fused", "foreach", "amsgrad"}):
             yield f'optimizer.params.{name}: not taken by DeepSpeed\'s own Adam; remove it, or write "torch_adam": true'
+
+
+def sgd_problems(params: SgdParams) -> Iterator[str]:
+    """What is nothing without momentum."""
+    if params.nesterov and (params.momentum == 0 or params.dampening > 0):
+        yield (
+            "optimizer.params.nesterov: found true; it needs a momentum above 0, and no dampening; write "
+            '"momentum": 0.9 and no dampening, or remove it'
+        )
+    elif params.dampening > 0 and params.momentum == 0:
+        yield f"optimizer.params.dampening: found {params.dampening}; without momentum it does nothing; remove it"
 
 
 def step_problems(keys: Any, place: Place) -> Iterator[str]:
