@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.engine.engine import build_engine
-from ds_trainer.engine.refusals import refusals_told
+from ds_trainer.engine.refusals import refusals_told, refuse_unmatched
 from ds_trainer.evaluation import in_order
 from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up_and_cool_down
@@ -56,7 +56,9 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig, pr
             log.info(line)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
-    with refusals_told(str(settings.deepspeed_config)):
+    source = str(settings.deepspeed_config)
+    refuse_unmatched(model, engine_config, source)
+    with refusals_told(source):
         engine = build_engine(model, engine_config, settings.verbose, settings.compile)
     accumulation = engine_config["gradient_accumulation_steps"]
     train_set = passed_enough(task.train_set, settings.min_epoch_clips)

@@ -170,6 +170,53 @@ MISTAKES = {
         {"zero_optimization.offload_optimizer": {"device": "cpu", "ratio": 0.5}},
         "refused by DeepSpeed: Assertion failed, Partial offloading only supported for ZeRO Stage 3",
     ),
+    "states on NVMe at stage 2": (
+        {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "nvme", "nvme_path": "/tmp"}}},
+        "offload_optimizer.device: found 'nvme' at stage 2, where DeepSpeed keeps the states in the host's memory",
+    ),
+    "NVMe key without NVMe": (
+        {"zero_optimization.offload_optimizer": {"device": "cpu", "pipeline_read": True}},
+        'zero_optimization.offload_optimizer.pipeline_read: ignored unless the device is "nvme"; remove it',
+    ),
+    "aio without NVMe": ({"aio.queue_depth": 4}, 'aio: ignored where nothing is offloaded to "nvme"; remove it'),
+    "old stage 1": ({"zero_optimization.legacy_stage1": True}, "legacy_stage1: refused; removed from DeepSpeed"),
+    "elastic checkpoint": (
+        {"zero_optimization.elastic_checkpoint": True},
+        "zero_optimization.elastic_checkpoint: refused; the trainer writes resume points of its own; remove it",
+    ),
+    "weights of a checkpoint": (
+        {"zero_optimization.load_from_fp32_weights": False},
+        "zero_optimization.load_from_fp32_weights: refused; the trainer writes",
+    ),
+    "gathered weights": (
+        {"zero_optimization.stage": 3, "zero_optimization.gather_16bit_weights_on_model_save": True},
+        "zero_optimization.stage3_gather_16bit_weights_on_model_save: refused; the trainer writes",
+    ),
+    "no allgather": ({"disable_allgather": True}, "disable_allgather: refused; DeepSpeed reads it no more"),
+    "quantized weights at stage 1": (
+        {"zero_optimization.zero_quantized_weights": True},
+        "zero_optimization.zero_quantized_weights: ignored at stage 1; use stage 3, or remove it",
+    ),
+    "quantized weights on a CPU": (
+        {"zero_optimization.stage": 3, "zero_optimization.zero_quantized_weights": True},
+        "zero_optimization.zero_quantized_weights: found true; DeepSpeed quantizes on GPUs alone; remove it on a CPU",
+    ),
+    "prefetching at stage 2": (
+        {"zero_optimization.stage": 2, "zero_optimization.stage3_prefetch_bucket_size": 1000},
+        "zero_optimization.stage3_prefetch_bucket_size: ignored at stage 2; use stage 3, or remove it",
+    ),
+    "super offload at stage 2": (
+        {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "super_offload": True}}},
+        "zero_optimization.offload_optimizer.super_offload: ignored at stage 2; use stage 3",
+    ),
+    "alignment at stage 3": (
+        {"zero_optimization.stage": 3, "zero_optimization.parameter_alignment": True},
+        "zero_optimization.parameter_alignment: ignored at stage 3; use stage 1 or 2, or remove it",
+    ),
+    "buffers kept in float32 in float32": (
+        {"bf16": {}, "data_types.keep_in_fp32_modules": ["table"]},
+        "data_types.keep_in_fp32_modules: ignored without bf16 or fp16; remove it",
+    ),
     "no NVMe path": ({"zero_optimization.offload_optimizer.device": "nvme"}, "offload_optimizer.nvme_path: missing"),
     "float32 sums at stage 0": (
         {"zero_optimization.stage": 0, "data_types.grad_accum_dtype": "fp32"},
@@ -219,6 +266,12 @@ def test_mistake_is_told(changes: dict[str, Any], expected: str) -> None:
         {"zero_optimization.stage": 2, "data_types.grad_accum_dtype": "fp32"},
         {"zero_optimization.offload_optimizer.device": "cpu", "data_types.grad_accum_dtype": "fp32"},
         {"bf16": {}, "data_types.grad_accum_dtype": "fp32"},
+        {"zero_optimization.zero_quantized_weights": False},
+        {"zero_optimization.allgather_partitions": True, "zero_optimization.offload_optimizer": {"device": "none"}},
+        {
+            "zero_optimization": {"stage": 3, "offload_param": {"device": "nvme", "nvme_path": "/tmp"}},
+            "aio": {"queue_depth": 4},
+        },
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ from deepspeed.utils.groups import _ensure_divisibility, _get_sequence_parallel_
 from deepspeed.utils.timer import trim_mean
 from torch import nn
 
-from ds_trainer.engine.refusals import refusals_told
+from ds_trainer.engine.refusals import refusals_told, refuse_unmatched
 from ds_trainer.errors import MemoryLimitError, SettingsError
 
 
@@ -48,3 +48,25 @@ def test_other_errors_stay_what_they_are(fail: Callable[[], object], expected: t
     with pytest.raises(expected) as caught, refusals_told("my.json"):
         fail()
     assert "refused" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["running_mean", "1.*var", "mean"])
+def test_buffers_that_stay_float32_are_found_by_a_part_of_their_name(pattern: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    refuse_unmatched(model, {"data_types": {"keep_in_fp32_modules": [pattern]}}, "my.json")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "known"),
+    [("nope", "known names: 1.running_mean, 1.running_var"), ("running_men", "did you mean"), ("(", "known names")],
+)
+def test_buffers_that_are_to_stay_float32_and_are_not_there_are_told(pattern: str, known: str) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    with pytest.raises(SettingsError) as told:
+        refuse_unmatched(model, {"data_types": {"keep_in_fp32_modules": [pattern]}}, "my.json")
+    assert str(told.value).startswith(
+        f"my.json: data_types.keep_in_fp32_modules: found '{pattern}', expected a part of"
+    )
+    assert known in str(told.value)
+    with pytest.raises(SettingsError, match="there is none; remove it"):
+        refuse_unmatched(model[0], {"data_types": {"keep_in_fp32_modules": [pattern]}}, "my.json")

@@ -12,6 +12,7 @@ from deepspeed.runtime.config import DeepSpeedConfig
 from pydantic import ValidationError
 
 from ds_trainer.engine.config_keys import AdamParams, SgdParams
+from ds_trainer.engine.idle_keys import READ, idle_problems
 from ds_trainer.engine.monitors import MONITORS, monitor_problems
 from ds_trainer.engine.skipping import skips_on_device
 from ds_trainer.problems import reason_of
@@ -155,7 +156,7 @@ def step_problems(keys: Any, place: Place) -> Iterator[str]:
 
 
 def zero_problems(keys: Any, place: Place) -> Iterator[str]:
-    """ZeRO keys that the stage ignores or refuses."""
+    """ZeRO keys that the stage refuses, or that lack another."""
     zero = keys.zero_optimization
     if zero.overlap_comm and zero.stage < 2:
         yield (
@@ -164,10 +165,9 @@ def zero_problems(keys: Any, place: Place) -> Iterator[str]:
         )
     if not zero.compute_grad_norm:
         yield "zero_optimization.compute_grad_norm: found false; clipping and the run's record need the norm; remove it"
-    if zero.offload_optimizer is not None and zero.stage == 0:
-        yield "zero_optimization.offload_optimizer: ignored at stage 0; use stage 1, 2 or 3, or remove it"
-    if zero.offload_param is not None and zero.stage < 3:
-        yield f"zero_optimization.offload_param: ignored at stage {zero.stage}; use stage 3, or remove it"
+    for name in ("zero_quantized_weights", "zero_quantized_nontrainable_weights"):
+        if getattr(zero, name) and zero.stage == 3 and place.device_type == "cpu":
+            yield f"zero_optimization.{name}: found true; DeepSpeed quantizes on GPUs alone; remove it on a CPU"
     for name in ("offload_optimizer", "offload_param"):
         block = getattr(zero, name)
         if block is not None and block.device == "nvme" and block.nvme_path is None:
@@ -195,6 +195,7 @@ RULES = (
     (optimizer_problems, {"optimizer", "zero_optimization", "zero_allow_untested_optimizer"}),
     (step_problems, {"managed_gradient_accumulation"}),
     (zero_problems, {"zero_optimization"}),
+    (idle_problems, READ),
     (scaling_problems, {"zero_optimization", *_SCALING}),
     (monitor_problems, set(MONITORS)),
 )

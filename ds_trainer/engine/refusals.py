@@ -1,11 +1,18 @@
-"""What DeepSpeed refuses no earlier than when it builds an engine: a mistake in the engine config, told as one."""
+"""Mistakes in an engine config that show no earlier than when the engine is built, of a model."""
 
+import contextlib
+import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
+
+import torch
+from deepspeed.runtime.keep_in_fp32 import buffers_to_keep_in_fp32, keep_in_fp32_pattern
+from torch import nn
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import reason_of
+from ds_trainer.problems import nearest_name, reason_of, shown
 from ds_trainer.torch_errors import mendable_errors_told
 
 # Not what is derived from them: other ranks that are gone, and devices that fail, have types of their own.
@@ -39,3 +46,23 @@ def _is_of_deepspeed(error: Exception) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     module: str = frame.f_globals.get("__name__", "")
     return module.partition(".")[0] == "deepspeed"
+
+
+def refuse_unmatched(model: nn.Module, config: Mapping[str, Any], source: str) -> None:
+    """Look whether the model has the buffers that are to stay float32.
+
+    Args:
+        source: the engine config, as the message names it.
+
+    Raises:
+        SettingsError: a pattern is in the name of none.
+    """
+    names = [name for name, buffer in model.named_buffers() if buffer.is_floating_point()]
+    for pattern in config.get("data_types", {}).get("keep_in_fp32_modules") or ():
+        with contextlib.suppress(re.error):
+            if buffers_to_keep_in_fp32(model, keep_in_fp32_pattern(model, [pattern], torch.bfloat16)):
+                continue
+        raise SettingsError(
+            f"{source}: data_types.keep_in_fp32_modules: found {shown(pattern)}, expected a part of the name of a "
+            f"buffer (not of a weight); {nearest_name(pattern, names) if names else 'there is none; remove it'}"
+        )
