@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     75: stopped on request, at a resume point. 76: another rank died or stalled (`watch`). Negative: a signal, such as
     that of a crash within a library; the Python stack of each thread is told.
     """
+    start_log()
     if not faulthandler.is_enabled():
         faulthandler.enable()
     try:

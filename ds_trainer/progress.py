@@ -41,6 +41,7 @@ class _LogHandler(logging.StreamHandler[TextIO]):
 
 def start_log(is_verbose: bool = False) -> None:
     """Send the package's log to standard output; other ranks than the master keep quiet below warnings."""
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     handler = _LogHandler(sys.stdout)
@@ -48,6 +49,17 @@ def start_log(is_verbose: bool = False) -> None:
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if is_verbose else logging.INFO if is_master() else logging.WARNING)
+
+
+def _open_closed_streams() -> None:
+    """Where standard output or error was closed (`2>&-`), have the other, or nobody, get what is written there.
+
+    Python has None in its place, and whatever is opened next would get its number, and what libraries write to it.
+    """
+    if sys.stdout is None or sys.stderr is None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        sys.stderr = sys.stderr or os.fdopen(nowhere, "w")
+        sys.stdout = sys.stdout or sys.stderr
 
 
 def tell_problems(problems: Iterable[str]) -> None:

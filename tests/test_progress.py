@@ -1,5 +1,6 @@
 """The log and the bar: lines reach who reads them, and a run goes on where nobody does."""
 
+import faulthandler
 import os
 import pty
 import subprocess
@@ -8,6 +9,9 @@ import termios
 
 import pytest
 from launching import clean_environment
+
+from ds_trainer.job import main
+from ds_trainer.progress import with_bar
 
 LINES_BEHIND_A_BAR = """
 from ds_trainer.progress import log, start_log, with_bar
@@ -41,3 +45,12 @@ def test_lines_within_a_bar(has_terminal: bool, is_read: bool) -> None:
         os.close(reader)
     os.close(errors)
     os.close(terminal)
+
+
+def test_training_starts_where_standard_error_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)  # as Python has it after 2>&-
+    monkeypatch.setattr(faulthandler, "is_enabled", lambda: False)
+    monkeypatch.setattr(faulthandler, "enable", lambda: os.fstat(sys.stderr.fileno()))
+    assert main(["--nope"]) == 2
+    assert list(with_bar(range(3), 3, "epoch")) == [0, 1, 2]
+    sys.stderr.close()
