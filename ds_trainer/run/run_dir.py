@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ds_trainer import gpu
 from ds_trainer.batches import Batch, BatchLoader
-from ds_trainer.distributed import is_master
+from ds_trainer.distributed import agreed, is_master
 from ds_trainer.engine.engine import gradient_norm, learning_rate
 from ds_trainer.files import write_atomically, write_json
 from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
@@ -104,12 +104,15 @@ class Run:
         return kept | {"sums": self.sums.state_dict(), "unwritten_records": list(self.records.unwritten)}
 
     def load_state_dict(self, state: Record) -> None:
-        """Go back to where `state` was taken, the record included."""
+        """Go back to where `state` was taken, the record included. Collective.
+
+        Raises:
+            WriteError: the record cannot be written; on every rank.
+        """
         for name in _KEPT:
             setattr(self, name, state[name])
         self.sums = EpochSums.from_state(state["sums"])
-        if is_master():
-            self.records.keep(self._is_past, state["unwritten_records"])
+        agreed(lambda: self.records.keep(self._is_past, state["unwritten_records"]))
 
     def forget_best(self) -> None:
         """The best checkpoint is lost: the next epoch's takes its place."""

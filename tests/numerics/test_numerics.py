@@ -209,6 +209,7 @@ def test_any_number_of_ranks_continues_with_equal_weights_and_moments(tmp_path: 
     for session in sessions:
         assert session["differing"] == []
         assert session["largest moment"] > 0
+        assert session["all heard of the full disk"]
     losses = {name: [s["val_loss"] for s in sessions if s["case"] == name] for name in {s["case"] for s in sessions}}
     for name, fall in losses.items():
         assert fall == sorted(fall, reverse=True), f"{name}: training goes on where it was: {fall}"

@@ -3,17 +3,20 @@
 world_size_worker.py OUT SESSION      SESSION 0 begins the runs; rank 0 appends to OUT/sessions.jsonl
 """
 
+import errno
 import itertools
 import json
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from ds_trainer import distributed
 from ds_trainer.engine.state import engine_state
+from ds_trainer.errors import WriteError
 from ds_trainer.progress import start_log
 from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.resume_points import newest_resume_point
@@ -36,6 +39,16 @@ def differing(run: Run, loaded: dict[str, Any]) -> list[str]:
     return names + [key for key in ("scalars", "counters", "learning_rates") if loaded[key] != saved["engine"][key]]
 
 
+def is_refused(run: Run) -> bool:
+    """Whether this rank hears that the disk was full when the run went back to its record."""
+    try:
+        with mock.patch("os.replace", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+            run.load_state_dict(run.state_dict())
+    except WriteError:
+        return True
+    return False
+
+
 def continue_run(run_dir: Path, precision: str, stage: int, session: int) -> dict[str, Any]:
     case = Case(precision, stage, micro_batch=GLOBAL_BATCH // distributed.world_size())
     run = Run(run_dir, {"task": "toy", "description": {}, "settings": {}, "engine_config": {}}, Cadence())
@@ -47,10 +60,12 @@ def continue_run(run_dir: Path, precision: str, stage: int, session: int) -> dic
         loaded = engine_state(case.job.engine)
         names = differing(run, loaded) if distributed.is_master() else []
     case.train(run, session + 1)
+    refused = distributed.gathered(is_refused(run))
     state = engine_state(case.job.engine)
     moments = [value for own in state.get("moments", {}).values() for value in own.values()]
     largest = max((float(moment.abs().max()) for moment in moments), default=0.0)
-    return {"case": run_dir.name, "differing": names, "largest moment": largest, "val_loss": run.best_loss}
+    outcome = {"case": run_dir.name, "differing": names, "largest moment": largest, "val_loss": run.best_loss}
+    return outcome | {"all heard of the full disk": all(refused)}
 
 
 def main(out: Path, session: int) -> None:
