@@ -2,14 +2,16 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ds_trainer.errors import CheckpointError, SettingsError
-from ds_trainer.run.resume import engine_config_on, run_to_continue
+from ds_trainer.run.resume import engine_config_on, refuse_lagging_master, run_to_continue
 from ds_trainer.run.run_dir import Run
 
 SETTINGS = {"task": "toy", "seed": 3, "max_shift": 0.1, "signers": [], "labels": None}
@@ -73,6 +75,61 @@ def test_newest_unfinished_run_of_the_same_settings(make_run: MakeRun, runs_dir:
     (make_run("2026-01-08_00-00-00-toy") / "engine.json").write_text('{"bf16"')
     (runs_dir / "notes").mkdir()
     assert run_to_continue(resume, runs_dir, lambda ranks: IDENTITY) == expected
+
+
+def written_at(run_dir: Path, seconds: float) -> Path:
+    os.utime(run_dir / "resume" / "epoch_0001-step_00000010", (seconds, seconds))
+    return run_dir
+
+
+def test_run_that_was_saved_last_is_continued_whatever_the_clock_said_when_it_began(
+    make_run: MakeRun, runs_dir: Path
+) -> None:
+    """As in the night in which the clock is put back an hour."""
+    written_at(make_run("2026-10-25_02-50-00-toy"), 1000)
+    expected = written_at(make_run("2026-10-25_02-10-00-toy"), 2000)
+    assert run_to_continue("auto", runs_dir, lambda ranks: IDENTITY) == expected
+
+
+Point = tuple[str, str, float]
+OLD = ("2026-10-25_02-50-00-toy", "epoch_0002-step_00000009", 1000.0)
+NEW = ("2026-10-25_02-10-00-toy", "epoch_0001-step_00000005", 2000.0)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "is_refused"),
+    [
+        (NEW, OLD, False),
+        (OLD, NEW, True),
+        (None, OLD, True),
+        (OLD, None, False),
+        (None, None, False),
+        (OLD, (*OLD[:2], 3000.0), False),
+        (OLD, (OLD[0], "epoch_0003-step_00000012", 500.0), True),
+    ],
+    ids=["older", "newer", "none here", "none there", "none", "a copy", "further"],
+)
+def test_host_that_holds_a_later_resume_point_than_the_master_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: Point | None, others: Point | None, is_refused: bool
+) -> None:
+    def on_disk(host: str, point: Point | None) -> Path | None:
+        if point is None:
+            return None
+        name, place, seconds = point
+        (tmp_path / host / name / "resume" / place).mkdir(parents=True)
+        os.utime(tmp_path / host / name / "resume" / place, (seconds, seconds))
+        return tmp_path / host / name
+
+    def gather(values: list[Any], value: Any) -> None:
+        values[:] = [value, type(value).by(on_disk("other", others))]
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    told = pytest.raises(CheckpointError, match="expected the latest there") if is_refused else nullcontext()
+    with told:
+        refuse_lagging_master(on_disk("master", own), lambda: None)
+    monkeypatch.undo()  # before the fixture that looks for a process group
 
 
 @pytest.mark.parametrize("changed", [{"data fingerprint": "other"}, {"engine config": {}}, {"max_shift": 0.2}])

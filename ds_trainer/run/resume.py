@@ -4,7 +4,7 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -92,25 +92,52 @@ def refuse_lagging_master(run_dir: Path | None, find: Callable[[], Path | None])
         CheckpointError: on every rank.
     """
     own = run_dir if distributed.is_master() else find() if distributed.local_rank() == 0 else None
-    (master, its_point), *others = distributed.gathered((socket.gethostname(), _newest_point(own)))
-    host, point = max(others, key=lambda seen: _when(seen[1]), default=(master, its_point))
-    if point is not None and _when(point) > _when(its_point):
-        found = "none" if its_point is None else f"only {its_point.parents[1].name}/{its_point.name}"
+    master, *others = distributed.gathered(_Held.by(own))
+    later = max((held for held in others if held.is_later_than(master)), key=lambda held: held.written_s, default=None)
+    if later is not None and later.point is not None:
+        found = "none" if master.point is None else f"only {master.point.parents[1].name}/{master.point.name}"
         raise CheckpointError(
-            f"--resume auto: found {point.parents[1]} with {point.name} on {host}, and {found} on {master}, which has "
-            f"rank 0 now; expected the latest there, as rank 0 alone reads it: start with {host} first, or copy it to "
-            f"{master}; or start afresh with --resume never"
+            f"--resume auto: found {later.point.parents[1]} with {later.point.name} on {later.host}, and {found} on "
+            f"{master.host}, which has rank 0 now; expected the latest there, as rank 0 alone reads it: start with "
+            f"{later.host} first, or copy it to {master.host}; or start afresh with --resume never"
         )
 
 
-def _newest_point(run_dir: Path | None) -> Path | None:
-    points = [] if run_dir is None else resume_points(run_dir / "resume")
+class _Held(NamedTuple):
+    """The newest resume point of the run that a host would continue."""
+
+    host: str
+    point: Path | None
+    written_s: float
+
+    @classmethod
+    def by(cls, run_dir: Path | None) -> "_Held":
+        point = None if run_dir is None else _newest_point(run_dir)
+        return cls(socket.gethostname(), point, 0.0 if run_dir is None else _written_s(run_dir))
+
+    def is_later_than(self, other: "_Held") -> bool:
+        if self.point is None or other.point is None:
+            return self.point is not None
+        if self.point.parents[1].name == other.point.parents[1].name:  # a copy is written later than what it is of
+            return place(self.point) > place(other.point)
+        return self.written_s > other.written_s
+
+
+def _newest_point(run_dir: Path) -> Path | None:
+    points = resume_points(run_dir / "resume")
     return points[-1] if points else None
 
 
-def _when(point: Path | None) -> tuple[str, tuple[int, ...]]:
-    """What sorts resume points of several runs by time: the name of a run begins with when it was started."""
-    return ("", ()) if point is None else (point.parents[1].name, place(point))
+def _written_s(run_dir: Path) -> float:
+    """When the newest resume point of a run was written, in seconds of UTC; 0 where there is none.
+
+    The name of a run begins with local time, which each autumn goes through an hour twice.
+    """
+    point = _newest_point(run_dir)
+    try:
+        return 0.0 if point is None else point.stat().st_mtime
+    except OSError:  # removed meanwhile by a job that trains there
+        return 0.0
 
 
 def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:
@@ -136,15 +163,16 @@ def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:
 
 
 def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
-    """The newest run of this identity that can be continued; where there is none, the log says why not the newest."""
+    """The run of this identity that was saved last and can be continued; where there is none, the log says why not that
+    of another."""
     others: list[str] = []
-    for run_dir in sorted(runs_dir.glob("*/"), reverse=True):
+    for run_dir in sorted(runs_dir.glob("*/"), key=lambda run_dir: (_written_s(run_dir), run_dir.name), reverse=True):
         try:
             status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"]
             differences = [] if status == "finished" else _differences(run_dir, identity_at)
         except (OSError, ValueError, KeyError, TypeError, CheckpointError, SettingsError):
             continue  # some other directory, or a run that was killed before it had written its settings
-        if status == "finished" or not resume_points(run_dir / "resume"):
+        if status == "finished" or _newest_point(run_dir) is None:
             continue
         if not differences:
             return run_dir
