@@ -111,6 +111,8 @@ def _problem(details: ErrorDetails, model: type[BaseModel], refused: Mapping[str
     message = message[0].lower() + message[1:]
     if not path:
         return message
+    if details["type"] == "string_type" and isinstance(details["input"], int | float):  # what YAML makes of 1 and no
+        message += "; put it in quotes"
     return f"{path}: found {shown(details['input'])}; {message}"
 
 
