@@ -134,8 +134,8 @@ class RunSettings(BaseModel):
     resume: str = setting(
         "never",
         "the run",
-        "auto continues the newest unfinished run of the same settings or starts one, must fails if there is none, "
-        "never starts afresh, a path continues that run directory",
+        "auto continues the unfinished run of the same settings that was saved last, or starts one, must fails if "
+        "there is none, never starts afresh, a path continues that run directory",
         is_identity=False,
     )
     resume_every_steps: int = setting(
