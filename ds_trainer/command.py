@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from ds_trainer.errors import EXIT_USER_ERROR, UserError
-from ds_trainer.progress import start_log, tell_problems
+from ds_trainer.progress import complain, end_log, start_log, tell_problems
 
 EXIT_INTERRUPTED = 130  # as shells tell that SIGINT ended a command
 
@@ -19,11 +19,19 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
         start_log()
         try:
-            return main(*args, **kwargs)
+            status = main(*args, **kwargs)
         except UserError as error:
             tell_problems(error.problems)
-            return EXIT_USER_ERROR
+            status = EXIT_USER_ERROR
         except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
+            status = EXIT_INTERRUPTED
+        return when_told(status)
 
     return run
+
+
+def when_told(status: int) -> int:
+    """`status`, unless the command did well but for what it was to say: that is told on standard error."""
+    problems = end_log()
+    complain(problems)
+    return status or (EXIT_USER_ERROR if problems else 0)

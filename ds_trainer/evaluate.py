@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ds_trainer import distributed, gpu
 from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import task_type_of
-from ds_trainer.command import EXIT_INTERRUPTED
+from ds_trainer.command import EXIT_INTERRUPTED, when_told
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import (
     EXIT_USER_ERROR,
@@ -41,6 +41,10 @@ T = TypeVar("T")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; return the exit status: 0, or 2 for what the user can mend. Collective."""
+    return when_told(_status(argv))
+
+
+def _status(argv: Sequence[str] | None) -> int:
     start_log()
     try:
         distributed.export_rank_variables()

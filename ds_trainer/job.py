@@ -30,7 +30,7 @@ from ds_trainer.launched import (
     refuse_other_world_size,
 )
 from ds_trainer.loop import train
-from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.progress import end_log, log, start_log, tell_problems
 from ds_trainer.rehearsal import rehearse
 from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.claims import Claim, claims
@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USER_ERROR
     except StopRequested:
         return EXIT_STOPPED
+    finally:
+        end_log()  # a log that its disk did not take is no reason for another status
 
 
 def train_in_process(argv: Sequence[str]) -> Path | None:

@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,9 @@ _bars: list[str] = []
 class _LogHandler(logging.StreamHandler[TextIO]):
     """Writes lines for as long as somebody reads them: a run outlives the pipe or terminal that it was started in."""
 
+    lost: OSError | None = None
+    """Why a line did not get where it could still be read, such as onto a full disk: the first such error."""
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, above the bar if there is one."""
         with tqdm.external_write_mode(self.stream) if _bars else contextlib.nullcontext():
@@ -32,11 +36,31 @@ class _LogHandler(logging.StreamHandler[TextIO]):
     def handleError(self, record: logging.LogRecord) -> None:
         """Called where a line could not be written; logging would print pages for each."""
         error = sys.exception()
-        if not isinstance(error, OSError):
+        if isinstance(error, OSError):
+            self._lose(error)
+        else:
             super().handleError(record)
-        elif error.errno in (errno.EPIPE, errno.EIO):  # nobody ever will: let the interpreter end without an error, too
-            with open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), self.stream.fileno())
+
+    def end(self) -> None:
+        """Write what still waits, or give it up, so that the interpreter ends without an error of its own."""
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._lose(error)
+            self._to_nowhere()
+
+    def _lose(self, error: OSError) -> None:
+        if error.errno == errno.EPIPE or (error.errno == errno.EIO and not self._is_file()):
+            self._to_nowhere()  # nobody will ever read it
+        else:
+            self.lost = self.lost or error
+
+    def _is_file(self) -> bool:
+        return stat.S_ISREG(os.fstat(self.stream.fileno()).st_mode)
+
+    def _to_nowhere(self) -> None:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
 def start_log(is_verbose: bool = False) -> None:
@@ -60,6 +84,20 @@ def _open_closed_streams() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         sys.stderr = sys.stderr or os.fdopen(nowhere, "w")
         sys.stdout = sys.stdout or sys.stderr
+
+
+def end_log() -> list[str]:
+    """Write what still waits of the log; return what is wrong where some of it was lost, but not if its reader left."""
+    problems = []
+    for handler in log.handlers:
+        if isinstance(handler, _LogHandler):
+            handler.end()
+            if handler.lost is not None:
+                problems.append(
+                    f"standard output: cannot be written ({handler.lost.strerror}), and is cut short; make room there, "
+                    "or choose another place, and run the command again"
+                )
+    return problems
 
 
 def tell_problems(problems: Iterable[str]) -> None:

@@ -1,16 +1,21 @@
 """How the commands beside training end."""
 
+import io
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from launching import ROOT, clean_environment
 
+from ds_trainer import evaluate, job
 from ds_trainer.command import EXIT_INTERRUPTED, command
 from ds_trainer.errors import EXIT_USER_ERROR, DataError
+from ds_trainer.progress import log
 
 
 def test_what_the_user_can_mend_is_told_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,6 +34,46 @@ def test_a_mistake_in_the_program_keeps_its_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+@command
+def answer() -> int:
+    """A command that does well."""
+    log.info("an answer")
+    return 0
+
+
+CUT_SHORT = "error: standard output: cannot be written (No space left on device), and is cut short; make room there"
+
+
+@pytest.mark.parametrize(
+    ("main", "told"),
+    [(answer, CUT_SHORT), (lambda: evaluate.main(["absent.pth"]), CUT_SHORT), (lambda: job.main(["--absent"]), "")],
+)
+@pytest.mark.parametrize("write_through", [False, True])
+def test_answers_that_a_full_disk_did_not_take_are_told(
+    main: Callable[[], int],
+    told: str,
+    write_through: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """But not the log of a training, whose product is elsewhere."""
+    with open("/dev/full", "wb", buffering=0) as full:
+        raw = full if write_through else io.BufferedWriter(full)
+        with io.TextIOWrapper(raw, write_through=write_through) as output:
+            monkeypatch.setattr(sys, "stdout", output)
+            assert main() == EXIT_USER_ERROR
+    assert capfd.readouterr().err.partition(", or choose another place")[0] == told
+
+
+def test_reader_that_left_is_no_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert answer() == 0
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow
