@@ -1,6 +1,5 @@
 """What is drawn and tabulated after training: curves of the run, and what its best model confuses."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from ds_trainer.calibration import Calibration
 from ds_trainer.classification import ClassScores, class_scores, confusion_matrix, summarise
+from ds_trainer.files import make_folder, write_atomically, write_csv
 from ds_trainer.plots.calibration import calibration_figure
 from ds_trainer.plots.classes import class_scores_figure, confusion_figure, confusions_figure
 from ds_trainer.plots.curves import Record, curves_figure
@@ -34,6 +34,9 @@ def visualize_metrics(
         title: says on the plots which run they show.
         scored: says which split and which checkpoint the measures are of.
         gradient_clipping: the norm to which gradients were clipped, if they were.
+
+    Raises:
+        WriteError: the disk is full, read-only or gone.
     """
     curves_path = draw_curves(out_dir, records, title, gradient_clipping)
     scores_title = f"{title}, {scored}" if scored else title
@@ -45,7 +48,7 @@ def visualize_metrics(
         "confusions.png": confusions_figure(counts_SS, class_names, scores_title),
     }
     for name, figure in figures.items():
-        figure.savefig(out_dir / name)
+        write_atomically(out_dir / name, figure.savefig)
     report_path = out_dir / "classification_report.csv"
     write_report(report_path, scores, class_names, summarise(measures_NM)["top1"])
     return [curves_path, *(out_dir / name for name in figures), report_path]
@@ -53,16 +56,16 @@ def visualize_metrics(
 
 def draw_curves(out_dir: Path, records: Sequence[Record], title: str, gradient_clipping: float | None = None) -> Path:
     """Draw loss, accuracy, learning rate and gradient norm over the epochs; return the file."""
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir)
     path = out_dir / "curves.png"
-    curves_figure(records, title, gradient_clipping).savefig(path)
+    write_atomically(path, curves_figure(records, title, gradient_clipping).savefig)
     return path
 
 
 def draw_calibration(out_dir: Path, calibration: Calibration, title: str) -> Path:
     """Draw how often answers are right, by how sure the model is; return the file."""
     path = out_dir / "calibration.png"
-    calibration_figure(calibration, title).savefig(path)
+    write_atomically(path, calibration_figure(calibration, title).savefig)
     return path
 
 
@@ -75,14 +78,15 @@ def write_report(path: Path, scores: ClassScores, class_names: Sequence[str], ac
     total = int(scores.support.sum())
     macro = columns[:, scores.support > 0].mean(1)
     weighted = columns @ scores.support / total
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "precision", "recall", "f1-score", "support"))
-        for name, values, support in zip(class_names, columns.T, scores.support, strict=True):
-            writer.writerow((name, *_rounded(values), support))
-        writer.writerow(("accuracy", "", "", *_rounded([accuracy]), total))
-        writer.writerow(("macro avg", *_rounded(macro), total))
-        writer.writerow(("weighted avg", *_rounded(weighted), total))
+    of_classes = zip(class_names, columns.T, scores.support, strict=True)
+    rows = [
+        ("class", "precision", "recall", "f1-score", "support"),
+        *((name, *_rounded(values), support) for name, values, support in of_classes),
+        ("accuracy", "", "", *_rounded([accuracy]), total),
+        ("macro avg", *_rounded(macro), total),
+        ("weighted avg", *_rounded(weighted), total),
+    ]
+    write_csv(path, rows)
 
 
 def _rounded(values: Sequence[float] | np.ndarray) -> list[str]:

@@ -1,6 +1,7 @@
 """What a run has reached: its best checkpoint, scored and drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
 from ds_trainer.engine.precision import cast_floats
+from ds_trainer.errors import WriteError
 from ds_trainer.progress import log
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics, non_finite_examples, validate
@@ -71,13 +73,14 @@ def evaluate_best(run: "Run", task: Task, engine_config: EngineConfig) -> Result
         temperature = fit_temperature(model, in_order(task, task.val_set, micro_batch))
     metrics, results = score(model, task, dataset, micro_batch, temperature)
     if distributed.is_master():
-        if temperature is not None:
-            write_checkpoint(run.dir / "best.pth", {**checkpoint, "temperature": temperature})
-        run.record_test(split, {**results.whole, **results.details()})
-        stand_at("drawing")
-        scored = f"{split} split, epoch {checkpoint['epoch'] + 1}"
-        _draw(run, task, metrics, results, scored, engine_config)
-        _report(run, task, dataset, metrics, results, scored)
+        with _whole_model_told(run):
+            if temperature is not None:
+                write_checkpoint(run.dir / "best.pth", {**checkpoint, "temperature": temperature})
+            run.record_test(split, {**results.whole, **results.details()})
+            stand_at("drawing")
+            scored = f"{split} split, epoch {checkpoint['epoch'] + 1}"
+            _draw(run, task, metrics, results, scored, engine_config)
+            _report(run, task, dataset, metrics, results, scored)
         tell(results, f"{split} split, best checkpoint (epoch {checkpoint['epoch'] + 1})")
         log.info(f"checkpoint {run.dir / 'best.pth'}\ndiagnostics {run.dir / 'diagnostics'}")
         log.info(f"report {run.dir / 'report.html'}")
@@ -134,6 +137,16 @@ def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, d
         named = task.objective.metrics(metrics.measures_NM[of_group])
         found[group] = {"loss": metrics.losses_N[of_group].mean().item(), **named, "num_examples": int(of_group.sum())}
     return found
+
+
+@contextmanager
+def _whole_model_told(run: "Run") -> Iterator[None]:
+    """What cannot be written of a trained model is told with how it is made again."""
+    try:
+        yield
+    except WriteError as error:
+        remedy = f"the model is whole, in best.pth; the same command with --resume {run.dir} draws again"
+        raise WriteError([f"{problem}; {remedy}" for problem in error.problems]) from error
 
 
 def _draw(run: "Run", task: Task, metrics: Metrics, results: Results, scored: str, engine_config: EngineConfig) -> None:

@@ -1,15 +1,17 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,6 +84,13 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
     with _JSON_LOCK:
         write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table for people and programs, atomically."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
 
 
 def sync(path: Path) -> None:

@@ -4,7 +4,9 @@ The disk is a folder that becomes a file, which no one can write into, root neit
 soak.
 """
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,9 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from launching import ROOT, clean_environment, succeed
+from matplotlib.figure import Figure
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
+from ds_trainer.job import main
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -115,6 +120,34 @@ def test_run_directory_is_gone_for_a_while(tmp_path: Path) -> None:
     steps = [record["step"] for record in records if record["kind"] == "step"]
     assert steps == sorted(set(steps))
     assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
+
+
+def test_disk_that_fills_up_while_plots_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The model is whole and the message says how to have them drawn."""
+
+    def fill_up(figure: Figure, file: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    flags = [*TRAIN[2:], "--num_points", "300", "--num_epochs", "1", "--runs_dir", str(tmp_path)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", fill_up)
+        assert main(flags) == 2
+    (run_dir,) = tmp_path.iterdir()
+    told = f"{run_dir / 'diagnostics' / 'curves.png'}: cannot be written (No space left on device); make room there"
+    remedy = f"the model is whole, in best.pth; the same command with --resume {run_dir} draws again"
+    for told_there in (
+        capsys.readouterr().out.splitlines()[-1],
+        json.loads((run_dir / "status.json").read_text())["reason"],
+    ):
+        assert told in told_there
+        assert remedy in told_there
+    weights = load_checkpoint(run_dir / "best.pth")["state_dict"]
+    assert main([*flags, "--resume", str(run_dir)]) == 0
+    assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
+    assert all(
+        torch.equal(weights[name], again) for name, again in load_checkpoint(run_dir / "best.pth")["state_dict"].items()
+    )
+    assert {"curves.png", "answers.csv"} <= {path.name for path in (run_dir / "diagnostics").iterdir()}
 
 
 def test_best_checkpoint_that_was_lost_or_is_older_than_it_must_be_is_replaced(tmp_path: Path) -> None:

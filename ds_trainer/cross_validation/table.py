@@ -4,14 +4,13 @@ Signers are the sample: the mean is over them, each counted alike, and the sprea
 them. The spread over seeds tells how much of a difference is chance.
 """
 
-import csv
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ds_trainer.files import write_atomically, write_json
+from ds_trainer.files import write_atomically, write_csv, write_json
 
 Scores = Mapping[int, Mapping[str, float]]
 """Seed -> signer -> score."""
@@ -81,10 +80,8 @@ def write_table(sweep_dir: Path, scores: Scores, metric: str, about: Mapping[str
     summary = summarise(scores)
     text = "\n".join(table_lines(scores, metric)) + "\n"
     write_atomically(sweep_dir / "table.txt", lambda file: file.write(text.encode()))
-    with (sweep_dir / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["signer", "seed", metric])
-        rows.writerows([signer, seed, score] for seed, own in scores.items() for signer, score in own.items())
+    rows = [(signer, seed, score) for seed, own in scores.items() for signer, score in own.items()]
+    write_csv(sweep_dir / "table.csv", [("signer", "seed", metric), *rows])
     write_json(
         sweep_dir / "results.json",
         {
@@ -113,7 +110,7 @@ def draw_table(path: Path, scores: Scores, metric: str) -> None:
     axes.set_yticks(range(len(signers)), [shown_name(signer) for signer in signers], parse_math=False)
     style_axes(axes, "a point a seed, a line their mean", grid="x")
     place_legend(axes)
-    figure.savefig(path)
+    write_atomically(path, figure.savefig)
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -1,7 +1,5 @@
 """What a classifier answered to each example of a split: as a table for people and programs, and for the page."""
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from torch.utils.data import Dataset
 from ds_trainer.batches import name_of
 from ds_trainer.calibration import Calibration
 from ds_trainer.classification import targets_and_predictions
-from ds_trainer.files import write_atomically
+from ds_trainer.files import write_csv
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics
 
@@ -53,11 +51,9 @@ class Answers:
 
     def write(self, path: Path, class_names: list[str]) -> None:
         """Write a table with a row an example."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(("name", "group", "true", "predicted", "confidence", "is_right"))
         answered = zip(*targets_and_predictions(self.measures_NM), self.confidence_N, strict=True)
-        for name, group, (true, predicted, confidence) in zip(self.names, self.groups, answered, strict=True):
-            row = (name, group, class_names[true], class_names[predicted], f"{confidence:.6f}", int(true == predicted))
-            writer.writerow(row)
-        write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
+        rows = [
+            (name, group, class_names[true], class_names[predicted], f"{confidence:.6f}", int(true == predicted))
+            for name, group, (true, predicted, confidence) in zip(self.names, self.groups, answered, strict=True)
+        ]
+        write_csv(path, [("name", "group", "true", "predicted", "confidence", "is_right"), *rows])

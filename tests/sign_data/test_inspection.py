@@ -112,9 +112,17 @@ def test_wrong_flag_is_told_without_a_traceback(capsys: pytest.CaptureFixture[st
 def test_file_in_place_of_the_folder_is_told(
     store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And what cannot be written into one: by a folder of that name, as permissions are no limit to root."""
+    flags = ["--data", str(store.path), "--split", "all", "--out_dir", str(tmp_path / "out")]
     (tmp_path / "out").touch()
-    assert main(["--data", str(store.path), "--split", "all", "--out_dir", str(tmp_path / "out")]) == 2
+    assert main(flags) == 2
     assert f"{tmp_path / 'out'}: cannot be written (File exists)" in capsys.readouterr().out
+    (tmp_path / "out").unlink()
+    for name in ("samples.png", "clips_by_sign.csv"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        assert main(flags) == 2
+        assert f"{tmp_path / 'out' / name}: cannot be written (Is a directory)" in capsys.readouterr().out
+        (tmp_path / "out" / name).rmdir()
 
 
 @pytest.mark.parametrize("name", ["toy", "own_tasks:Drawn"])

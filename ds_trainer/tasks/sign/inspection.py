@@ -1,7 +1,6 @@
 """What is in a store, before anything is trained on it: counts, lengths, what is missing, copies, drawn samples."""
 
 import argparse
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
 from ds_trainer.errors import SettingsError
-from ds_trainer.files import make_folder
+from ds_trainer.files import make_folder, write_atomically, write_csv
 from ds_trainer.progress import log
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
@@ -126,13 +125,12 @@ def missing_fractions(frames_TKC: NDArray[np.float32], store: ClipStore) -> NDAr
 def write_counts(store: ClipStore, clips: Clips, path: Path) -> None:
     """A table with a row a sign: how many of the clips are of it, and of each signer."""
     signers = np.unique(store.signer[clips])
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("number", "sign", "clips", *(store.signer_names[signer] for signer in signers)))
-        for sign in np.unique(store.sign[clips]).tolist():
-            own = store.signer[clips[store.sign[clips] == sign]]
-            per_signer = [int((own == signer).sum()) for signer in signers]
-            writer.writerow((store.sign_numbers[sign], store.sign_names[sign], len(own), *per_signer))
+    rows: list[Sequence[Any]] = [("number", "sign", "clips", *(store.signer_names[signer] for signer in signers))]
+    for sign in np.unique(store.sign[clips]).tolist():
+        own = store.signer[clips[store.sign[clips] == sign]]
+        per_signer = [int((own == signer).sum()) for signer in signers]
+        rows.append((store.sign_numbers[sign], store.sign_names[sign], len(own), *per_signer))
+    write_csv(path, rows)
 
 
 def _evenly(clips: Clips, limit: int) -> Clips:
@@ -146,7 +144,8 @@ def draw_samples(store: ClipStore, clips: Clips, path: Path) -> None:
     chosen = _evenly(clips, NUM_SAMPLES).tolist()
     names = [f"{store.sign_names[store.sign[clip]]}, {store.signer_names[store.signer[clip]]}" for clip in chosen]
     drawn = [store.clip_frames(clip) for clip in chosen]
-    skeletons_figure(drawn, names, store.layout, f"{store.path.name}: from the first frame to the last").savefig(path)
+    figure = skeletons_figure(drawn, names, store.layout, f"{store.path.name}: from the first frame to the last")
+    write_atomically(path, figure.savefig)
 
 
 def draw_augmentation(task: SignTask, path: Path) -> None:
@@ -167,7 +166,8 @@ def draw_augmentation(task: SignTask, path: Path) -> None:
     (all_BTKC,), _ = task.prepare(items, device(), draw)
     shown["all, and other frames"] = all_BTKC
     clips = [apart(clip_BTKC[0].cpu().numpy(), layout) for clip_BTKC in shown.values()]
-    skeletons_figure(clips, list(shown), layout, "one clip, as training may see it").savefig(path)
+    figure = skeletons_figure(clips, list(shown), layout, "one clip, as training may see it")
+    write_atomically(path, figure.savefig)
 
 
 def _one_by_one(augmentation: Augmentation) -> Iterator[Augmentation]:
