@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ds_trainer.command import command
+from ds_trainer.engine.config import load_engine_config
 from ds_trainer.errors import SettingsError
 from ds_trainer.hostfile import read_hostfile
 from ds_trainer.preflight.asking import Answer, Question, ask_hosts
 from ds_trainer.preflight.judging import Problem, problems_of
 from ds_trainer.problems import shown
 from ds_trainer.progress import log
+from ds_trainer.recipe import load_recipe
 from ds_trainer.text_file import shipped
 
 _COLUMNS = ("host", "slots", "devices", "python", "torch", "deepspeed", "address", "interface", "clock", "free", "runs")
+
+_DEFAULT_DATA = Path("default")
+"""As in launch/train.py: it comes with the package."""
 
 
 @command
@@ -22,8 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Look at every host; return 0 if a job can start there, else 2."""
     arguments = _parser().parse_args(argv)
     slots_of = read_hostfile(arguments.hostfile)
+    load_engine_config(arguments.deepspeed_config)  # what cannot be read here is no better for being the same there
+    if arguments.config is not None:
+        load_recipe(arguments.config)
     files = [shipped(path) for path in (arguments.deepspeed_config, arguments.config) if path is not None]
-    question = Question(files, arguments.runs_dir, arguments.data, _words(arguments.ssh_args))
+    data = None if arguments.data == _DEFAULT_DATA else arguments.data
+    question = Question(files, arguments.runs_dir, data, _words(arguments.ssh_args))
     answers = ask_hosts(slots_of, question)
     problems = problems_of(answers)
     for line in report(answers, problems):
@@ -34,11 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hostfile", type=Path, required=True, help="lines such as `node1 slots=8`")
-    parser.add_argument("--deepspeed_config", type=Path, default=Path("ds_configs/bf16.json"), help="the engine config")
-    parser.add_argument("--config", type=Path, help="the recipe, if the job has one")
-    parser.add_argument("--data", type=Path, help="a file or folder of data that all hosts must have")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where run directories are made")
-    parser.add_argument("--ssh_args", default="", help="more arguments of ssh, such as '-p 2222'")
+    parser.add_argument(
+        "--deepspeed_config",
+        type=Path,
+        default=Path("ds_configs/bf16.json"),
+        help="the engine config (default: %(default)s)",
+    )
+    parser.add_argument("--config", type=Path, help="the recipe, if the job has one (default: none)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=_DEFAULT_DATA,
+        help="a file or folder of data that all hosts must have (default: %(default)s, which comes with the package)",
+    )
+    parser.add_argument(
+        "--runs_dir", type=Path, default=Path("runs"), help="where run directories are made (default: %(default)s)"
+    )
+    parser.add_argument("--ssh_args", default="", help="more arguments of ssh, such as '-p 2222' (default: none)")
     return parser
 
 

@@ -100,6 +100,18 @@ def network(answers: Sequence[Answer]) -> Iterator[Problem]:
                 yield Problem(answer.host, what, remedy, is_fatal=False)
 
 
+def machines(answers: Sequence[Answer]) -> Iterator[Problem]:
+    """A machine under two names, on which ranks would share devices; or two with one name, by which files are told."""
+    first_of: dict[str, str] = {}
+    for answer in answers:
+        name = answer.says["name"]
+        first = first_of.setdefault(name, answer.host)
+        if first != answer.host:
+            what = f"it calls itself {name}, as {first} does"
+            remedy = "give a machine one line with all its slots, and two machines host names of their own"
+            yield Problem(answer.host, what, remedy)
+
+
 def clocks(answers: Sequence[Answer]) -> Iterator[Problem]:
     """Clocks far from this machine's: the times in logs and run directories would mislead."""
     for answer in answers:
@@ -128,6 +140,7 @@ RULES: tuple[Callable[[Sequence[Answer]], Iterator[Problem]], ...] = (
     other_files,
     devices,
     network,
+    machines,
     clocks,
     disks,
 )
