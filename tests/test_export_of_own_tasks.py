@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from launching import ROOT, run, succeed
+from own_tasks import Drawn
 from torch import Tensor, nn
 
+from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.errors import CheckpointError
-from ds_trainer.export.command import largest_difference
+from ds_trainer.export.command import largest_difference, main
 from ds_trainer.export.formats import read_answers, write
 from ds_trainer.task import Deployment
 
@@ -111,6 +114,23 @@ def test_differences_between_answers() -> None:
     assert largest_difference([whole], [whole, whole]) == torch.inf
     assert not largest_difference([torch.tensor([torch.nan])], [torch.tensor([1.0])]) <= 1
     assert largest_difference([torch.tensor([True])], [torch.tensor([False])]) == 1
+
+
+def test_weights_that_are_others_when_read_back_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a task that says nothing of its inputs, so that there are no answers to compare."""
+    checkpoint = {"task": "own_tasks:Drawn", "description": {}, "settings": {}, "epoch": 0, "metrics": {}}
+    checkpoint |= {"engine_config": {}, "versions": {}, "state_dict": Drawn.model_from({}).state_dict()}
+    write_checkpoint(tmp_path / "best.pth", checkpoint)
+    flags = [str(tmp_path / "best.pth"), "--task", "own_tasks:Drawn", "--to", "safetensors"]
+    assert main(flags) == 0
+    assert "read back: the same weights to the bit" in capsys.readouterr().out
+    load = safetensors.torch.load_file
+    monkeypatch.setattr(safetensors.torch, "load_file", lambda path: {**load(path), "bias": torch.zeros(1)})
+    assert main(flags) == 2
+    told = f"error: {tmp_path / 'model.safetensors'}: read back, bias and 0 others differ from the source's weights"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command import command
@@ -63,12 +63,21 @@ def _export(arguments: argparse.Namespace) -> None:
         f"{path}: {path.stat().st_size / 2**20:.1f} MiB, from epoch {checkpoint['epoch'] + 1} of {arguments.source}"
     )
     if deployment is None:
-        read_back = formats.read_model(form, path, checkpoint).state_dict()
-        differing = [name for name, value in model.state_dict().items() if not torch.equal(value, read_back[name])]
-        assert not differing, differing
-        log.info("read back: the same weights to the bit")
-        return
-    _compare(form, path, checkpoint, task_type, deployment)
+        _compare_weights(path, model, formats.read_model(form, path, checkpoint))
+    else:
+        _compare(form, path, checkpoint, task_type, deployment)
+
+
+def _compare_weights(path: Path, model: nn.Module, read_back: nn.Module) -> None:
+    """Raise `CheckpointError` unless all of them are the same."""
+    found = read_back.state_dict()
+    differing = [name for name, value in model.state_dict().items() if not torch.equal(value, found[name])]
+    if differing:
+        raise CheckpointError(
+            f"{path}: read back, {differing[0]} and {len(differing) - 1} others differ from the source's weights, "
+            "expected the same bits; do not use it, and export again"
+        )
+    log.info("read back: the same weights to the bit")
 
 
 def _compare(

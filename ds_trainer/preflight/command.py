@@ -85,7 +85,8 @@ def report(answers: Sequence[Answer], problems: Sequence[Problem]) -> list[str]:
     ranks = sum(answer.slots for answer in answers)
     hosts = "1 host is" if len(answers) == 1 else f"{len(answers)} hosts are"
     good = f"{hosts} ready for {ranks} {'rank' if ranks == 1 else 'ranks'}"
-    return [*lines, f"{num_fatal} problems: do not start yet" if num_fatal else good]
+    bad = f"{num_fatal} {'problem' if num_fatal == 1 else 'problems'}: do not start yet"
+    return [*lines, bad if num_fatal else good]
 
 
 def _row(answer: Answer) -> list[str]:
