@@ -24,7 +24,7 @@ ARABIC = "شكرا"
 EVIL = "</script><script>document.title = 'broken'</script>&<b>"
 
 
-def make_run_dir(path: Path) -> Path:
+def make_run_dir(path: Path, **changed: Any) -> Path:
     path.mkdir()
     environment = {
         "job": ["signs_26-x: 1,315 parameters; clips: 10 train", "1 rank on cpu"],
@@ -32,7 +32,7 @@ def make_run_dir(path: Path) -> Path:
         "working_dir": "/home/somebody", "commit": "abc", "world_size": 1, "versions": {"torch": "2.13"},
         "devices": {"type": "cpu"}, "host": "laptop", "data_fingerprint": "0123",
     }  # fmt: skip
-    (path / "environment.json").write_text(json.dumps(environment))
+    (path / "environment.json").write_text(json.dumps({**environment, **changed}))
     (path / "engine.json").write_text(json.dumps({"gradient_clipping": 1.0}))
     (path / "run.yaml").write_text(yaml.safe_dump({"seed": 7, "runs_dir": "runs"}))
     return path
@@ -91,6 +91,20 @@ def test_page_of_a_classifier(tmp_path: Path) -> None:
     confidences = [data["answers"]["confidence"][place] for place in data["worst"]]
     assert confidences == sorted(confidences, reverse=True)
     assert all(data["answers"]["true"][place] != data["answers"]["predicted"][place] for place in data["worst"])
+
+
+@pytest.mark.parametrize(
+    ("ranks", "hosts", "command"),
+    [(1, ["laptop"], "python"), (2, ["laptop"], "deepspeed --num_gpus 2"), (4, ["laptop", "node"], "python")],
+)
+def test_command_that_trains_again_starts_as_many_ranks(
+    ranks: int, hosts: list[str], command: str, tmp_path: Path
+) -> None:
+    """On several hosts their launcher does, which is said."""
+    run_dir = make_run_dir(tmp_path / "run", world_size=ranks, hosts=hosts)
+    text = write_page(run_dir, records_of(1), "x", scored_of(26)).read_text(encoding="utf-8")
+    assert f"<code>{command} launch/train.py --labels &#39;my labels.csv&#39;</code>" in text
+    assert ("of 2 hosts, laptop, node. Their launcher started each rank" in text) == (len(hosts) > 1)
 
 
 def test_skeletons_are_drawn_on_a_grid_with_holes(tmp_path: Path) -> None:

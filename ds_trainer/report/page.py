@@ -60,6 +60,7 @@ def write_page(run_dir: Path, records: Sequence[Mapping[str, Any]], title: str, 
     """
     engine = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
     environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    hosts = environment.get("hosts", [environment["host"]])
     settings = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
     curves = curve_figures(records, engine.get("gradient_clipping") or None)
     path = run_dir / "report.html"
@@ -75,16 +76,20 @@ def write_page(run_dir: Path, records: Sequence[Mapping[str, Any]], title: str, 
         data=_page_data(scored),
         calibration=_calibration_svg(scored.calibration),
         environment=environment,
-        command=shlex.join(_as_typed(shlex.split(environment["command"]))),
+        hosts=hosts,
+        command=_command(environment, len(hosts)),
         settings=settings,
         engine=json.dumps(engine, indent=1),
     )
     return path
 
 
-def _as_typed(words: Sequence[str]) -> list[str]:
-    """A command line without what DeepSpeed's launcher added."""
-    return [word for word in words if not word.startswith("--local_rank=")]
+def _command(environment: Mapping[str, Any], num_hosts: int) -> str:
+    """What starts as many ranks again on one host; on several, what their launcher started as a rank."""
+    words = [word for word in shlex.split(environment["command"]) if not word.startswith("--local_rank=")]
+    if environment["world_size"] > 1 and num_hosts == 1:
+        words[:1] = ["deepspeed", "--num_gpus", str(environment["world_size"])]  # in place of Python
+    return shlex.join(words)
 
 
 def _class_rows(scored: Scored) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ds_trainer import __version__
-from ds_trainer.distributed import world_size
+from ds_trainer.distributed import gathered, world_size
 
 _PACKAGES = ("torch", "deepspeed", "numpy")
 
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def describe_environment(data_fingerprint: str) -> dict[str, Any]:
-    """The content of environment.json, on the master's node."""
+    """The content of environment.json, on the master's node. Collective."""
     return {
         "command": shlex.join([sys.executable, *sys.argv]),
         "working_dir": str(Path.cwd()),
@@ -33,6 +33,7 @@ def describe_environment(data_fingerprint: str) -> dict[str, Any]:
         "versions": versions(),
         "host": socket.gethostname(),
         "world_size": world_size(),
+        "hosts": sorted(set(gathered(socket.gethostname()))),
         "devices": _devices(),
         "data_fingerprint": data_fingerprint,
     }
