@@ -218,6 +218,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "clips", type=Path, nargs="+", help=f"files ({_EXPECTED}; video with MediaPipe) or folders of them"
     )
-    parser.add_argument("--top", type=_number_of_answers, default=5, metavar="N", help="signs a clip, 1 to 100")
+    parser.add_argument(
+        "--top", type=_number_of_answers, default=5, metavar="N", help="signs a clip, 1 to 100 (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
     return parser

@@ -58,7 +58,10 @@ class RunSettings(BaseModel):
         is_identity=False,
     )
     config: Path | None = setting(
-        None, "what to train", "a recipe (YAML) that gives any of these settings by name; flags win", is_identity=False
+        None,
+        "what to train",
+        "a recipe (YAML) that gives any of these settings by name; flags win; without one, --data default has its own",
+        is_identity=False,
     )
     task: str = setting(
         "sign", "what to train", "a task of ds_trainer.tasks, or your own as module:Class", min_length=1

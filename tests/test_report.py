@@ -97,12 +97,10 @@ def test_page_of_a_classifier(tmp_path: Path) -> None:
     ("ranks", "hosts", "command"),
     [(1, ["laptop"], "python"), (2, ["laptop"], "deepspeed --num_gpus 2"), (4, ["laptop", "node"], "python")],
 )
-def test_command_that_trains_again_starts_as_many_ranks(
-    ranks: int, hosts: list[str], command: str, tmp_path: Path
-) -> None:
+def test_command_trains_on_as_many_ranks_again(ranks: int, hosts: list[str], command: str, tmp_path: Path) -> None:
     """On several hosts their launcher does, which is said."""
-    run_dir = make_run_dir(tmp_path / "run", world_size=ranks, hosts=hosts)
-    text = write_page(run_dir, records_of(1), "x", scored_of(26)).read_text(encoding="utf-8")
+    path = make_run_dir(tmp_path / "run", world_size=ranks, hosts=hosts)
+    text = write_page(path, records_of(1), "x", scored_of(26)).read_text(encoding="utf-8")
     assert f"<code>{command} launch/train.py --labels &#39;my labels.csv&#39;</code>" in text
     assert ("of 2 hosts, laptop, node. Their launcher started each rank" in text) == (len(hosts) > 1)
 

@@ -1,15 +1,20 @@
 """Contract: `--help`, the settings that a run writes down, and those that a user's own task adds."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic_core import to_jsonable_python
 
+from ds_trainer import predict
 from ds_trainer.command_line import build_parser, load_settings
+from ds_trainer.cross_validation import command as cross_validation
+from ds_trainer.preflight import command as preflight
 from ds_trainer.run.run_dir import Run
 from ds_trainer.settings import NameList, RunSettings, TaskSettings, combined_settings, identity, setting
 from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign import inspection
 from ds_trainer.tasks.sign.settings import SignSettings
 
 ENGINE = ["--deepspeed_config", "engine.json"]
@@ -38,6 +43,9 @@ def test_help_is_grouped_and_says_units_and_defaults() -> None:
         "--stall_timeout_s X seconds for which a rank may be silent, or no rank take a step, until the run ends and "
         "says which rank it was (default: 120.0)",
         "--scale_learning_rate {none,sqrt,linear} how",
+        "flags win; without one, --data default has its own (default: none)",
+        "with the settings of ds_configs/recipes/fingerspelling.yaml in place of the defaults shown here, unless "
+        "--config names others (default: default)",
         "--max_rotation_degrees X largest rotation in the image plane, degrees (default: 10.0)",
         "--dry_run, --no-dry_run print what would be trained, take one step and stop (default: no)",
         "--signers NAME,... the only signers to use, separated by commas; none named: all (default: none named)",
@@ -47,6 +55,23 @@ def test_help_is_grouped_and_says_units_and_defaults() -> None:
         assert shown in text
     for hidden in ("local_rank", "PydanticUndefined", "[N]", "()"):
         assert hidden not in text
+
+
+@pytest.mark.parametrize(
+    ("main", "shown"),
+    [
+        (predict.main, "--top N signs a clip, 1 to 100 (default: 5)"),
+        (inspection.main, "where plots and tables go (default: runs/inspection)"),
+        (cross_validation.main, "trainings of each fold, with --seed and those after it (default: 1)"),
+        (preflight.main, "the engine config (default: ds_configs/bf16.json)"),
+    ],
+)
+def test_help_of_other_commands_says_defaults(
+    main: Callable[[list[str]], int], shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert shown in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("task", ["sign", "toy"])

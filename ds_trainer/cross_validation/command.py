@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--by", choices=["signer"], default="signer", help="what is held out (default: signer)")
     parser.add_argument("--folds", type=int, help="groups of signers that are held out together (default: each alone)")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each fold, with --seed and those after it")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="trainings of each fold, with --seed and those after it (default: 1)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="folds side by side (default: 1)")
     parser.add_argument("--metric", default="top1", help="what the table shows (default: top1)")
     parser.add_argument("--sweep_dir", type=Path, help="where runs and table are kept (default: by the settings)")

@@ -74,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--augment", action="store_true", help="draw a clip before and after each augmentation, too")
-    parser.add_argument("--out_dir", type=Path, default=Path("runs/inspection"), help="where plots and tables go")
+    parser.add_argument(
+        "--out_dir",
+        type=Path,
+        default=Path("runs/inspection"),
+        help="where plots and tables go (default: %(default)s)",
+    )
     parser.add_argument("--deepspeed_config", default="unused", help=argparse.SUPPRESS)
     return parser
 

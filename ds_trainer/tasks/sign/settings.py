@@ -22,7 +22,9 @@ class SignSettings(TaskSettings):
     data: str = setting(
         "default",
         _DATA,
-        "a clip store, a file or folder of clips, or default: 26 fingerspelled letters in 16 languages",
+        "a clip store, a file or folder of clips, or default: 26 fingerspelled letters in 16 languages, with the "
+        "settings of ds_configs/recipes/fingerspelling.yaml in place of the defaults shown here, unless --config names "
+        "others",
     )
     labels: Path | None = setting(
         None, _DATA, "names of the signs: a text file of one a line, or the KArSL labels file"
