@@ -79,3 +79,7 @@ def moved(clips_BTKC: Tensor, layout: KeypointLayout, scale: float, shift: float
     offsets = shift * torch.arange(1, layout.num_coordinates + 1)
     points[:] = torch.where((points != 0).any(-1, keepdim=True), scale * points + offsets, points)
     return changed
+
+
+def points(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
+    return clips_BTKC[..., : layout.num_coordinates]

@@ -1,4 +1,4 @@
-"""Unit: a mirror that undoes itself, rotations that keep distances, shifts of what has a place, and fair draws."""
+"""Unit: rotations that keep distances, shifts of what has a place, limbs that grow, and what is left alone."""
 
 import math
 from dataclasses import replace
@@ -12,39 +12,12 @@ from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation, rotation, transformed, with_limbs
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import LAYOUTS, clips
+from .examples import clips, points
 
 NOTHING = Augmentation()
 IN_PLANE = Augmentation(mirror_fraction=0.5, max_rotation_degrees=10, max_scale_fraction=0.1, max_shift=0.1)
-EVERYTHING = replace(
-    IN_PLANE,
-    max_turn_degrees=20,
-    max_stretch_fraction=0.2,
-    max_limb_fraction=0.3,
-    max_displacement=0.1,
-    noise=0.05,
-    keypoint_mask_fraction=0.2,
-    part_mask_fraction=0.2,
-    max_frame_mask_fraction=0.4,
-)
-KNOWN = {name: layout for name, layout in LAYOUTS.items() if layout.mirror is not None}
-
-
-@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
-def layout(request: pytest.FixtureRequest) -> KeypointLayout:
-    return request.param
-
-
-@pytest.fixture(params=list(KNOWN.values()), ids=list(KNOWN))
-def known(request: pytest.FixtureRequest) -> KeypointLayout:
-    return request.param
-
-
-def points(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
-    return clips_BTKC[..., : layout.num_coordinates]
 
 
 def distances(points_BTKD: Tensor) -> Tensor:
@@ -55,43 +28,6 @@ def still(layout: KeypointLayout, num_clips: int) -> tuple[Tensor, Tensor]:
     """Matrices and offsets that change nothing."""
     identity = torch.eye(layout.num_coordinates).expand(num_clips, -1, -1)
     return identity, torch.zeros(num_clips, layout.num_keypoints, layout.num_coordinates)
-
-
-# -- mirror -----------------------------------------------------------------------------------------------------------
-
-
-def test_mirror_twice_is_the_identity(known: KeypointLayout) -> None:
-    for original in (clips(known, missing=0.2), normalise(clips(known, missing=0.2), known)):
-        once = mirrored(original, known)
-        assert not torch.equal(once, original)
-        assert torch.equal(mirrored(once, known), original), "to the last bit"
-
-
-def test_mirror_turns_x_and_changes_sides(known: KeypointLayout) -> None:
-    original = clips(known)
-    image = mirrored(original, known)
-    assert known.mirror is not None
-    for keypoint, partner in enumerate(known.mirror):
-        assert torch.equal(image[:, :, keypoint, 0], -original[:, :, partner, 0])
-        assert torch.equal(image[:, :, keypoint, 1:], original[:, :, partner, 1:]), "height, depth, confidence"
-
-
-@pytest.mark.parametrize("shape", [(184, 4), (75, 4), (543, 4)])
-def test_right_hand_appears_in_the_place_of_the_left(shape: tuple[int, int]) -> None:
-    layout = layout_for(*shape)
-    one_handed = clips(layout)
-    left, right = list(layout.parts["left_hand"]), list(layout.parts["right_hand"])
-    one_handed[:, :, left] = 0
-    image = mirrored(one_handed, layout)
-    assert (points(image, layout)[:, :, right] == 0).all()
-    assert torch.equal(image[:, :, left, 0], -one_handed[:, :, right, 0]), "finger by finger, wrist to wrist"
-    assert torch.equal(image[:, :, left, 1:], one_handed[:, :, right, 1:])
-
-
-def test_mirror_image_is_normalised_like_any_clip(known: KeypointLayout) -> None:
-    """It does not matter whether a recording or its normalised form is mirrored."""
-    original = clips(known, missing=0.1).double()
-    torch.testing.assert_close(normalise(mirrored(original, known), known), mirrored(normalise(original, known), known))
 
 
 # -- rotation, scale, shift -------------------------------------------------------------------------------------------
@@ -220,61 +156,6 @@ def test_limbs_cost_what_has_bones_and_a_face_nothing() -> None:
     assert 0 < products(543) == products(75)
 
 
-def test_displacement_is_of_a_keypoint_and_noise_of_a_frame() -> None:
-    layout = layout_for(20, 3)
-    original = clips(layout, 50)
-    draw = Draw.of(0, 0, torch.arange(50))
-    displaced = replace(NOTHING, max_displacement=0.2)(original, layout, draw) - original
-    torch.testing.assert_close(displaced, displaced[:, :1].expand_as(displaced), rtol=0, atol=1e-6)
-    assert 0.19 < displaced.abs().max() <= 0.2 + 1e-6
-    noise = replace(NOTHING, noise=0.1)(original, layout, draw) - original
-    assert noise.std() == pytest.approx(0.1, rel=0.02)
-    assert noise.mean().abs() < 0.005
-    assert (noise[:, 1:] != noise[:, :-1]).all()
-
-
-# -- masks ------------------------------------------------------------------------------------------------------------
-
-
-def test_masks_take_away_keypoints_parts_and_frames() -> None:
-    layout = layout_for(20, 3)
-    original = clips(layout, 400)
-    draw = Draw.of(0, 0, torch.arange(400))
-
-    def is_masked(augmentation: Augmentation) -> Tensor:
-        changed = augmentation(original, layout, draw)
-        gone_BTK = (changed == 0).all(-1)
-        assert torch.equal(changed[~gone_BTK], original[~gone_BTK])
-        return gone_BTK
-
-    keypoints = is_masked(replace(NOTHING, keypoint_mask_fraction=0.3))
-    assert torch.equal(keypoints, keypoints[:, :1].expand_as(keypoints))
-    assert keypoints.float().mean() == pytest.approx(0.3, abs=0.03)
-    parts = is_masked(replace(NOTHING, part_mask_fraction=0.25))
-    for part in layout.parts.values():
-        assert torch.equal(parts[:, :, list(part)].all(-1), parts[:, :, list(part)].any(-1))
-        assert parts[:, :, list(part)].float().mean() == pytest.approx(0.25, abs=0.07)
-    frames = is_masked(replace(NOTHING, max_frame_mask_fraction=0.5))
-    assert torch.equal(frames, frames[..., :1].expand_as(frames))
-    num_frames = frames[..., 0].sum(1)
-    assert 2 <= num_frames.max() <= 4, "of 6"
-    begins = (frames[:, 1:, 0] & ~frames[:, :-1, 0]).sum(1) + frames[:, 0, 0]
-    assert begins.max() == 1, "one stretch"
-
-
-def test_of_the_parts_that_a_model_sees_one_stays() -> None:
-    layout = layout_for(75, 4)
-    hands = [layout.parts["left_hand"], layout.parts["right_hand"]]
-    original = clips(layout, 400)
-    masking = replace(NOTHING, part_mask_fraction=0.5)
-    gone_BTK = (masking(original, layout, Draw.of(0, 0, torch.arange(400)), hands) == 0).all(-1)
-    is_gone_BP = torch.stack([gone_BTK[:, :, list(hand)].all(-1).all(1) for hand in hands], dim=1)
-    assert not is_gone_BP.all(1).any()
-    assert is_gone_BP.float().mean() == pytest.approx(0.25, abs=0.05)
-    others = sorted(set(range(75)).difference(*hands))
-    assert not gone_BTK[:, :, others].any()
-
-
 def test_the_palms_of_hands_that_are_seen_from_the_wrist_grow_too() -> None:
     layout = layout_for(75, 4)
     wrist = layout.part_roots["left_hand"]
@@ -298,32 +179,6 @@ def test_a_longer_arm_leaves_the_hand_that_is_seen_from_its_wrist() -> None:
     grown = with_limbs(seen, hung, growth)
     assert torch.equal(grown[:, :, left_hand + right_hand], seen[:, :, left_hand + right_hand])
     assert (grown[:, :, [15, 16], :3] != seen[:, :, [15, 16], :3]).all(), "the arm itself grows"
-
-
-# -- what is drawn ----------------------------------------------------------------------------------------------------
-
-
-def num_mirrored(layout: KeypointLayout, fraction: float, num_clips: int = 400) -> int:
-    """How many of these clips came out mirrored; each of the others came out as it was."""
-    original = clips(layout, 1, num_frames=1).expand(num_clips, -1, -1, -1)
-    drawn = replace(NOTHING, mirror_fraction=fraction).mirrors(layout, Draw.of(0, 0, torch.arange(num_clips)))
-    changed, as_it_is = normalise(original, layout, is_mirrored_B=drawn), normalise(original, layout)
-    is_mirrored = torch.isclose(changed, mirrored(as_it_is, layout), atol=1e-5).flatten(1).all(1)
-    assert torch.equal(is_mirrored, ~(changed == as_it_is).flatten(1).all(1))
-    return int(is_mirrored.sum())
-
-
-def test_fraction_of_mirrored_clips() -> None:
-    layout = layout_for(20, 3)
-    assert num_mirrored(layout, 0.0) == 0
-    assert num_mirrored(layout, 1.0) == 400
-    assert 150 < num_mirrored(layout, 0.5) < 250  # 200 are expected, with a deviation of 10
-    assert 60 < num_mirrored(layout, 0.25) < 140
-
-
-def test_layout_without_a_mirror_is_never_mirrored() -> None:
-    draw = Draw.of(0, 0, torch.arange(3))
-    assert replace(NOTHING, mirror_fraction=1.0).mirrors(layout_for(7, 3), draw) is None
 
 
 @pytest.mark.parametrize("max_turn", [0.0, 30.0])
@@ -366,44 +221,3 @@ def test_features_of_which_nothing_is_known_are_left_alone(num_features: int) ->
 def test_nothing_asked_for_changes_nothing(layout: KeypointLayout) -> None:
     original = clips(layout, missing=0.2)
     assert torch.equal(NOTHING(original, layout, Draw.of(0, 0, torch.arange(3))), original)
-
-
-def test_changes_stay_within_their_limits() -> None:
-    layout = layout_for(7, 3)
-    original = clips(layout, 1, num_frames=1).expand(500, -1, -1, -1)
-    draw = Draw.of(0, 0, torch.arange(500))
-    before = points(original, layout)
-    shift = replace(NOTHING, max_shift=0.3)(original, layout, draw) - before
-    assert shift.abs().max() <= 0.3 + 1e-5
-    assert shift[:, 0, 0].amax(0).min() > 0.27
-    assert shift[:, 0, 0].amin(0).max() < -0.27
-    growth = (replace(NOTHING, max_scale_fraction=0.2)(original, layout, draw) / before).flatten(1)
-    torch.testing.assert_close(growth.amax(1), growth.amin(1))
-    assert 0.8 - 1e-5 <= growth.min() < 0.82
-    assert 1.18 < growth.max() <= 1.2 + 1e-5
-    turned = replace(NOTHING, max_rotation_degrees=30)(original, layout, draw)
-    angle = torch.atan2(turned[..., 1], turned[..., 0]) - torch.atan2(before[..., 1], before[..., 0])
-    degrees = torch.rad2deg(angle)[:, 0, 0]
-    assert -30 - 1e-3 <= degrees.min() < -28
-    assert 28 < degrees.max() <= 30 + 1e-3
-
-
-def test_a_clip_is_changed_as_a_whole(layout: KeypointLayout) -> None:
-    """Each frame alike, so that movement stays smooth."""
-    frozen = clips(layout, 2, num_frames=1).expand(-1, 5, -1, -1)
-    changed = IN_PLANE(frozen, layout, Draw.of(0, 0, torch.arange(2)))
-    torch.testing.assert_close(changed, changed[:, :1].expand(-1, 5, -1, -1))
-    assert not torch.equal(changed, frozen)
-
-
-@pytest.mark.parametrize("augmentation", [IN_PLANE, EVERYTHING], ids=["in_plane", "everything"])
-def test_augmentation_of_a_clip_does_not_depend_on_its_batch(
-    layout: KeypointLayout, augmentation: Augmentation
-) -> None:
-    original = clips(layout, 5, missing=0.1)
-    whole = augmentation(original, layout, Draw.of(3, 2, torch.arange(5)))
-    index = torch.tensor([4, 1])
-    some = augmentation(original[index], layout, Draw.of(3, 2, index))
-    torch.testing.assert_close(some, whole[index], rtol=0, atol=1e-5)
-    other_epoch = augmentation(original, layout, Draw.of(3, 3, torch.arange(5)))
-    assert (other_epoch != whole).flatten(1).any(1).all(), "each clip is seen anew in each epoch"

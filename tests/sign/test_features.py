@@ -11,12 +11,7 @@ from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import LAYOUTS, clips
-
-
-@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
-def layout(request: pytest.FixtureRequest) -> KeypointLayout:
-    return request.param
+from .examples import clips
 
 
 def test_features_stand_behind_the_clips_own(layout: KeypointLayout) -> None:

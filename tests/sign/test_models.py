@@ -18,11 +18,6 @@ NUM_SIGNS, NUM_FRAMES = 5, 12
 LENGTHS = torch.tensor([7, 3, 1])
 
 
-@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
-def layout(request: pytest.FixtureRequest) -> KeypointLayout:
-    return request.param
-
-
 @pytest.fixture(params=list(MODELS))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param

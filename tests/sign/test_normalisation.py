@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from ds_trainer.tasks.sign.augmentation import rotation
 from ds_trainer.tasks.sign.features import with_features
@@ -13,16 +12,7 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import LAYOUTS, clips, moved
-
-
-@pytest.fixture(params=list(LAYOUTS.values()), ids=list(LAYOUTS))
-def layout(request: pytest.FixtureRequest) -> KeypointLayout:
-    return request.param
-
-
-def points(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
-    return clips_BTKC[..., : layout.num_coordinates]
+from .examples import clips, moved, points
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3, 0.9])
