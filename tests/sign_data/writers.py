@@ -1,7 +1,7 @@
 """Writes small data sets in each format that the readers know, as other programs would."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ from pyarrow import parquet
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip
+from ds_trainer.tasks.sign.store import ClipStore
 
 KARSL_SHAPE = (184, 4)
+
+BuildStore = Callable[..., ClipStore]
 
 
 def frames(num_frames: int, shape: Sequence[int] = (20, 3), seed: int = 0) -> np.ndarray:
@@ -97,3 +100,7 @@ def write_parquet(path: Path, frames_TKC: np.ndarray, first_frame: int = 20) -> 
         **{name: frames_TKC[..., number].astype(np.float64) for number, name in enumerate("xyz")},
     }
     parquet.write_table(pyarrow.table({name: column.ravel() for name, column in columns.items()}), path)
+
+
+def signers(store: ClipStore, clips: np.ndarray) -> set[str]:
+    return {store.signer_names[signer] for signer in store.signer[clips]}
