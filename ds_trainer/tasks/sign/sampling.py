@@ -70,12 +70,12 @@ class Sampling:
 
     @staticmethod
     def read_for(lengths_N: NDArray[np.int64], num_frames: int) -> int:
-        """So many frames to look at that what is short in most of these clips, of so many frames each, is not missed.
+        """`num_read` so that what is short in most of these clips, of so many frames each, is not missed.
 
         Bounded, since all of them are normalised: a clip of ten minutes is to be cut.
         """
         usual = int(np.quantile(lengths_N, _USUAL)) if len(lengths_N) else 0
-        return min(max(usual, 2 * num_frames), _MOST_READ * num_frames)
+        return min(usual, _MOST_READ * num_frames) if usual > 2 * num_frames else 0
 
     def times(self, draw: Draw | None, device: torch.device) -> Tensor:
         """When the frames are, from 0 to 1: float64[B, T] on the device of the draw too, or [1, T] without one."""
