@@ -44,6 +44,25 @@ def test_every_clip_is_in_one_split_the_same_for_the_same_seed(build_store: Buil
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize(
+    ("rule", "val", "test"),
+    [
+        (SplitRule(seed=0), [0, 14, 31], None),
+        (SplitRule(seed=1), [5, 19, 25], None),
+        (SplitRule(split="random"), [0, 18, 19, 35], [1, 5, 16, 21, 24, 28, 29]),
+        (SplitRule(split="signer:s01", val_fraction=0.4), [4, 5, 6, 16, 18, 21, 29, 34, 35], None),
+        (SplitRule(val_by="signer", seed=1), [4, 5, 6, 7, 16, 17, 18, 19, 28, 29, 30, 31], None),
+    ],
+)
+def test_draws_stay_what_they_were(
+    build_store: BuildStore, rule: SplitRule, val: list[int], test: list[int] | None
+) -> None:
+    """What the recipes reach, and a run that is continued, depend on them."""
+    splits = make_splits(build_store(signs=3, signers=3, repetitions=4), rule)
+    assert splits.val.tolist() == val
+    assert test is None or splits.test.tolist() == test
+
+
 def test_seed_changes_what_is_drawn(build_store: BuildStore) -> None:
     store = build_store()
     drawn = [make_splits(store, SplitRule(split="random", seed=seed)).test.tolist() for seed in range(3)]
@@ -117,6 +136,10 @@ def test_blanks_around_a_name_do_not_count_and_commas_do(tmp_path: Path) -> None
     assert store.signer_names == ["Lee, Ann", "s01", "unknown"]
     splits = make_splits(store, SplitRule(split='signer:"Lee, Ann"'))
     assert (signers(store, splits.test), signers(store, splits.train)) == ({"Lee, Ann"}, {"s01", "unknown"})
+    num_unnamed = int((store.signer[splits.train] == 2).sum())
+    assert splits.notices[0].endswith(
+        f"; {num_unnamed} training clips are of nobody that the data names, who may be the same people"
+    )
 
 
 def test_data_that_says_what_validates_alone_is_taken_at_its_word(build_store: BuildStore) -> None:
@@ -222,17 +245,34 @@ def test_copy_on_the_other_side_is_refused_whatever_its_name(tmp_path: Path) -> 
     assert problem.startswith("--split signer:s01: found the same recording in ")
     assert store.clip_ids[first] in problem
     assert store.clip_ids[second] in problem
+    assert problem.endswith("remove the copies from the data, which has 1 in all")
     both_in_test = replace(rule, split="signer:s01,s02")
     assert len(make_splits(store, both_in_test).test) == 8
 
 
-def test_copies_within_training_are_told(tmp_path: Path) -> None:
-    clips = list(grid(signs=4, signers=5, repetitions=1))
-    of_s3 = [number for number, clip in enumerate(clips) if clip.signer == "s03"]
-    store = with_copies(tmp_path, (of_s3[0], of_s3[1]), (of_s3[0], of_s3[2]))
-    rules = (SplitRule(split="signer:s01", val_by="signer", seed=seed) for seed in range(20))
-    notices = [make_splits(store, rule).notices for rule in rules]
-    assert any("2 training clips are copies of others, frame for frame" in each for each in notices)
+@pytest.mark.parametrize("rule", [SplitRule(split="signer:s05", val_fraction=0.4), SplitRule(split="random")])
+def test_copies_are_drawn_together_and_told(build_store: BuildStore, rule: SplitRule) -> None:
+    """Clips of two signs and of two signers among them, and three of one recording; a whole sign of one recording."""
+    content = np.arange(1, 121, dtype=np.uint64)
+    for one, copies in {0: [1, 2], 6: [12], 40: [75], 84: [85], 50: [3, 4]}.items():
+        content[copies] = content[one]
+    content[90:] = content[90]
+    store = replace(build_store(), content=content)
+    store.signer[90:] = 0
+    drawn = [0, 0]
+    for seed in range(30):
+        splits = make_splits(store, replace(rule, seed=seed))
+        sides = [set(content[clips].tolist()) for clips in (splits.train, splits.val, splits.test)]
+        assert sum(map(len, sides)) == len(np.unique(content)), "each recording is on one side"
+        assert all_clips(splits) == list(range(120))
+        assert set(store.sign[splits.train]) == {0, 1, 2, 3}, "no sign is emptied"
+        drawn[0] += len(splits.val)
+        drawn[1] += int((splits.train < 90).sum()) + len(splits.val)
+        assert (
+            "36 of 120 clips are copies of others, frame for frame: a recording counts as often as it stands there"
+            in (splits.notices)
+        )
+    assert drawn[0] / drawn[1] == pytest.approx(rule.val_fraction, abs=0.05)
 
 
 def test_blank_clips_are_no_copies(tmp_path: Path) -> None:

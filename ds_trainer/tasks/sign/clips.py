@@ -21,6 +21,9 @@ SPLITS = ("", "train", "val", "test")
 NOBODY = "unknown"
 """The signer of clips of which the data does not say who signs."""
 
+NAMING_SIGNERS = "folders {signer}/{sign}, a column signer in index.csv or an array signer in the .npz tell them apart"
+"""How data says who signs."""
+
 _MAX_PATH = 500
 
 

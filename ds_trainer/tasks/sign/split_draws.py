@@ -89,7 +89,7 @@ def split_by(store: ClipStore, given: str, selected: Clips, seed: int) -> tuple[
         is_test = np.ones(len(selected), dtype=bool)
     elif split == "random":
         rng = np.random.default_rng([seed, _TEST_STREAM])
-        is_test = np.isin(selected, _stratified(store.sign, selected[~is_val], TEST_FRACTION, rng))
+        is_test = np.isin(selected, _stratified(store, selected[~is_val], TEST_FRACTION, rng))
     else:
         is_test = is_of(store, named_signers(split))[selected]
     return selected[~is_val & ~is_test], selected[is_val & ~is_test], selected[is_test]
@@ -110,17 +110,21 @@ def draw_validation(store: ClipStore, train: Clips, val_by: str, val_fraction: f
         drawn = rng.permutation(signers)[: max(num_signers, 0)]
         is_val = np.isin(store.signer[train], drawn)
     else:
-        is_val = np.isin(train, _stratified(store.sign, train, val_fraction, rng))
+        is_val = np.isin(train, _stratified(store, train, val_fraction, rng))
     return train[~is_val], train[is_val]
 
 
-def _stratified(sign: NDArray[np.int64], clips: Clips, fraction: float, rng: np.random.Generator) -> Clips:
+def _stratified(store: ClipStore, clips: Clips, fraction: float, rng: np.random.Generator) -> Clips:
     """About `fraction` of the clips of each sign, and of all clips together; at least one, but never all of a sign.
 
-    Fractions of a clip carry over from sign to sign, so that many signs of few clips also give their share.
+    Fractions of a clip carry over from sign to sign, so that many signs of few clips also give their share. Copies of a
+    recording count as one clip, and are drawn together.
     """
-    shuffled = rng.permutation(clips)
-    by_sign = [shuffled[sign[shuffled] == one] for one in np.unique(sign[shuffled])]
+    content = store.content[clips]
+    is_first = content == 0
+    is_first[np.unique(content, return_index=True)[1]] = True
+    shuffled = rng.permutation(clips[is_first])
+    by_sign = [shuffled[store.sign[shuffled] == one] for one in np.unique(store.sign[shuffled])]
     drawn = clips[:0]
     owed = 0.0
     for of_sign in by_sign:
@@ -129,4 +133,6 @@ def _stratified(sign: NDArray[np.int64], clips: Clips, fraction: float, rng: np.
         owed -= num_drawn
         drawn = np.append(drawn, of_sign[:num_drawn])
     most = max(by_sign, key=len, default=drawn)
-    return most[:1] if not len(drawn) and len(most) > 1 else drawn
+    if not len(drawn) and len(most) > 1:
+        drawn = most[:1]
+    return clips[np.isin(clips, drawn) | np.isin(content, in_both(content, store.content[drawn]))]

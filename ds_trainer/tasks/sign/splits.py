@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import nearest_name
-from ds_trainer.tasks.sign.clips import NOBODY
 from ds_trainer.tasks.sign.split_draws import (
     RULES,
     SIGNER_PREFIX,
@@ -22,6 +21,16 @@ from ds_trainer.tasks.sign.split_draws import (
     resolve_split,
     signers_of,
     split_by,
+)
+from ds_trainer.tasks.sign.split_notices import (
+    case_notices,
+    copy_notices,
+    listed,
+    place_notices,
+    range_notices,
+    shared_signers,
+    sign_notices,
+    split_notices,
 )
 from ds_trainer.tasks.sign.store import ClipStore
 
@@ -97,17 +106,17 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
     sign_of_class = np.unique(store.sign[selected])
     numbers = [store.sign_numbers[sign] for sign in sign_of_class]
     names = [store.sign_names[sign] for sign in sign_of_class]
-    notices = _range_notices(rule, numbers)
+    notices = range_notices(rule.signs_from, rule.signs_to, numbers)
     if not is_in_range(store, rule).all():
-        notices += _place_notices(numbers, names)
-    notices += _case_notices(names)
-    notices += _case_notices(signers_of(store, selected))
+        notices += place_notices(numbers, names)
+    notices += case_notices(names)
+    notices += case_notices(signers_of(store, selected))
     if brings_val and split != "own":
         notices.append(f"the data says what validates but not what tests: as {split} of its other clips do")
     if len(train):
-        notices += _split_notices(store, split, train, val, test) + _copy_notices(store, train)
-        notices += _sign_notices(store, sign_of_class, train, "no training clips, so never recognised")
-        notices += _sign_notices(store, sign_of_class, test, "no test clips, so not measured")
+        notices += split_notices(store, split, train, val, test) + copy_notices(store, selected)
+        notices += sign_notices(store, sign_of_class, train, "no training clips, so never recognised")
+        notices += sign_notices(store, sign_of_class, test, "no test clips, so not measured")
     return Splits(train, val, test, sign_of_class, numbers, notices)
 
 
@@ -161,10 +170,10 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
         for name, (clips, remedy) in remedies.items()
         if not len(clips) and (split != "all" or name == "test")
     ]
-    shared = _shared_signers(store, rest, test)
+    shared = shared_signers(store, rest, test)
     if split == "own" and store.claims_unseen_signers and shared:
         problems.append(
-            f"--split own: found {_listed(shared)} in training and in test, expected unseen signers as the data "
+            f"--split own: found {listed(shared)} in training and in test, expected unseen signers as the data "
             f"claims; mend the data or give --split {SIGNER_PREFIX}{shared[0]}"
         )
     return problems + _leaks(store, split, {"training": train, "validation": val, "test": test})
@@ -172,78 +181,18 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
 
 def _leaks(store: ClipStore, split: str, clips_of: Mapping[str, Clips]) -> list[str]:
     """The same recording on both sides of a split, under whatever name."""
-    problems = []
+    problems, num_copies = [], store.num_copies(np.arange(len(store)))
     for (one, clips), (other, others) in itertools.combinations(clips_of.items(), 2):
         copied = in_both(store.content[clips], store.content[others])
         if len(copied):
-            first = [str(store.clip_ids[own[store.content[own] == copied[0]][0]]) for own in (clips, others)]
-            more = "" if len(copied) == 1 else f", and {len(copied) - 1} more such pairs"
+            pairs = [" and ".join(_first_of(store, content, side) for side in (clips, others)) for content in copied]
             problems.append(
-                f"--split {split}: found the same recording in {one} and in {other}: clips {' and '.join(first)}"
-                f"{more}, expected each on one side; remove the copies from the data"
+                f"--split {split}: found the same recording in {one} and in {other}: clips {listed(pairs)}, expected "
+                f"each on one side; remove the copies from the data, which has {num_copies} in all"
             )
     return problems
 
 
-def _shared_signers(store: ClipStore, clips: Clips, others: Clips) -> list[str]:
-    return sorted(set(signers_of(store, clips)) & set(signers_of(store, others)))
-
-
-def _listed(names: Sequence[object]) -> str:
-    shown = ", ".join(str(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
-def _range_notices(rule: SplitRule, numbers: Sequence[int]) -> list[str]:
-    first = 1 if rule.signs_from is None else rule.signs_from
-    if rule.signs_to is None or rule.signs_to - first + 1 <= len(numbers):
-        return []
-    return [
-        f"signs {first}..{rule.signs_to} are selected, of which {len(numbers)} exist here "
-        f"(numbers {numbers[0]}..{numbers[-1]}): training on those"
-    ]
-
-
-def _place_notices(numbers: Sequence[int], names: Sequence[str]) -> list[str]:
-    """Signs are selected by their places, which folders that are called by numbers hide."""
-    if list(names) == [str(number) for number in numbers]:
-        return []
-    return [f"signs {numbers[0]}..{numbers[-1]} are selected: {_listed(names)}"]
-
-
-def _case_notices(names: Sequence[str]) -> list[str]:
-    spellings: dict[str, list[str]] = {}
-    for name in names:
-        spellings.setdefault(name.casefold(), []).append(name)
-    alike = [" and ".join(each) for each in spellings.values() if len(each) > 1]
-    return [f"{_listed(alike)}: names that differ only by capitals, taken for different ones"] if alike else []
-
-
-def _split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:
-    shared = _shared_signers(store, train, test)
-    signers = signers_of(store, np.concatenate([train, val, test]))
-    if signers == [NOBODY]:
-        return [
-            "the data does not say who signs: the same people may be in training and test, which flatters; folders "
-            "{signer}/{sign}, a column signer in index.csv or an array signer in the .npz tell them apart"
-        ]
-    if split == "random":
-        advice = f"; --split {SIGNER_PREFIX}NAME measures unseen signers" if len(signers) > 1 else ""
-        return [f"the split is random: the same people are in training and test, so results flatter{advice}"]
-    if shared:
-        return [f"{_listed(shared)}: in training and in test, so results hold for signers who are known"]
-    unseen = f"unseen signers in test: {_listed(signers_of(store, test))}"
-    if _shared_signers(store, train, val):
-        unseen += "; those in validation train, too: expect less of the test than of validation"
-    return [unseen]
-
-
-def _copy_notices(store: ClipStore, train: Clips) -> list[str]:
-    num_copies = store.num_copies(train)
-    return [f"{num_copies} training clips are copies of others, frame for frame"] if num_copies else []
-
-
-def _sign_notices(store: ClipStore, sign_of_class: Clips, clips: Clips, notice: str) -> list[str]:
-    """Signs that none of these clips shows."""
-    absent = [store.sign_names[sign] for sign in np.setdiff1d(sign_of_class, store.sign[clips])]
-    return [f"{_listed(absent)}: {notice}"] if absent else []
+def _first_of(store: ClipStore, content: np.uint64, clips: Clips) -> str:
+    """The name of the first clip of this content."""
+    return str(store.clip_ids[clips[store.content[clips] == content][0]])

@@ -1,0 +1,82 @@
+"""What the log must say about splits: whom results hold for, which signs are selected, never trained or not tested."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ds_trainer.tasks.sign.clips import NAMING_SIGNERS, NOBODY
+from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX, Clips, is_of, signers_of
+from ds_trainer.tasks.sign.store import ClipStore
+
+
+def shared_signers(store: ClipStore, clips: Clips, others: Clips) -> list[str]:
+    """The names of signers who are on both sides, sorted."""
+    return sorted(set(signers_of(store, clips)) & set(signers_of(store, others)))
+
+
+def listed(names: Sequence[object]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(str(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def range_notices(signs_from: int | None, signs_to: int | None, numbers: Sequence[int]) -> list[str]:
+    """How many of the selected signs there are, if not all."""
+    first = 1 if signs_from is None else signs_from
+    if signs_to is None or signs_to - first + 1 <= len(numbers):
+        return []
+    return [
+        f"signs {first}..{signs_to} are selected, of which {len(numbers)} exist here "
+        f"(numbers {numbers[0]}..{numbers[-1]}): training on those"
+    ]
+
+
+def place_notices(numbers: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Signs are selected by their places, which folders that are called by numbers hide."""
+    if list(names) == [str(number) for number in numbers]:
+        return []
+    return [f"signs {numbers[0]}..{numbers[-1]} are selected: {listed(names)}"]
+
+
+def case_notices(names: Sequence[str]) -> list[str]:
+    """Names of which one might be a slip for another."""
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(each) for each in spellings.values() if len(each) > 1]
+    return [f"{listed(alike)}: names that differ only by capitals, taken for different ones"] if alike else []
+
+
+def split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:
+    """Whom what is reached on the test split holds for."""
+    shared = shared_signers(store, train, test)
+    signers = signers_of(store, np.concatenate([train, val, test]))
+    if signers == [NOBODY]:
+        return [
+            "the data does not say who signs: the same people may be in training and test, which flatters; "
+            f"{NAMING_SIGNERS}"
+        ]
+    if split == "random":
+        advice = f"; --split {SIGNER_PREFIX}NAME measures unseen signers" if len(signers) > 1 else ""
+        return [f"the split is random: the same people are in training and test, so results flatter{advice}"]
+    if shared:
+        return [f"{listed(shared)}: in training and in test, so results hold for signers who are known"]
+    unseen = f"unseen signers in test: {listed(signers_of(store, test))}"
+    if shared_signers(store, train, val):
+        unseen += "; those in validation train, too: expect less of the test than of validation"
+    if NOBODY in signers_of(store, train):
+        num_unnamed = int(is_of(store, [NOBODY])[train].sum())
+        unseen += f"; {num_unnamed} training clips are of nobody that the data names, who may be the same people"
+    return [unseen]
+
+
+def copy_notices(store: ClipStore, clips: Clips) -> list[str]:
+    """How many of the clips are copies, which stand on one side of the split."""
+    told = f"{store.num_copies(clips)} of {len(clips)} clips are copies of others, frame for frame"
+    return [f"{told}: a recording counts as often as it stands there"] if store.num_copies(clips) else []
+
+
+def sign_notices(store: ClipStore, sign_of_class: Clips, clips: Clips, notice: str) -> list[str]:
+    """Signs that none of these clips shows."""
+    absent = [store.sign_names[sign] for sign in np.setdiff1d(sign_of_class, store.sign[clips])]
+    return [f"{listed(absent)}: {notice}"] if absent else []
