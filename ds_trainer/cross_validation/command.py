@@ -15,10 +15,11 @@ from ds_trainer.classification import summarise
 from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.cross_validation.folds import Fold, folds_of
+from ds_trainer.cross_validation.scored import scored_by
 from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
-from ds_trainer.cross_validation.table import Scores, draw_table, table_lines, write_table
+from ds_trainer.cross_validation.table import Results, Scores, draw_table, table_lines, write_table
 from ds_trainer.engine.config import load_engine_config
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import DataError, SettingsError
 from ds_trainer.files import make_folder, write_json
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.problems import nearest_name, shown
@@ -28,7 +29,7 @@ from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.clips import by_number
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.split_draws import signers_of
-from ds_trainer.tasks.sign.splits import SplitRule, is_in_range
+from ds_trainer.tasks.sign.splits import SplitRule, impossible_in, is_in_range
 from ds_trainer.tasks.sign.store import ClipStore
 
 _OF_EACH_FOLD = ("split", "seed")
@@ -37,7 +38,8 @@ _OF_EACH_FOLD = ("split", "seed")
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Cross-validate; return the exit status: 0, 2 for what the user can mend, 75 if it was stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the trainings are to be ended, too
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: the trainings are to be ended, too
     try:
         own, flags = _parser().parse_known_args(argv)
         _cross_validate(own, flags)
@@ -73,6 +75,7 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     )
     signers = signers_of_folds(settings, store)
     folds = folds_of(signers, own.folds, own.seeds, settings.seed)
+    scored = scored_by(folds, settings)
     plan = {
         "settings": {name: value for name, value in identity(settings).items() if name not in _OF_EACH_FOLD},
         "num_epochs": settings.num_epochs,
@@ -85,21 +88,29 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     _claim(sweep_dir, plan)
     log.info(f"{len(folds)} trainings in {sweep_dir}")
     run_folds(folds, flags, sweep_dir, own.jobs, lambda fold: scores_in(fold, sweep_dir, own.metric) is not None)
-    scores = _scores(folds, sweep_dir, own.metric)
+    results = Results(own.metric, _scores(folds, sweep_dir, own.metric), scored)
     about = {"command": ["launch/cross_validate.py", *flags], **plan}
-    write_table(sweep_dir, scores, own.metric, about)
-    draw_table(sweep_dir / "table.png", scores, own.metric)
-    for line in table_lines(scores, own.metric):
+    write_table(sweep_dir, results, about)
+    draw_table(sweep_dir / "table.png", results)
+    for line in table_lines(results):
         log.info(line)
     log.info(f"table {sweep_dir / 'table.txt'}")
 
 
 def signers_of_folds(settings: Any, store: ClipStore) -> list[str]:
-    """The signers to be held out, by the numbers in their names: those with clips of the selected signs."""
-    selected = SplitRule(signs_from=settings.selected_signs_from, signs_to=settings.selected_signs_to)
+    """The signers to be held out, by the numbers in their names: those with clips of the selected signs.
+
+    Raises:
+        DataError: the data has no such signers or signs.
+    """
+    asked = set(settings.signers or store.signer_names)
+    selected = SplitRule(
+        signers=sorted(asked), signs_from=settings.selected_signs_from, signs_to=settings.selected_signs_to
+    )
+    if problems := impossible_in(store, selected):
+        raise DataError(problems)
     clips = np.flatnonzero(is_in_range(store, selected)[store.sign])
     without = set(store.signer_names) - set(signers_of(store, clips))
-    asked = set(settings.signers or store.signer_names)
     if asked & without:
         log.info(f"not held out, as they have no clips of the selected signs: {', '.join(sorted(asked & without))}")
     return sorted(asked - without, key=by_number)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import DataError, SettingsError
+from ds_trainer.tasks.sign.clips import NAMING_SIGNERS, NOBODY
 from ds_trainer.tasks.sign.split_draws import holding_out
 
 _LONGEST_NAME = 80
@@ -22,9 +23,14 @@ class Fold:
     seed: int
 
     @property
+    def split(self) -> str:
+        """What `--split` is."""
+        return holding_out(self.signers)
+
+    @property
     def flags(self) -> list[str]:
         """What the training is told beside the settings that all folds share."""
-        return ["--split", holding_out(self.signers), "--seed", str(self.seed)]
+        return ["--split", self.split, "--seed", str(self.seed)]
 
     def dir_in(self, sweep_dir: Path) -> Path:
         """Where its run is kept."""
@@ -47,11 +53,15 @@ def folds_of(signers: Sequence[str], num_groups: int | None, num_seeds: int, fir
             names; None: each signer by itself.
 
     Raises:
+        DataError: the data names none.
         SettingsError: there are not enough signers.
     """
+    if list(signers) == [NOBODY]:
+        raise DataError(f"--data: does not say who signs, expected at least two signers; {NAMING_SIGNERS}")
     if len(signers) < 2:
+        found = f"{signers[0]} alone" if signers else "nobody"
         raise SettingsError(
-            f"--by signer: found {len(signers)} signer, expected at least two: one is held out at a time"
+            f"--signers: found {found} to hold out, expected two at least; name more, or give other --data"
         )
     if num_groups is not None and not 2 <= num_groups <= len(signers):
         raise SettingsError(f"--folds: found {num_groups}, expected 2 to {len(signers)}, the number of signers")

@@ -78,9 +78,13 @@ def run_folds(
             for num_done, ended in enumerate(as_completed(pool.submit(run) for _ in remaining), start=1):
                 left_s = (time.monotonic() - began) / num_done * (len(remaining) - num_done)
                 log.info(f"fold {num_before + num_done}/{len(folds)}: {ended.result()}  {clock(left_s)} left")
-        except BaseException:
+        except BaseException as error:
             trainings.end()
             pool.shutdown(wait=False, cancel_futures=True)
+            if (
+                isinstance(error, FoldStopped) and trainings.cause is not None
+            ):  # seen by one who waited, and knows no more
+                raise trainings.cause from None
             raise
 
 
@@ -107,6 +111,8 @@ class _Trainings:
 
     def __init__(self, flags: Sequence[str], sweep_dir: Path, num_jobs: int):
         self.is_over = Event()
+        self.cause: FoldError | FoldStopped | None = None
+        """What ended the sweep, if a training did."""
         self._flags = flags
         self._sweep_dir = sweep_dir
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -129,12 +135,14 @@ class _Trainings:
                     raise FoldStopped(str(fold))
                 process = _start(fold, self._flags, self._sweep_dir, share, log_file)
                 self._processes.append(process)
-            status = process.wait()
-            if status != 0:
+            error = _error_of(fold, process.wait(), self._sweep_dir)
+            if error is not None and not self.is_over.is_set():
+                self.cause = error
                 self.is_over.set()
         finally:
             self._shares.put(share)
-        _check(fold, status, self._sweep_dir)
+        if error is not None:
+            raise error
 
     def end(self) -> None:
         """Start nothing more, and end what runs, at a resume point."""
@@ -202,11 +210,13 @@ def _start(
     )
 
 
-def _check(fold: Fold, status: int, sweep_dir: Path) -> None:
-    """Raise unless the training has ended well."""
+def _error_of(fold: Fold, status: int, sweep_dir: Path) -> FoldError | FoldStopped | None:
+    """What to raise for a training that ended with this status; None: it has ended well."""
+    if status == 0:
+        return None
     if status == EXIT_STOPPED:
-        raise FoldStopped(str(fold))
-    if status != 0:
-        path = fold.dir_in(sweep_dir) / "log.txt"
-        last = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-_LINES_SHOWN:]
-        raise FoldError([f"{fold}: training ended with status {status}; its log is {path}, and ends:", *last])
+        return FoldStopped(str(fold))
+    path = fold.dir_in(sweep_dir) / "log.txt"
+    last = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-_LINES_SHOWN:]
+    told = f"{fold}: training ended with status {status}; its log is {path}, and ends:"
+    return FoldError("\n    ".join([told, *last]))

@@ -10,10 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ds_trainer.cross_validation.scored import Scored
 from ds_trainer.files import write_atomically, write_csv, write_json
 
 Scores = Mapping[int, Mapping[str, float]]
 """Seed -> signer -> score."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the folds of a sweep reached: the scores by `metric`, and of which clips."""
+
+    metric: str
+    scores: Scores
+    scored: Scored
 
 
 @dataclass(frozen=True)
@@ -49,64 +59,77 @@ def summarise(scores: Scores) -> Summary:
     )
 
 
-def table_lines(scores: Scores, metric: str) -> list[str]:
+def table_lines(results: Results) -> list[str]:
     """The table as text."""
-    summary = summarise(scores)
+    scores, num_clips, summary = results.scores, results.scored.num_clips, summarise(results.scores)
     width = max(len(name) for name in (*summary.mean_of_signer, "held out", "mean"))
     seeds = "".join(f"  {f'seed {seed}':>7}" for seed in scores)
     lines = [
-        f"{metric} on the signers held out, who took no part in the training or in its choice of epoch",
+        f"{results.metric} on the signers held out, who took no part in the training or in its choice of epoch",
         "",
-        f"{'held out':{width}}{seeds}     mean",
+        f"{'held out':{width}}    clips{seeds}     mean",
     ]
     for signer, mean in summary.mean_of_signer.items():
         values = "".join(f"  {by_signer[signer]:7.3f}" for by_signer in scores.values())
         spread = f" ± {summary.deviation_of_signer[signer]:.3f}" if len(scores) > 1 else ""
-        lines.append(f"{signer:{width}}{values}  {mean:7.3f}{spread}")
+        lines.append(f"{signer:{width}}  {num_clips[signer]:7}{values}  {mean:7.3f}{spread}")
     means = "".join(f"  {mean:7.3f}" for mean in summary.mean_of_seed.values())
     spread = f" ± {summary.deviation_of_seeds:.3f}" if len(scores) > 1 else ""
-    between = _deviation(list(summary.mean_of_signer.values()))
-    lowest = min(summary.mean_of_signer, key=lambda signer: summary.mean_of_signer[signer])
-    lines += [
-        f"{'mean':{width}}{means}  {summary.mean:7.3f}{spread}",
-        "",
-        f"between signers ± {between:.3f}; lowest {lowest}, {summary.mean_of_signer[lowest]:.3f}",
+    lines += [f"{'mean':{width}}  {'':7}{means}  {summary.mean:7.3f}{spread}", "", _between(results.metric, summary)]
+    return lines + [
+        f"{signer}: {num} of {num_clips[signer]} clips are of signs that nobody in training makes: never recognised"
+        for signer, num in results.scored.num_untrained.items()
+        if num
     ]
-    return lines
 
 
-def write_table(sweep_dir: Path, scores: Scores, metric: str, about: Mapping[str, Any]) -> None:
+def _between(metric: str, summary: Summary) -> str:
+    """How far signers are apart, and whom it serves worst."""
+    of_signer = summary.mean_of_signer
+    kind, worst = ("highest", max) if metric == "loss" else ("lowest", min)
+    signer = worst(of_signer, key=lambda signer: of_signer[signer])
+    return f"between signers ± {_deviation(list(of_signer.values())):.3f}; {kind} {signer}, {of_signer[signer]:.3f}"
+
+
+def write_table(sweep_dir: Path, results: Results, about: Mapping[str, Any]) -> None:
     """Write `table.txt`, `table.csv` (a row a signer and seed) and `results.json`."""
-    summary = summarise(scores)
-    text = "\n".join(table_lines(scores, metric)) + "\n"
+    scores, scored, summary = results.scores, results.scored, summarise(results.scores)
+    text = "\n".join(table_lines(results)) + "\n"
     write_atomically(sweep_dir / "table.txt", lambda file: file.write(text.encode()))
-    rows = [(signer, seed, score) for seed, own in scores.items() for signer, score in own.items()]
-    write_csv(sweep_dir / "table.csv", [("signer", "seed", metric), *rows])
+    header = ("signer", "seed", results.metric, "num_clips")
+    rows = [
+        (signer, seed, score, scored.num_clips[signer]) for seed, own in scores.items() for signer, score in own.items()
+    ]
+    write_csv(sweep_dir / "table.csv", [header, *rows])
     write_json(
         sweep_dir / "results.json",
         {
             **about,
-            "metric": metric,
+            "metric": results.metric,
             "mean": summary.mean,
             "deviation_of_seeds": summary.deviation_of_seeds,
             "mean_of_signer": summary.mean_of_signer,
             "scores": {str(seed): dict(own) for seed, own in scores.items()},
+            "num_clips": scored.num_clips,
+            "num_clips_of_untrained_signs": scored.num_untrained,
         },
     )
 
 
-def draw_table(path: Path, scores: Scores, metric: str) -> None:
+def draw_table(path: Path, results: Results) -> None:
     """Draw a point for each signer and seed, and the mean."""
     from ds_trainer.plots.style import BLUE, ORANGE, new_figure, place_legend, shown_name, style_axes
 
-    summary = summarise(scores)
+    scores, summary = results.scores, summarise(results.scores)
     signers = sorted(summary.mean_of_signer, key=lambda signer: summary.mean_of_signer[signer])
-    figure = new_figure(f"{metric} on signers that took no part", 7.0, 1.6 + 0.28 * len(signers))
+    figure = new_figure(f"{results.metric} on signers that took no part", 7.0, 1.6 + 0.28 * len(signers))
     axes = figure.subplots()
     for place, signer in enumerate(signers):
-        axes.plot([own[signer] for own in scores.values()], [place] * len(scores), "o", color=BLUE, alpha=0.6)
-        axes.plot(summary.mean_of_signer[signer], place, "|", color=BLUE, markersize=14)
+        of_seeds = [own[signer] for own in scores.values()]
+        axes.plot(of_seeds, [place] * len(scores), "o", color=BLUE, alpha=0.6, clip_on=False)
+        axes.plot(summary.mean_of_signer[signer], place, "|", color=BLUE, markersize=14, clip_on=False)
     axes.axvline(summary.mean, color=ORANGE, label=f"mean of {len(signers)} signers: {summary.mean:.3f}")
+    axes.set_xlim(0, None if results.metric == "loss" else 1)
     axes.set_yticks(range(len(signers)), [shown_name(signer) for signer in signers], parse_math=False)
     style_axes(axes, "a point a seed, a line their mean", grid="x")
     place_legend(axes)

@@ -88,7 +88,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
         DataError: with all that is impossible: an unknown split or signer, a range without clips, an empty split, or a
             signer on both sides of a split that claims otherwise.
     """
-    problems = _impossible(store, rule)
+    problems = impossible_in(store, rule)
     if problems:
         raise DataError(problems)
     is_selected = is_in_range(store, rule)[store.sign]
@@ -129,7 +129,7 @@ def is_in_range(store: ClipStore, rule: SplitRule) -> NDArray[np.bool_]:
     return found
 
 
-def _impossible(store: ClipStore, rule: SplitRule) -> list[str]:
+def impossible_in(store: ClipStore, rule: SplitRule) -> list[str]:
     """What the rule asks for that the store does not have."""
     problems = []
     named = {"--signers": list(rule.signers or [])}
