@@ -452,5 +452,5 @@ def test_failing_fold_ends_the_sweep_with_its_last_lines(store: Path, tmp_path: 
     refused = subprocess.run(failing, cwd=ROOT, env=clean_environment({}), capture_output=True, text=True)
     assert refused.returncode == 2
     *_, first, last = refused.stdout.splitlines()
-    assert first.startswith("error: s")
+    assert first.startswith("error: 01 held out, seed 0: training ended with status 2")
     assert last.startswith("    error: --expect_world_size")
