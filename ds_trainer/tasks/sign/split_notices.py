@@ -71,9 +71,9 @@ def split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: 
 
 
 def copy_notices(store: ClipStore, clips: Clips) -> list[str]:
-    """How many of the clips are copies, which stand on one side of the split."""
-    told = f"{store.num_copies(clips)} of {len(clips)} clips are copies of others, frame for frame"
-    return [f"{told}: a recording counts as often as it stands there"] if store.num_copies(clips) else []
+    """How many of the clips are copies: those within one side of the split are not refused."""
+    told = f"copies, frame for frame: {store.num_copies(clips)} of {len(clips)} clips"
+    return [f"{told}; a recording counts as often as it stands there"] if store.num_copies(clips) else []
 
 
 def sign_notices(store: ClipStore, sign_of_class: Clips, clips: Clips, notice: str) -> list[str]:
