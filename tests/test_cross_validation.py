@@ -1,4 +1,4 @@
-"""Cross-validation: folds that hold each signer out once, tables that add up, sweeps that go on where they were."""
+"""Cross-validation: folds that hold each signer out once, sweeps that go on where they were."""
 
 import itertools
 import json
@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -17,24 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from launching import ROOT, clean_environment, succeed
-from matplotlib.figure import Figure
-from sign_data.writers import grid, source
 
-from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.cross_validation import sweep
 from ds_trainer.cross_validation.command import main, signers_of_folds
 from ds_trainer.cross_validation.folds import Fold, folds_of
-from ds_trainer.cross_validation.scored import Scored, scored_by
 from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, share_of
-from ds_trainer.cross_validation.table import Results, draw_table, summarise, table_lines, write_table
 from ds_trainer.errors import DataError, UserError
-from ds_trainer.settings import combined_settings
-from ds_trainer.tasks.sign.settings import SignSettings
-from ds_trainer.tasks.sign.store_writer import write_store
 
 SIGNERS = ["s1", "s2", "s3", "s4", "s5"]
-SCORES = {0: {"ann": 0.9, "bob": 0.5}, 1: {"ann": 1.0, "bob": 0.6}}
-SCORED = Scored(num_clips={"ann": 10, "bob": 64}, num_untrained={"ann": 0, "bob": 8})
 
 
 # -- folds ------------------------------------------------------------------------------------------------------------
@@ -258,104 +247,6 @@ def test_impossible_folds_are_refused(signers: list[str], num_groups: int | None
     with pytest.raises(UserError) as refused:
         folds_of(signers, num_groups, 1, 0)
     assert str(refused.value).startswith(told)
-
-
-def data_with_copies(folder: Path, *copies: tuple[int, int]) -> Path:
-    """A store of two signs by three signers, four clips each; of each pair the second is a copy of the first."""
-    clips = grid(signs=2, signers=3, repetitions=4)
-    for one, other in copies:
-        clips[other] = replace(clips[other], frames=clips[one].frames)
-    write_store(folder, source(clips, num_signs=2))
-    return folder
-
-
-def refusal_of(capsys: pytest.CaptureFixture[str], data: Path, *flags: str) -> list[str]:
-    """What a sweep says that is refused before its folder is there."""
-    shared = ["--deepspeed_config", str(ROOT / "ds_configs/fp32.json"), "--sweep_dir", str(data.parent / "sweep")]
-    assert main([*shared, "--data", str(data), *flags]) == 2
-    assert not (data.parent / "sweep").exists()
-    return capsys.readouterr().out.splitlines()
-
-
-def test_what_any_fold_refuses_is_told_before_the_first_trains(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Clips 0 to 3 are of s01, 8 to 11 of s03; the fold of s02 could train."""
-    data = data_with_copies(tmp_path / "store", (0, 8), (0, 1), (2, 3))
-    assert [line.partition(": found the same")[0] for line in refusal_of(capsys, data, "--seeds", "3")] == [
-        "error: s01 held out, seed 0: --split signer:s01", "error: s03 held out, seed 0: --split signer:s03"
-    ]  # fmt: skip
-    assert refusal_of(capsys, data)[0].endswith("remove the copies from the data, which has 3 in all")
-    write_checkpoint(
-        tmp_path / "a.pth",
-        {
-            "task": "sign", "description": {}, "engine_config": {}, "epoch": 0, "state_dict": {},
-            "settings": {"data": str(data), "signers": ["s02", "s03"], "deepspeed_config": "unused"},
-        },
-    )  # fmt: skip
-    (line,) = refusal_of(capsys, data, "--signers", "s02,s01", "--pretrained", str(tmp_path / "a.pth"))
-    assert line.startswith("error: s02 held out, seed 0: --pretrained: found ")
-
-
-def test_clips_that_are_scored_are_counted_and_those_that_cannot_be_recognised(tmp_path: Path) -> None:
-    clips = [clip for clip in grid(signs=2, signers=3, repetitions=4) if clip.sign == 1 or clip.signer == "s02"]
-    write_store(tmp_path / "store", source(clips, num_signs=2))
-    settings = combined_settings(SignSettings)(deepspeed_config=Path("unused"), data=str(tmp_path / "store"))
-    assert scored_by(folds_of(["s01", "s02", "s03"], None, 2, 0), settings) == Scored(
-        {"s01": 4, "s02": 8, "s03": 4}, {"s01": 0, "s02": 4, "s03": 0}
-    )
-
-
-# -- tables -----------------------------------------------------------------------------------------------------------
-
-
-def test_means_and_deviations() -> None:
-    summary = summarise(SCORES)
-    assert summary.mean_of_seed == pytest.approx({0: 0.7, 1: 0.8})
-    assert summary.mean == pytest.approx(0.75)
-    assert summary.deviation_of_seeds == pytest.approx(0.0707107)
-    assert summary.mean_of_signer == pytest.approx({"ann": 0.95, "bob": 0.55})
-    assert summary.deviation_of_signer == pytest.approx({"ann": 0.0707107, "bob": 0.0707107})
-
-
-def test_table_says_all_of_it(tmp_path: Path) -> None:
-    write_table(tmp_path, Results("top1", SCORES, SCORED), {"command": ["x"]})
-    text = (tmp_path / "table.txt").read_text()
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
-    assert rows["held"] == ["out", "clips", "seed", "0", "seed", "1", "mean"]
-    assert rows["ann"] == ["10", "0.900", "1.000", "0.950", "±", "0.071"]
-    assert "mean of 2 signers: 0.7500" not in text, "the row says it"
-    assert "lowest bob, 0.550" in text
-    assert text.endswith("\nbob: 8 of 64 clips are of signs that nobody in training makes: never recognised\n")
-    assert (tmp_path / "table.csv").read_text().splitlines() == [
-        "signer,seed,top1,num_clips", "ann,0,0.9,10", "bob,0,0.5,64", "ann,1,1.0,10", "bob,1,0.6,64"
-    ]  # fmt: skip
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["mean"] == pytest.approx(0.75)
-    assert results["scores"]["1"] == {"ann": 1.0, "bob": 0.6}
-    assert (results["num_clips"], results["num_clips_of_untrained_signs"]) == (
-        {"ann": 10, "bob": 64}, {"ann": 0, "bob": 8}
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(("metric", "end"), [("top1", 1.0), ("loss", 1.02)])
-def test_axis_of_scores_begins_at_0(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, metric: str, end: float) -> None:
-    drawn: list[Figure] = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: drawn.append(self) or save(self, path))
-    draw_table(tmp_path / "table.png", Results(metric, SCORES, SCORED))
-    assert (tmp_path / "table.png").stat().st_size > 5000
-    assert drawn[0].axes[0].get_xlim() == pytest.approx((0, end), abs=0.01)
-
-
-def test_worst_signer_is_told_whose_loss_is_the_highest() -> None:
-    assert "highest ann, 0.950" in "".join(table_lines(Results("loss", SCORES, SCORED)))
-
-
-def test_one_seed_has_no_deviation() -> None:
-    assert "±" not in "".join(
-        line for line in table_lines(Results("top1", {0: SCORES[0]}, SCORED)) if "between" not in line
-    )
 
 
 # -- sweeps -----------------------------------------------------------------------------------------------------------
