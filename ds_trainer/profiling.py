@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import torch
 from torch.profiler import profile, record_function, schedule
 
 from ds_trainer import gpu
@@ -111,8 +112,9 @@ def _named(engine: "DeepSpeedEngine") -> Iterator[None]:
 
 
 def _wait_for_device() -> None:
-    with record_function(range_name("waiting for the device")):
-        gpu.wait()
+    if torch.cuda.is_available():
+        with record_function(range_name("waiting for the device")):
+            gpu.wait()
 
 
 def _write_trace(profiler: profile, file: IO[bytes]) -> None:

@@ -2,18 +2,15 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launching import ROOT, free_port, succeed
+from launching import ROOT, succeed, torchrun
 
 from ds_trainer.engine.config import check_engine_config
 from ds_trainer.engine.monitors import events_of, start_monitors, without_monitors
 from ds_trainer.errors import SettingsError
-
-TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port"]
 
 
 def config_with(path: Path, **blocks: Any) -> Path:
@@ -91,9 +88,9 @@ def test_what_two_ranks_write(tmp_path: Path) -> None:
     config = config_with(tmp_path / "engine.json", tensorboard={"enabled": True}, csv_monitor={"enabled": True})
     runs_dir = tmp_path / "runs"
     toy = ["launch/train.py", "--deepspeed_config", config, "--task", "toy", "--num_points", "1500"]
-    succeed([*TWO_RANKS, str(free_port()), *toy, "--runs_dir", runs_dir, "--num_epochs", "2"])
+    succeed([*torchrun(2), *toy, "--runs_dir", runs_dir, "--num_epochs", "2"])
     (run_dir,) = runs_dir.iterdir()
-    succeed([*TWO_RANKS, str(free_port()), *toy, "--resume", run_dir, "--num_epochs", "3"])
+    succeed([*torchrun(2), *toy, "--resume", run_dir, "--num_epochs", "3"])
     epochs = {record["step"]: record for record in records_of(run_dir) if record["kind"] == "epoch"}
     assert len(epochs) == 3
     with (run_dir / "csv_monitor" / "epoch_val_loss.csv").open() as file:

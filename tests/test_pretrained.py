@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import ROOT, free_port, run_ranks, succeed, val_losses
+from launching import ROOT, run_ranks, succeed, torchrun, val_losses
 from sign_data.writers import grid, source
 from torch import nn
 
@@ -226,9 +226,8 @@ def test_run_begins_where_the_other_ended_and_goes_on_without_it(tmp_path: Path)
     train = ["launch/train.py", "--task", "toy", "--num_points", "2000", "--plateau_patience", "9"]
     bf16 = ["--deepspeed_config", "ds_configs/bf16.json"]
     succeed([sys.executable, *train, *bf16, "--num_epochs", "3", "--runs_dir", former])
-    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     again = [*train, "--deepspeed_config", "ds_configs/bf16_zero3.json", "--pretrained", *former.glob("*/")]
-    output = succeed([*ranks, *again, "--num_epochs", "1", "--runs_dir", runs])
+    output = succeed([*torchrun(2), *again, "--num_epochs", "1", "--runs_dir", runs])
     assert output.count("8 of 8 weights are the model's, 100 % of its numbers") == 1
     (run_dir,) = runs.glob("*/")
     assert val_losses(run_dir)[0] < val_losses(*former.glob("*/"))[-1]

@@ -113,7 +113,7 @@ class _Held(NamedTuple):
     @classmethod
     def by(cls, run_dir: Path | None) -> "_Held":
         point = None if run_dir is None else _newest_point(run_dir)
-        return cls(socket.gethostname(), point, 0.0 if run_dir is None else _written_s(run_dir))
+        return cls(socket.gethostname(), point, 0.0 if point is None else _written_s(point))
 
     def is_later_than(self, other: "_Held") -> bool:
         if self.point is None or other.point is None:
@@ -128,14 +128,13 @@ def _newest_point(run_dir: Path) -> Path | None:
     return points[-1] if points else None
 
 
-def _written_s(run_dir: Path) -> float:
-    """When the newest resume point of a run was written, in seconds of UTC; 0 where there is none.
+def _written_s(point: Path) -> float:
+    """When a resume point was written, in seconds of UTC.
 
     The name of a run begins with local time, which each autumn goes through an hour twice.
     """
-    point = _newest_point(run_dir)
     try:
-        return 0.0 if point is None else point.stat().st_mtime
+        return point.stat().st_mtime
     except OSError:  # removed meanwhile by a job that trains there
         return 0.0
 
@@ -166,13 +165,15 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     """The run of this identity that was saved last and can be continued; where there is none, the log says why not that
     of another."""
     others: list[str] = []
-    for run_dir in sorted(runs_dir.glob("*/"), key=lambda run_dir: (_written_s(run_dir), run_dir.name), reverse=True):
+    points = [(run_dir, _newest_point(run_dir)) for run_dir in runs_dir.glob("*/")]
+    saved = [(_written_s(point), run_dir.name, run_dir) for run_dir, point in points if point is not None]
+    for *_, run_dir in sorted(saved, reverse=True):
         try:
             status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"]
             differences = [] if status == "finished" else _differences(run_dir, identity_at)
         except (OSError, ValueError, KeyError, TypeError, CheckpointError, SettingsError):
             continue  # some other directory, or a run that was killed before it had written its settings
-        if status == "finished" or _newest_point(run_dir) is None:
+        if status == "finished":
             continue
         if not differences:
             return run_dir

@@ -1,12 +1,11 @@
 """Class weights mean the same on any number of ranks: each clip counts what its class says, wherever it lies."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, free_port, succeed
+from launching import ROOT, succeed, torchrun
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -37,11 +36,10 @@ def epochs_of(tmp_path: Path, num_ranks: int, *flags: str) -> list[dict[str, flo
     config_path = tmp_path / f"{num_ranks}.json"
     config_path.write_text(json.dumps(config))
     runs_dir = tmp_path / f"runs_{num_ranks}{''.join(flags)}"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(num_ranks)]
     model = ["--model", "bilstm", "--model_size", "t_1_1", "--num_frames", "8", "--dropout", "0"]
     where = ["--data", tmp_path / "clips.npz", "--stores_dir", tmp_path / "stores", "--split", "random"]
-    train = ["--master_port", str(free_port()), "launch/train.py", "--deepspeed_config", config_path]
-    succeed([*launcher, *train, *model, *where, "--num_epochs", "2", "--runs_dir", runs_dir, *flags])
+    train = ["launch/train.py", "--deepspeed_config", config_path]
+    succeed([*torchrun(num_ranks), *train, *model, *where, "--num_epochs", "2", "--runs_dir", runs_dir, *flags])
     (path,) = runs_dir.glob("*/metrics.jsonl")
     return [record for record in map(json.loads, path.read_text().splitlines()) if record["kind"] == "epoch"]
 

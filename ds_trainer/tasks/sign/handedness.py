@@ -6,7 +6,6 @@ the left and of the right, the hand is part of the sign.
 Axes: B clips, T frames, K keypoints, C features, D coordinates, k keypoints of one side.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,11 @@ from torch import Tensor
 from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.presence import presence
-from ds_trainer.tasks.sign.split_draws import Clips
+from ds_trainer.tasks.sign.split_draws import Clips, evenly
+from ds_trainer.tasks.sign.split_notices import listed
 from ds_trainer.tasks.sign.store import ClipStore
+
+Sides = tuple[tuple[int, ...], tuple[int, ...]]
 
 _MUCH_MORE = 2.0
 _MOST_WITH_THE_OTHER = 0.2
@@ -39,11 +41,13 @@ class Handedness:
     @classmethod
     def of(cls, store: ClipStore, clips: Clips) -> "Handedness":
         """Of up to 1,000 of the clips, as many of each signer."""
-        if _sides(store.layout) is None:
+        sides = _sides(store.layout)
+        if sides is None:
             return cls(True, [])
         signers, number = np.unique(store.signer[clips], return_inverse=True)
         most = max(1, _CLIPS_READ // max(1, len(signers)))
-        uses_SX = np.array([_num_uses(store, clips[number == own], most) for own in range(len(signers))]).reshape(-1, 2)
+        by_signer = [evenly(clips[number == own], most) for own in range(len(signers))]
+        uses_SX = np.array([_num_uses(store, own, sides) for own in by_signer]).reshape(-1, 2)
         num_left, num_both = int(uses_SX[:, 0].sum()), int(uses_SX.sum())
         if uses_SX.min(1).sum() > _MOST_WITH_THE_OTHER * num_both:
             told = (
@@ -53,7 +57,7 @@ class Handedness:
         is_left_S = uses_SX[:, 0] > uses_SX[:, 1]
         names = [store.signer_names[signer] for signer in signers[is_left_S]]
         told = f"seen in a mirror, as signed with the left hand: {num_left} of {num_both} clips of one hand"
-        return cls(True, [f"{told} ({_shown(names)})"] if names else [])
+        return cls(True, [f"{told} ({listed(names)})"] if names else [])
 
 
 def is_left_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor | None:
@@ -65,7 +69,7 @@ def is_left_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor | None:
     return left_B > _MUCH_MORE * right_B
 
 
-def _sides(layout: KeypointLayout) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _sides(layout: KeypointLayout) -> Sides | None:
     """The keypoints of the left and of the right hand, or else of all parts that are called left and right."""
     if set(HANDS) <= set(layout.parts):
         left, right = (layout.parts[hand] for hand in HANDS)
@@ -78,7 +82,7 @@ def _sides(layout: KeypointLayout) -> tuple[tuple[int, ...], tuple[int, ...]] | 
     return left, right
 
 
-def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sides) -> tuple[Tensor, Tensor]:
     """How much each side does, float[B] each: how often a hand is seen, since one that rests is out of sight; else how
     far it gets from where it is on average."""
     sides_BTkD = [clips_BTKC[:, :, picked(side, clips_BTKC.device), : layout.num_coordinates] for side in sides]
@@ -98,20 +102,13 @@ def _moved(side_BTkD: Tensor) -> Tensor:
     return (squared_BTkD.sum((1, 2, 3)) / present_BTk1.sum((1, 2, 3)).clamp(min=1)).sqrt()
 
 
-def _num_uses(store: ClipStore, clips: Clips, most: int) -> tuple[int, int]:
-    """How many of up to `most` clips are of the left hand alone or nearly so, and how many of the right."""
-    chosen = clips[np.linspace(0, len(clips) - 1, min(len(clips), most)).astype(int)]
-    sides = _sides(store.layout)
-    assert sides is not None
+def _num_uses(store: ClipStore, clips: Clips, sides: Sides) -> tuple[int, int]:
+    """How many of the clips are of the left hand alone or nearly so, and how many of the right."""
     counts = np.zeros(2, dtype=np.int64)
-    for begin in range(0, len(chosen), _CLIPS_AT_ONCE):
-        some = chosen[begin : begin + _CLIPS_AT_ONCE]
+    for begin in range(0, len(clips), _CLIPS_AT_ONCE):
+        some = clips[begin : begin + _CLIPS_AT_ONCE]
         last = store.offsets[some + 1] - 1
         frames_BT = np.linspace(store.offsets[some], last, _FRAMES_READ, axis=1).round().astype(np.int64)
         left_B, right_B = _done_by(torch.from_numpy(store.read(frames_BT)), store.layout, sides)
         counts += [int((one > _MUCH_MORE * other).sum()) for one, other in ((left_B, right_B), (right_B, left_B))]
     return int(counts[0]), int(counts[1])
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

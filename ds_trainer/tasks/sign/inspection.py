@@ -24,7 +24,7 @@ from ds_trainer.tasks.sign.clips import SPLITS
 from ds_trainer.tasks.sign.features import PLACE
 from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.skeleton_plots import apart, skeletons_figure
-from ds_trainer.tasks.sign.split_draws import Clips, is_of, signers_of
+from ds_trainer.tasks.sign.split_draws import Clips, evenly, is_of, signers_of
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.task import SignTask
 
@@ -104,7 +104,7 @@ def describe_store(store: ClipStore, clips: Clips) -> Iterator[str]:
 
 def _signer_table(store: ClipStore, clips: Clips) -> Iterator[str]:
     parts, names = list(store.layout.parts), signers_of(store, clips)
-    read = _evenly(clips, _MOST_CLIPS_READ)
+    read = evenly(clips, _MOST_CLIPS_READ)
     missing = {clip: missing_fractions(store.clip_frames(clip), store) for clip in read.tolist()}
     width = max(len(name) for name in (*names, "signer"))
     splits = [split for number, split in enumerate(SPLITS) if split and (store.split[clips] == number).any()]
@@ -138,15 +138,9 @@ def write_counts(store: ClipStore, clips: Clips, path: Path) -> None:
     write_csv(path, rows)
 
 
-def _evenly(clips: Clips, limit: int) -> Clips:
-    """Up to `limit` of the clips, taken evenly."""
-    chosen: Clips = clips[np.linspace(0, len(clips) - 1, min(len(clips), limit)).astype(int)]
-    return chosen
-
-
 def draw_samples(store: ClipStore, clips: Clips, path: Path) -> None:
     """Draw some of the clips, as they were recorded."""
-    chosen = _evenly(clips, NUM_SAMPLES).tolist()
+    chosen = evenly(clips, NUM_SAMPLES).tolist()
     names = [f"{store.sign_names[store.sign[clip]]}, {store.signer_names[store.signer[clip]]}" for clip in chosen]
     drawn = [store.clip_frames(clip) for clip in chosen]
     figure = skeletons_figure(drawn, names, store.layout, f"{store.path.name}: from the first frame to the last")

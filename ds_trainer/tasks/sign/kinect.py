@@ -58,6 +58,7 @@ def in_order(features: tuple[str, ...], frames_NKC: NDArray[np.float32]) -> Keyp
 def _bone_length(frames_NKC: NDArray[np.float32], layout: KeypointLayout) -> float:
     points_NKD = frames_NKC[..., : layout.num_coordinates]
     one, other = np.transpose(layout.bones)
-    is_there_Nk = (points_NKD != 0).any(-1)[:, one] & (points_NKD != 0).any(-1)[:, other]
+    is_there_NK = (points_NKD != 0).any(-1)
+    is_there_Nk = is_there_NK[:, one] & is_there_NK[:, other]
     lengths_Nk = np.linalg.norm(points_NKD[:, one] - points_NKD[:, other], axis=-1)
     return float(lengths_Nk[is_there_Nk].mean()) if is_there_Nk.any() else 0.0

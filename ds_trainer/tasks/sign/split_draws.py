@@ -114,6 +114,12 @@ def draw_validation(store: ClipStore, train: Clips, val_by: str, val_fraction: f
     return train[~is_val], train[is_val]
 
 
+def evenly(clips: Clips, limit: int) -> Clips:
+    """Up to `limit` of the clips, taken evenly."""
+    chosen: Clips = clips[np.linspace(0, len(clips) - 1, min(len(clips), limit)).astype(int)]
+    return chosen
+
+
 def _stratified(store: ClipStore, clips: Clips, fraction: float, rng: np.random.Generator) -> Clips:
     """About `fraction` of the clips of each sign, and of all clips together; at least one, but never all of a sign.
 

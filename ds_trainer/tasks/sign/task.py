@@ -38,7 +38,7 @@ from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padde
 from ds_trainer.tasks.sign.sampling import REST_FRACTION, Sampling
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.skeletons import moving_skeleton
-from ds_trainer.tasks.sign.split_draws import Clips
+from ds_trainer.tasks.sign.split_draws import Clips, evenly
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.text_file import CONFIGS_DIR
@@ -231,8 +231,7 @@ class SignTask(Task):
 
     def recorded(self, limit: int) -> tuple[Tensor, ...]:
         held_out = self.clips_of(self.test_set or self.val_set)
-        chosen = held_out[np.linspace(0, len(held_out) - 1, min(limit, len(held_out))).astype(int)]
-        return padded(map(self.store.clip_frames, chosen.tolist()))
+        return padded(map(self.store.clip_frames, evenly(held_out, limit).tolist()))
 
     def clips_of(self, dataset: Dataset[Any] | None) -> Clips:
         """The clips of one of this task's data sets, by their numbers in the store."""
