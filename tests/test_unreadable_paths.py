@@ -11,6 +11,7 @@ from ds_trainer.export.source import load_source
 from ds_trainer.predict import clips_in
 from ds_trainer.report.runs import find_runs
 from ds_trainer.run.resume import run_to_continue
+from ds_trainer.run.resume_points import newest_resume_point
 
 
 def told_of_clips(path: Path) -> None:
@@ -40,3 +41,19 @@ def test_path_that_cannot_be_looked_at(tmp_path: Path, look: Callable[[Path], An
         [problem] = caught.value.problems
         assert str(path) in problem
         assert reason in problem
+
+
+BELOW: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "compare.py FOLDER": ("seed_0", lambda folder: find_runs([folder])),
+    "--resume RUN": ("resume", lambda run_dir: newest_resume_point(run_dir / "resume")),
+}
+
+
+@pytest.mark.parametrize(("name", "look"), BELOW.values(), ids=BELOW.keys())
+@pytest.mark.usefixtures("rights_hold")
+def test_folder_in_it_that_cannot_be_looked_into_is_told_and_not_taken_for_empty(
+    tmp_path: Path, name: str, look: Callable[[Path], Any]
+) -> None:
+    (tmp_path / name).mkdir(mode=0)
+    with pytest.raises(UserError, match=f"{name}: cannot be looked at .Permission denied"):
+        look(tmp_path)

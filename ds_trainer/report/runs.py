@@ -81,14 +81,19 @@ def find_runs(paths: Sequence[Path]) -> list[PastRun]:
 
 def _runs_at(path: Path) -> list[Path]:
     """A run directory, or those in a folder of them, or in that of a sweep: seed_1/s03/RUN."""
+    own = _runs_below(path, num_folders=3)
+    if not own:
+        found = "found no run.yaml" if path.exists() else "missing"
+        raise DataError(f"{path}: {found}, expected a run, a folder of runs or a sweep; check the path")
+    return own
+
+
+def _runs_below(path: Path, num_folders: int) -> list[Path]:
     with looking_at(path, DataError):
         if (path / "run.yaml").exists():
             return [path]
-        own = sorted(file.parent for below in ("*", "*/*", "*/*/*") for file in path.glob(f"{below}/run.yaml"))
-        if not own:
-            found = "found no run.yaml" if path.exists() else "missing"
-            raise DataError(f"{path}: {found}, expected a run, a folder of runs or a sweep; check the path")
-        return own
+        folders = sorted(below for below in path.iterdir() if below.is_dir()) if path.is_dir() else []
+    return [run_dir for folder in folders if num_folders for run_dir in _runs_below(folder, num_folders - 1)]
 
 
 def _read(run_dir: Path) -> PastRun:

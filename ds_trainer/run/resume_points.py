@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ds_trainer.errors import CheckpointError, WriteError
+from ds_trainer.errors import CheckpointError, WriteError, looking_at
 from ds_trainer.files import sha256, sync, write_atomically, write_json
 
 FORMAT = "ds_trainer resume point 1"
@@ -30,8 +30,14 @@ log = logging.getLogger("ds_trainer")
 
 
 def resume_points(resume_dir: Path) -> list[Path]:
-    """The resume points in the folder `resume` of a run, oldest first."""
-    return sorted(resume_dir.glob("epoch_*"), key=place)
+    """The resume points in the folder `resume` of a run, oldest first.
+
+    Raises:
+        CheckpointError: the folder cannot be looked into, which is not the same as none.
+    """
+    with looking_at(resume_dir, CheckpointError):
+        found = [*resume_dir.iterdir()] if resume_dir.exists() else []
+    return sorted((path for path in found if path.name.startswith("epoch_")), key=place)
 
 
 def place(point: Path) -> tuple[int, ...]:
