@@ -44,6 +44,22 @@ def test_clip_of_the_left_hand_is_told_however_long_it_waits(layout: KeypointLay
     assert found.tolist() == [True, False, False, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("done_by_left", "done_by_right", "is_left"), [(1.0, 0.1, True), (0.1, 1.0, False), (1.0, 0.9, False)]
+)
+def test_hand_that_rests_in_sight_is_told_by_how_little_it_moves(
+    done_by_left: float, done_by_right: float, is_left: bool
+) -> None:
+    """Trackers of the whole body give every hand in every frame, and many cameras see the hands in a lap."""
+    clips_BTKC = torch.from_numpy(clip(HOLISTIC, BOTH))[None]
+    for side, done in (("left", done_by_left), ("right", done_by_right)):
+        way_T11 = done * torch.linspace(0, 0.3, 20)[:, None, None]
+        clips_BTKC[0, :, list(HOLISTIC.parts[f"{side}_hand"]), :2] += way_T11
+    found = is_left_handed(clips_BTKC, HOLISTIC)
+    assert found is not None
+    assert found.tolist() == [is_left]
+
+
 def test_of_keypoints_without_sides_nothing_is_told() -> None:
     layout = layout_for(7, 3)
     assert is_left_handed(torch.rand(2, 5, 7, 3), layout) is None

@@ -22,6 +22,7 @@ from ds_trainer.tasks.sign.store import ClipStore
 Sides = tuple[tuple[int, ...], tuple[int, ...]]
 
 _MUCH_MORE = 2.0
+_IN_SIGHT = 0.5
 _MOST_WITH_THE_OTHER = 0.2
 _CLIPS_READ, _FRAMES_READ, _CLIPS_AT_ONCE = 1000, 32, 50
 
@@ -83,11 +84,17 @@ def _sides(layout: KeypointLayout) -> Sides | None:
 
 
 def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sides) -> tuple[Tensor, Tensor]:
-    """How much each side does, float[B] each: how often a hand is seen, since one that rests is out of sight; else how
-    far it gets from where it is on average."""
-    sides_BTkD = [clips_BTKC[:, :, picked(side, clips_BTKC.device), : layout.num_coordinates] for side in sides]
-    is_seen = set(HANDS) <= set(layout.parts)
-    left_B, right_B = (_seen(side_BTkD) if is_seen else _moved(side_BTkD) for side_BTkD in sides_BTkD)
+    """How much each side does, float[B] each: how often a hand is seen, as one that rests is mostly out of sight; where
+    both are in sight, and of parts that are no hands, how far it gets from where it is on average."""
+    left_BTkD, right_BTkD = (
+        clips_BTKC[:, :, picked(side, clips_BTKC.device), : layout.num_coordinates] for side in sides
+    )
+    moved = _moved(left_BTkD), _moved(right_BTkD)
+    if not set(HANDS) <= set(layout.parts):
+        return moved
+    seen = _seen(left_BTkD), _seen(right_BTkD)
+    both_in_sight_B = torch.minimum(*seen) > _IN_SIGHT
+    left_B, right_B = (torch.where(both_in_sight_B, *done) for done in zip(moved, seen, strict=True))
     return left_B, right_B
 
 
