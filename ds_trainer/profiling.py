@@ -55,7 +55,8 @@ class Profile:
     def _recorded(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         num_steps = 0
         plan = schedule(wait=_NUM_FIRST, warmup=_NUM_WARM_UP, active=NUM_RECORDED, repeat=1)
-        with profile(schedule=plan) as profiler, _named(self._engine):
+        # One cycle is recorded, so that nothing accumulates: without it torch 2.11 warns that it would forget others.
+        with profile(schedule=plan, acc_events=True) as profiler, _named(self._engine):
             for batch in _timed(batches):
                 yield batch
                 if not batch.ends_step:

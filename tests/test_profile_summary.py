@@ -15,7 +15,7 @@ from ds_trainer.profile_summary import device_us_by_phase, operations, range_nam
 
 
 def events_of(run: Any) -> Any:
-    with profile() as profiler:
+    with profile(acc_events=True) as profiler:  # torch 2.11 warns without it
         run()
     return [event for event in profiler.events() if event.device_type == DeviceType.CPU]
 
