@@ -26,7 +26,7 @@ from ds_trainer.problems import nearest_name, shown
 from ds_trainer.progress import log, with_bar
 from ds_trainer.settings import identity
 from ds_trainer.task import load_task_type
-from ds_trainer.tasks.sign.clips import by_number
+from ds_trainer.tasks.sign.clips import NOBODY, by_number
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.split_draws import signers_of
 from ds_trainer.tasks.sign.splits import SplitRule, impossible_in, is_in_range
@@ -113,7 +113,11 @@ def signers_of_folds(settings: Any, store: ClipStore) -> list[str]:
     without = set(store.signer_names) - set(signers_of(store, clips))
     if asked & without:
         log.info(f"not held out, as they have no clips of the selected signs: {', '.join(sorted(asked & without))}")
-    return sorted(asked - without, key=by_number)
+    held_out = asked - without
+    if NOBODY in held_out and len(held_out) > 1:
+        log.info("not held out, as they may be of any signer: clips of which the data does not say who signs")
+        held_out -= {NOBODY}
+    return sorted(held_out, key=by_number)
 
 
 def _refuse_what_folds_decide(own: argparse.Namespace, flags: Sequence[str], settings: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.clips import NOBODY, SPLITS
 from ds_trainer.tasks.sign.store import ClipStore
 
 Clips = NDArray[np.int64]
@@ -34,6 +34,11 @@ def is_of(store: ClipStore, signers: Sequence[str]) -> NDArray[np.bool_]:
 def signers_of(store: ClipStore, clips: Clips) -> list[str]:
     """The names of the signers of some clips, sorted."""
     return [store.signer_names[signer] for signer in np.unique(store.signer[clips])]
+
+
+def known_signers_of(store: ClipStore, clips: Clips) -> list[str]:
+    """The same without `NOBODY`, who may be any of them: clips of nobody cannot be held out as of another signer."""
+    return [name for name in signers_of(store, clips) if name != NOBODY]
 
 
 def in_both(content: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -70,7 +75,7 @@ def resolve_split(store: ClipStore, split: str, selected: Clips) -> str:
         return split
     if (store.split[selected] == SPLITS.index("test")).any() or (split == "own" and not is_val.any()):
         return "own"
-    signers = signers_of(store, selected[~is_val])
+    signers = known_signers_of(store, selected[~is_val])
     return holding_out(signers[-1:]) if len(signers) > 1 else "random"
 
 
@@ -99,16 +104,16 @@ def draw_validation(store: ClipStore, train: Clips, val_by: str, val_fraction: f
     """Training and validation clips, the latter taken out of `train`.
 
     Args:
-        val_by: `clip` or `signer`.
+        val_by: `clip` or `signer`; clips of nobody that the data names train.
         val_fraction: of the training clips or signers.
     """
     rng = np.random.default_rng([seed, _VALIDATION_STREAM])
     if val_by == "signer":
-        signers = np.unique(store.signer[train])
+        signers = known_signers_of(store, train)
         # All but one at most; with a single signer none is left, which is reported as an empty split.
         num_signers = min(max(1, round(val_fraction * len(signers))), len(signers) - 1)
-        drawn = rng.permutation(signers)[: max(num_signers, 0)]
-        is_val = np.isin(store.signer[train], drawn)
+        drawn = rng.permutation(signers)[: max(num_signers, 0)].tolist()
+        is_val = is_of(store, drawn)[train]
     else:
         is_val = np.isin(train, _stratified(store, train, val_fraction, rng))
     return train[~is_val], train[is_val]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ds_trainer.tasks.sign.clips import NAMING_SIGNERS, NOBODY
-from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX, Clips, is_of, signers_of
+from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX, Clips, known_signers_of, signers_of
 from ds_trainer.tasks.sign.store import ClipStore
 
 
@@ -49,7 +49,7 @@ def case_notices(names: Sequence[str]) -> list[str]:
 
 def split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:
     """Whom what is reached on the test split holds for."""
-    shared = shared_signers(store, train, test)
+    shared = [name for name in shared_signers(store, train, test) if name != NOBODY]
     signers = signers_of(store, np.concatenate([train, val, test]))
     if signers == [NOBODY]:
         return [
@@ -61,12 +61,12 @@ def split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: 
         return [f"the split is random: the same people are in training and test, so results flatter{advice}"]
     if shared:
         return [f"{listed(shared)}: in training and in test, so results hold for signers who are known"]
-    unseen = f"unseen signers in test: {listed(signers_of(store, test))}"
+    unseen = f"unseen signers in test: {listed(known_signers_of(store, test)) or 'none that the data names'}"
     if shared_signers(store, train, val):
         unseen += "; those in validation train, too: expect less of the test than of validation"
-    if NOBODY in signers_of(store, train):
-        num_unnamed = int(is_of(store, [NOBODY])[train].sum())
-        unseen += f"; {num_unnamed} training clips are of nobody that the data names, who may be the same people"
+    for side, clips in {"training": train, "test": test}.items():
+        if num_unnamed := int((np.array(store.signer_names)[store.signer[clips]] == NOBODY).sum()):
+            unseen += f"; {num_unnamed} {side} clips are of nobody that the data names, who may be the same people"
     return [unseen]
 
 

@@ -174,7 +174,7 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
     if split == "own" and store.claims_unseen_signers and shared:
         problems.append(
             f"--split own: found {listed(shared)} in training and in test, expected unseen signers as the data "
-            f"claims; mend the data or give --split {SIGNER_PREFIX}{shared[0]}"
+            f"claims; mend the data or give another --split"
         )
     return problems + _leaks(store, split, {"training": train, "validation": val, "test": test})
 
