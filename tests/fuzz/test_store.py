@@ -30,7 +30,7 @@ FILES = ("frames.npy", "index.npz", "store.json")
 def written(tmp_path_factory: pytest.TempPathFactory) -> ClipStore:
     path = tmp_path_factory.mktemp("stores") / "store"
     clips = grid(signs=3, signers=3, repetitions=2, split_of={1: "train", 2: "train", 3: "test"})
-    write_store(path, source(clips, sign_names=["one", "two", "three"], fps=25.0))
+    write_store(path, source(clips, sign_names=["one", "two", "three"]))
     return ClipStore.open(path)
 
 
@@ -53,7 +53,7 @@ def test_damaged_file(written: ClipStore, name: str, data: st.DataObject) -> Non
     def is_what_was_written(store: ClipStore) -> None:
         for array in ("offsets", "sign", "signer", "split", "clip_ids"):
             np.testing.assert_array_equal(getattr(store, array), getattr(written, array))
-        for fact in ("sign_names", "sign_numbers", "signer_names", "layout", "fps", "fingerprint", "frames_hash"):
+        for fact in ("sign_names", "sign_numbers", "signer_names", "layout", "fingerprint", "frames_hash"):
             assert getattr(store, fact) == getattr(written, fact)
         store.check_frames()  # tells changed frames
         np.testing.assert_array_equal(store.frames, written.frames)

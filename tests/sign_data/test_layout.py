@@ -149,7 +149,7 @@ def test_face_pairs_are_symmetrical_on_real_faces() -> None:
     pytest.importorskip("spoken_to_signed", reason="the demo extra is not installed")
     layout = layout_for(184, 4)
     paths = sorted(default.find().rglob("*.pose"))[::40]
-    faces_NKD = np.concatenate([pose_file.read_pose(path)[0][:, layout.parts["face"], :2] for path in paths])
+    faces_NKD = np.concatenate([pose_file.read_pose(path)[:, layout.parts["face"], :2] for path in paths])
     width = np.ptp(faces_NKD[..., 0], axis=1).mean()
     mean_KD = (faces_NKD - faces_NKD.mean(axis=1, keepdims=True)).mean(axis=0)
     first = layout.parts["face"][0]

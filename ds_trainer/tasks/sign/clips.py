@@ -113,7 +113,6 @@ class ClipSource:
     clips: Iterator[RawClip | DataError]
     sign_names: Sequence[str] = ()
     first_number: int = 1
-    fps: float | None = None
     layout: KeypointLayout | None = None
     claims_unseen_signers: bool = False
 

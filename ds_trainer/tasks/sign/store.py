@@ -27,7 +27,7 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.readers.npz_file import Archive
 from ds_trainer.text_file import check_regular, is_plain, read_text
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
 
 _FRAMES_AT_ONCE = 400  # eight clips: 14 MiB of pages, where 32 clips have 61
@@ -52,7 +52,6 @@ class ClipStore:
         fingerprint: a hash of the content: equal stores have equal ones, on any machine.
         frames_hash: of all frames in their order.
         claims_unseen_signers: whether the data's own split promises that nobody in test is in train.
-        source: where the clips were read from.
     """
 
     path: Path
@@ -67,11 +66,9 @@ class ClipStore:
     sign_numbers: list[int]
     signer_names: list[str]
     layout: KeypointLayout
-    fps: float | None
     fingerprint: str
     frames_hash: str
     claims_unseen_signers: bool
-    source: str
 
     @classmethod
     def open(cls, path: Path) -> "ClipStore":
@@ -187,7 +184,7 @@ def _build(path: Path, names: dict[str, Any], index: dict[str, Any], frames: NDA
         if index[name].ndim != 1 or not index[name].dtype.str[1:].startswith(kind):
             raise ValueError(f"{name} in {INDEX_FILE} is {index[name].dtype} of shape {index[name].shape}")
     known = {**names, **index, "layout": KeypointLayout.from_dict(names["layout"])}
-    del known["store_version"]
+    del known["store_version"], known["source"]
     store = ClipStore(path=path, frames=frames, **known)
     _check_names(store)
     _check_index(store)

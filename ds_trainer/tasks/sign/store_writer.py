@@ -167,7 +167,6 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
         "sign_numbers": sign_numbers.tolist(),
         "sign_names": [given[n - 1] if given else str(n - 1 + source.first_number) for n in sign_numbers.tolist()],
         "signer_names": signer_names,
-        "fps": source.fps,
         "claims_unseen_signers": source.claims_unseen_signers,
     }
     arrays: dict[str, NDArray[Any]] = {

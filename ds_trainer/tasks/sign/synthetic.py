@@ -33,7 +33,6 @@ VERSION = 1
 Frames = NDArray[np.float32]
 
 _SIGNERS, _CLIPS, _NOISE = 4, 5, 6  # streams of random numbers, after those in synthetic_body.py
-_FPS = 30.0
 _NUM_NOISE_ROWS = 4096
 _NOISE_C = np.array([0.005, 0.005, 0.012, 0.02], dtype=np.float32)
 _COORDINATES_C = np.array([1, 1, 1, 0], dtype=np.float32)
@@ -80,7 +79,7 @@ class SyntheticSettings(BaseModel):
 
 def synthetic_source(settings: SyntheticSettings) -> ClipSource:
     """The clips that the settings describe: sign after sign, then the next signer, then the next repetition."""
-    return ClipSource("synthetic clips", settings.num_clips, settings.num_signs, _clips(settings), fps=_FPS)
+    return ClipSource("synthetic clips", settings.num_clips, settings.num_signs, _clips(settings))
 
 
 def _clips(settings: SyntheticSettings) -> Iterator[RawClip]:

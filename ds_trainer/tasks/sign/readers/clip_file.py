@@ -13,12 +13,11 @@ from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.extraction.footage import is_footage
 from ds_trainer.tasks.sign.folders import found_below
-from ds_trainer.tasks.sign.readers import parquet_file, pose_file
+from ds_trainer.tasks.sign.readers import packed_npz, parquet_file, pose_file
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
-from ds_trainer.tasks.sign.readers.packed_npz import without_filling
 
 SUFFIXES = (".npz", ".npy", ".pose", ".parquet")
-VERSION = 1 + pose_file.VERSION + parquet_file.VERSION
+VERSION = 2 + pose_file.VERSION + parquet_file.VERSION
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -53,7 +52,7 @@ def load_clips(file: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{file}: missing, expected a file of clips; check its path")
     suffix = file.suffix.lower()
     if suffix == ".pose":
-        return {"": pose_file.read_pose(file)[0]}
+        return {"": pose_file.read_pose(file)}
     if suffix == ".parquet":
         return {"": parquet_file.read_parquet(file)}
     if suffix == ".npy":
@@ -89,10 +88,12 @@ def _unpacked(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
     """The clips of a packed file by their names; the second of a name is called NAME#2."""
     with reading(file):
         if "offsets" in arrays:
-            bounds = arrays["offsets"].astype(np.int64)
-            found = [arrays["frames"][first:last] for first, last in itertools.pairwise(bounds)]
+            used = {name: arrays[name] for name in ("offsets", "ids") if name in arrays}
+            unlabelled = np.zeros(max(0, arrays["offsets"].size - 1), np.int64)
+            packed_npz.check(file, {**used, "y": unlabelled}, arrays["frames"].shape)
+            found = [arrays["frames"][first:last] for first, last in itertools.pairwise(arrays["offsets"].tolist())]
         else:
-            found = [without_filling(frames) for frames in arrays["frames"]]
+            found = [packed_npz.without_filling(frames) for frames in arrays["frames"]]
         names = arrays.get("ids", np.arange(len(found))).tolist()
         clips: dict[str, NDArray[Any]] = {}
         times = Counter[str]()

@@ -1,12 +1,12 @@
 """Packed clips: one .npz with `frames [N, K, C]`, `offsets [n+1]`, `y`, and what else is known of each clip.
 
-Optional: `label_names`, `signer`, `ids`, `split`, `fps`, and `claims_unseen_signers` (true when the split promises that
-nobody in test is in train). Without `label_names` `y` may be names, and signs of numbers are called by them. Clips of
-one length, filled up with zeros, may come as `frames [n, T, K, C]` without `offsets`.
+Optional: `label_names`, `signer`, `ids`, `split`, and `claims_unseen_signers` (true when the split promises that nobody
+in test is in train); `fps` is passed over. Without `label_names` `y` may be names, and signs of numbers are called by
+them. Clips of one length, filled up with zeros, may come as `frames [n, T, K, C]` without `offsets`.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import legible, nearest_name, told_once
+from ds_trainer.progress import log
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip, by_number, plain_name
 from ds_trainer.tasks.sign.readers.npz_file import opened, reading
 
@@ -23,8 +25,9 @@ VERSION = 3
 
 _REQUIRED = ("frames", "offsets", "y")
 _OF_EACH_CLIP = ("signer", "ids", "split")
-_SINGLE = {"fps": "fiu", "claims_unseen_signers": "biu"}
-_OPTIONAL = ("label_names", *_OF_EACH_CLIP, *_SINGLE)
+_CLAIM = "claims_unseen_signers"
+_OPTIONAL = ("label_names", *_OF_EACH_CLIP, _CLAIM)
+_KNOWN = (*_REQUIRED, *_OPTIONAL, "fps")
 _MAGIC = b"PK"
 _MAX_SIGNS = 100_000
 
@@ -61,9 +64,7 @@ def read(path: Path) -> ClipSource:
         num_clips, length, *of_frame = frames_shape
         frames_shape = (num_clips * length, *of_frame)
         arrays["offsets"] = np.arange(num_clips + 1) * length
-    problems = _wrong_shapes(arrays, frames_shape) or _contradictions(arrays, frames_shape[0])
-    if problems:
-        raise DataError([f"{path}: {problem}" for problem in problems])
+    check(path, arrays, frames_shape)
     with reading(path):  # numpy gives names that are no text only where they are asked for
         arrays |= _numbered(arrays["y"])
         texts = {name: _texts(arrays[name]) for name in ("label_names", *_OF_EACH_CLIP) if name in arrays}
@@ -75,9 +76,15 @@ def read(path: Path) -> ClipSource:
         clips=map(_cut, clips) if is_filled_up else clips,
         sign_names=names,
         first_number=0,
-        fps=float(arrays["fps"].item()) if "fps" in arrays else None,
-        claims_unseen_signers=bool(arrays["claims_unseen_signers"]) if "claims_unseen_signers" in arrays else False,
+        claims_unseen_signers=bool(arrays.get(_CLAIM, False)),
     )
+
+
+def check(path: Path, arrays: Arrays, frames_shape: tuple[int, ...]) -> None:
+    """Raise `DataError` for arrays that are no packed clips; `arrays` are all but the frames."""
+    problems = _wrong_shapes(arrays, frames_shape) or _contradictions(arrays, frames_shape[0])
+    if problems:
+        raise DataError([f"{path}: {problem}" for problem in problems])
 
 
 def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
@@ -89,7 +96,14 @@ def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:
         if missing:
             found = ", ".join(archive.names[:20]) or "nothing"
             raise DataError(f"{path}: found {found}, expected also {', '.join(missing)}; save it with these too")
+        _tell_unused(path, [name for name in archive.names if name not in _KNOWN])
         return {name: archive[name] for name in (*_REQUIRED[1:], *_OPTIONAL) if name in archive.names}, frames_shape
+
+
+def _tell_unused(path: Path, names: Sequence[str]) -> None:
+    if names:
+        told = told_once([f"{legible(name)}: {nearest_name(name, _KNOWN)}" for name in names[:20]])
+        log.warning(f"note: {path}: arrays that are not used: {'; '.join(told)}")
 
 
 def _cut(clip: RawClip | DataError) -> RawClip | DataError:
@@ -113,10 +127,8 @@ def _wrong_shapes(arrays: Arrays, frames_shape: tuple[int, ...]) -> list[str]:
     for name in ("label_names", *_OF_EACH_CLIP):
         if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind not in "Uiu"):
             problems.append(f"{name}: found {_type_of(arrays[name])}, expected a list of texts; save it as np.str_")
-    for name, kinds in _SINGLE.items():
-        if name in arrays and (arrays[name].shape != () or arrays[name].dtype.kind not in kinds):
-            expected = "a single number" if name == "fps" else "true or false"
-            problems.append(f"{name}: found {_type_of(arrays[name])}, expected {expected}")
+    if _CLAIM in arrays and (arrays[_CLAIM].shape != () or arrays[_CLAIM].dtype.kind not in "biu"):
+        problems.append(f"{_CLAIM}: found {_type_of(arrays[_CLAIM])}, expected true or false")
     return problems
 
 
@@ -136,8 +148,6 @@ def _contradictions(arrays: Arrays, num_frames: int) -> list[str]:
     for name in _OF_EACH_CLIP:
         if name in arrays and arrays[name].shape != labels.shape:
             problems.append(f"{name}: found shape {arrays[name].shape}, expected {labels.shape}, one for each clip")
-    if "fps" in arrays and not 0 < arrays["fps"].item() < math.inf:
-        problems.append(f"fps: found {arrays['fps']}, expected frames per second, above 0; mend it or leave it out")
     return problems + _out_of_range(labels, arrays.get("label_names"))
 
 

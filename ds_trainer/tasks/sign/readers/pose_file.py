@@ -18,8 +18,8 @@ _POSE_POINTS = tuple(f"{side}_{joint}" for joint in ("SHOULDER", "ELBOW", "WRIST
 _FACE_POINTS = tuple(str(landmark) for landmark in mediapipe.KARSL_FACE)
 
 
-def read_pose(path: Path) -> tuple[NDArray[np.float32], float]:
-    """The frames [T, 184, 4] of the first person in a .pose file, and its frames per second.
+def read_pose(path: Path) -> NDArray[np.float32]:
+    """The frames [T, 184, 4] of the first person in a .pose file.
 
     x and y are fractions of the larger image side, so that the aspect is kept. z comes from MediaPipe as a fraction of
     the image's width and pose-format leaves it so; it gets the same unit, and the shoulders' depth as its origin,
@@ -39,7 +39,7 @@ def read_pose(path: Path) -> tuple[NDArray[np.float32], float]:
     # Confidences that were interpolated in time reach a little beyond 0 and 1.
     visibility_TK = np.clip(confidence[:, 0, points], 0.0, 1.0)
     coordinates_TKC = data[:, 0, points, :3].astype(np.float64)
-    return in_image_units(coordinates_TKC, visibility_TK, width, height), float(pose.body.fps)
+    return in_image_units(coordinates_TKC, visibility_TK, width, height)
 
 
 def in_image_units(
