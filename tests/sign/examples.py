@@ -6,9 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.features import FEATURES, PLACE
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.preprocessing import Preprocessing
 from ds_trainer.tasks.sign.sampling import Sampling
 
@@ -70,6 +73,24 @@ def is_present(layout: KeypointLayout, num_clips: int, num_frames: int, missing:
     """bool[B, T, K, 1]."""
     generator = torch.Generator().manual_seed(1000 + seed)
     return torch.rand(num_clips, num_frames, layout.num_keypoints, 1, generator=generator) >= missing
+
+
+def augmented(
+    augmentation: Augmentation, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw, depth_weight: float = 1.0
+) -> Tensor:
+    """Clips as a model is trained on them that looks at all parts."""
+    return augmentation(clips_BTKC, layout, draw, list(layout.parts.values()), depth_weight)
+
+
+def normalised(
+    clips_BTKC: Tensor,
+    layout: KeypointLayout,
+    depth_weight: float = 1.0,
+    is_mirrored_B: Tensor | None = None,
+    mirrors_left_handed: bool = True,
+) -> Tensor:
+    """Clips of a layout whose depth counts like the other coordinates, and whose left-handed signers are told."""
+    return normalise(clips_BTKC, layout, depth_weight, is_mirrored_B, mirrors_left_handed)
 
 
 def moved(clips_BTKC: Tensor, layout: KeypointLayout, scale: float, shift: float) -> Tensor:

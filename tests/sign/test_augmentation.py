@@ -14,7 +14,7 @@ from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import clips, points
+from .examples import augmented, clips, points
 
 NOTHING = Augmentation()
 IN_PLANE = Augmentation(mirror_fraction=0.5, max_rotation_degrees=10, max_scale_fraction=0.1, max_shift=0.1)
@@ -66,7 +66,7 @@ def test_scale_is_the_same_for_all_coordinates(layout: KeypointLayout) -> None:
 def test_shift_moves_all_but_what_has_a_root_of_its_own(layout: KeypointLayout) -> None:
     original = clips(layout)
     draw = Draw.of(0, 0, torch.arange(3))
-    difference = points(replace(NOTHING, max_shift=5.0)(original, layout, draw) - original, layout)
+    difference = points(augmented(replace(NOTHING, max_shift=5.0), original, layout, draw) - original, layout)
     shift = draw.between("shift", -5.0, 5.0, layout.num_coordinates)
     rooted = {keypoint for part in layout.part_roots for keypoint in layout.parts[part]}
     for keypoint in range(layout.num_keypoints):
@@ -80,7 +80,7 @@ def test_shift_moves_all_but_what_has_a_root_of_its_own(layout: KeypointLayout) 
 )
 def test_missing_keypoints_stay_missing(layout: KeypointLayout, augmentation: Augmentation) -> None:
     original = clips(layout, missing=0.4)
-    changed = augmentation(original, layout, Draw.of(0, 0, torch.arange(3)))
+    changed = augmented(augmentation, original, layout, Draw.of(0, 0, torch.arange(3)))
     num_missing = (points(original, layout) == 0).all(-1).sum((1, 2))
     assert torch.equal((points(changed, layout) == 0).all(-1).sum((1, 2)), num_missing)
     if augmentation.mirror_fraction == 0:
@@ -108,7 +108,7 @@ def test_limbs_grow_and_carry_what_hangs_on_them() -> None:
 def test_limbs_keep_the_directions_of_bones(known: KeypointLayout) -> None:
     original = clips(known).double()
     draw = Draw.of(0, 0, torch.arange(3))
-    grown = replace(NOTHING, max_limb_fraction=0.4)(original, known, draw)
+    grown = augmented(replace(NOTHING, max_limb_fraction=0.4), original, known, draw)
     ratios = []
     for keypoint, parent in known.bones:
         before, after = (points(each[:, :, keypoint] - each[:, :, parent], known) for each in (original, grown))
@@ -125,18 +125,23 @@ def test_limbs_keep_the_directions_of_bones(known: KeypointLayout) -> None:
 def test_turn_keeps_distances_in_space_and_the_height_or_not() -> None:
     layout = layout_for(20, 3)
     original = clips(layout, 200, num_frames=1)
-    turned = replace(NOTHING, max_turn_degrees=30)(original, layout, Draw.of(0, 0, torch.arange(200)))
+    turned = augmented(replace(NOTHING, max_turn_degrees=30), original, layout, Draw.of(0, 0, torch.arange(200)))
     torch.testing.assert_close(distances(turned), distances(original), rtol=1e-4, atol=1e-4)
     assert ((turned - original).abs() > 0.01).flatten(1).any(1).float().mean() > 0.95
     flat = layout_for(7, 2)
     in_plane = clips(flat)
-    assert torch.equal(replace(NOTHING, max_turn_degrees=30)(in_plane, flat, Draw.of(0, 0, torch.arange(3))), in_plane)
+    assert torch.equal(
+        augmented(replace(NOTHING, max_turn_degrees=30), in_plane, flat, Draw.of(0, 0, torch.arange(3))), in_plane
+    )
 
 
 def test_stretch_grows_each_coordinate_by_itself() -> None:
     layout = layout_for(7, 3)
     original = clips(layout, 300)
-    ratio = replace(NOTHING, max_stretch_fraction=0.2)(original, layout, Draw.of(0, 0, torch.arange(300))) / original
+    ratio = (
+        augmented(replace(NOTHING, max_stretch_fraction=0.2), original, layout, Draw.of(0, 0, torch.arange(300)))
+        / original
+    )
     torch.testing.assert_close(ratio, ratio[:, :1, :1].expand_as(ratio))
     assert 0.8 - 1e-5 <= ratio.min() < 0.82
     assert 1.18 < ratio.max() <= 1.2 + 1e-5
@@ -187,7 +192,7 @@ def test_a_matrix_in_the_plane_is_one_that_leaves_the_depth_to_itself(max_turn: 
     layout = layout_for(20, 3)
     original, (_, shift) = clips(layout), still(layout, 3)
     augmentation = replace(IN_PLANE, max_turn_degrees=max_turn)
-    matrix = augmentation._matrix(Draw.of(0, 0, torch.arange(3)), 3)
+    matrix = augmentation._matrix(Draw.of(0, 0, torch.arange(3)), 3, 1.0)
     whole, in_plane = (transformed(original, layout, matrix, shift, is_in_plane) for is_in_plane in (False, True))
     assert torch.equal(whole, in_plane) == (max_turn == 0)
 
@@ -198,26 +203,28 @@ def test_turns_are_those_of_the_body_whatever_its_depth_counts(depth_weight: flo
     weight = torch.tensor([1.0, 1.0, depth_weight, 1.0])
     original = clips(layout, missing=0.2)
     turns = Augmentation(max_turn_degrees=40, max_rotation_degrees=20, max_stretch_fraction=0.3)
-    turned = turns(original, layout, draw := Draw.of(0, 0, torch.arange(len(original))))
-    torch.testing.assert_close(turns(original * weight, layout, draw, depth_weight=depth_weight), turned * weight)
+    turned = augmented(turns, original, layout, draw := Draw.of(0, 0, torch.arange(len(original))))
+    torch.testing.assert_close(
+        augmented(turns, original * weight, layout, draw, depth_weight=depth_weight), turned * weight
+    )
 
 
 def test_nothing_turns_into_a_depth_that_does_not_count() -> None:
     layout = layout_for(75, 4)
     flat = clips(layout) * torch.tensor([1.0, 1.0, 0.0, 1.0])
-    turned = replace(IN_PLANE, max_turn_degrees=40)(
-        flat, layout, draw := Draw.of(0, 0, torch.arange(len(flat))), None, 0
+    turned = augmented(
+        replace(IN_PLANE, max_turn_degrees=40), flat, layout, draw := Draw.of(0, 0, torch.arange(len(flat))), 0
     )
-    assert torch.equal(turned, IN_PLANE(flat, layout, draw))
+    assert torch.equal(turned, augmented(IN_PLANE, flat, layout, draw))
 
 
 @pytest.mark.parametrize("num_features", [1, 6])
 def test_features_of_which_nothing_is_known_are_left_alone(num_features: int) -> None:
     layout = layout_for(7, num_features)
     original = clips(layout)
-    assert torch.equal(IN_PLANE(original, layout, Draw.of(0, 0, torch.arange(3))), original)
+    assert torch.equal(augmented(IN_PLANE, original, layout, Draw.of(0, 0, torch.arange(3))), original)
 
 
 def test_nothing_asked_for_changes_nothing(layout: KeypointLayout) -> None:
     original = clips(layout, missing=0.2)
-    assert torch.equal(NOTHING(original, layout, Draw.of(0, 0, torch.arange(3))), original)
+    assert torch.equal(augmented(NOTHING, original, layout, Draw.of(0, 0, torch.arange(3))), original)

@@ -11,7 +11,7 @@ from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 
-from .examples import clips, points
+from .examples import augmented, clips, points
 from .test_augmentation import IN_PLANE, NOTHING
 
 EVERYTHING = replace(
@@ -31,10 +31,10 @@ def test_displacement_is_of_a_keypoint_and_noise_of_a_frame() -> None:
     layout = layout_for(20, 3)
     original = clips(layout, 50)
     draw = Draw.of(0, 0, torch.arange(50))
-    displaced = replace(NOTHING, max_displacement=0.2)(original, layout, draw) - original
+    displaced = augmented(replace(NOTHING, max_displacement=0.2), original, layout, draw) - original
     torch.testing.assert_close(displaced, displaced[:, :1].expand_as(displaced), rtol=0, atol=1e-6)
     assert 0.19 < displaced.abs().max() <= 0.2 + 1e-6
-    noise = replace(NOTHING, noise=0.1)(original, layout, draw) - original
+    noise = augmented(replace(NOTHING, noise=0.1), original, layout, draw) - original
     assert noise.std() == pytest.approx(0.1, rel=0.02)
     assert noise.mean().abs() < 0.005
     assert (noise[:, 1:] != noise[:, :-1]).all()
@@ -46,7 +46,7 @@ def test_masks_take_away_keypoints_parts_and_frames() -> None:
     draw = Draw.of(0, 0, torch.arange(400))
 
     def is_masked(augmentation: Augmentation) -> Tensor:
-        changed = augmentation(original, layout, draw)
+        changed = augmented(augmentation, original, layout, draw)
         gone_BTK = (changed == 0).all(-1)
         assert torch.equal(changed[~gone_BTK], original[~gone_BTK])
         return gone_BTK
@@ -71,7 +71,7 @@ def test_of_the_parts_that_a_model_sees_one_stays() -> None:
     hands = [layout.parts["left_hand"], layout.parts["right_hand"]]
     original = clips(layout, 400)
     masking = replace(NOTHING, part_mask_fraction=0.5)
-    gone_BTK = (masking(original, layout, Draw.of(0, 0, torch.arange(400)), hands) == 0).all(-1)
+    gone_BTK = (masking(original, layout, Draw.of(0, 0, torch.arange(400)), hands, 1.0) == 0).all(-1)
     is_gone_BP = torch.stack([gone_BTK[:, :, list(hand)].all(-1).all(1) for hand in hands], dim=1)
     assert not is_gone_BP.all(1).any()
     assert is_gone_BP.float().mean() == pytest.approx(0.25, abs=0.05)
@@ -84,15 +84,15 @@ def test_changes_stay_within_their_limits() -> None:
     original = clips(layout, 1, num_frames=1).expand(500, -1, -1, -1)
     draw = Draw.of(0, 0, torch.arange(500))
     before = points(original, layout)
-    shift = replace(NOTHING, max_shift=0.3)(original, layout, draw) - before
+    shift = augmented(replace(NOTHING, max_shift=0.3), original, layout, draw) - before
     assert shift.abs().max() <= 0.3 + 1e-5
     assert shift[:, 0, 0].amax(0).min() > 0.27
     assert shift[:, 0, 0].amin(0).max() < -0.27
-    growth = (replace(NOTHING, max_scale_fraction=0.2)(original, layout, draw) / before).flatten(1)
+    growth = (augmented(replace(NOTHING, max_scale_fraction=0.2), original, layout, draw) / before).flatten(1)
     torch.testing.assert_close(growth.amax(1), growth.amin(1))
     assert 0.8 - 1e-5 <= growth.min() < 0.82
     assert 1.18 < growth.max() <= 1.2 + 1e-5
-    turned = replace(NOTHING, max_rotation_degrees=30)(original, layout, draw)
+    turned = augmented(replace(NOTHING, max_rotation_degrees=30), original, layout, draw)
     angle = torch.atan2(turned[..., 1], turned[..., 0]) - torch.atan2(before[..., 1], before[..., 0])
     degrees = torch.rad2deg(angle)[:, 0, 0]
     assert -30 - 1e-3 <= degrees.min() < -28
@@ -102,7 +102,7 @@ def test_changes_stay_within_their_limits() -> None:
 def test_a_clip_is_changed_as_a_whole(layout: KeypointLayout) -> None:
     """Each frame alike, so that movement stays smooth."""
     frozen = clips(layout, 2, num_frames=1).expand(-1, 5, -1, -1)
-    changed = IN_PLANE(frozen, layout, Draw.of(0, 0, torch.arange(2)))
+    changed = augmented(IN_PLANE, frozen, layout, Draw.of(0, 0, torch.arange(2)))
     torch.testing.assert_close(changed, changed[:, :1].expand(-1, 5, -1, -1))
     assert not torch.equal(changed, frozen)
 
@@ -112,9 +112,9 @@ def test_augmentation_of_a_clip_does_not_depend_on_its_batch(
     layout: KeypointLayout, augmentation: Augmentation
 ) -> None:
     original = clips(layout, 5, missing=0.1)
-    whole = augmentation(original, layout, Draw.of(3, 2, torch.arange(5)))
+    whole = augmented(augmentation, original, layout, Draw.of(3, 2, torch.arange(5)))
     index = torch.tensor([4, 1])
-    some = augmentation(original[index], layout, Draw.of(3, 2, index))
+    some = augmented(augmentation, original[index], layout, Draw.of(3, 2, index))
     torch.testing.assert_close(some, whole[index], rtol=0, atol=1e-5)
-    other_epoch = augmentation(original, layout, Draw.of(3, 3, torch.arange(5)))
+    other_epoch = augmented(augmentation, original, layout, Draw.of(3, 3, torch.arange(5)))
     assert (other_epoch != whole).flatten(1).any(1).all(), "each clip is seen anew in each epoch"

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from ds_trainer.tasks.sign.inspection import describe_store, main, missing_fractions
+from ds_trainer.command_line import load_settings
+from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign.inspection import augmented, describe_store, main, missing_fractions
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.skeleton_plots import apart
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
+from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
+from ds_trainer.tasks.sign.task import SignTask
 
 from .writers import grid, source
 
@@ -101,6 +106,19 @@ def test_augmentation_is_drawn_whatever_the_model_sees_and_whatever_trains(store
         assert main(["--data", str(store.path), "--split", "all", "--augment", *flags, *out]) == 0
         drawn.append((tmp_path / str(number) / "augmentation.png").read_bytes())
     assert drawn[0] == drawn[1]
+
+
+def test_a_turn_is_drawn_as_training_turns(tmp_path: Path) -> None:
+    """Distances in space stay, where the depth is not what was recorded, but counts less: else it would be a shear."""
+    clips = SyntheticSettings(num_clips=12, num_signs=2, num_signers=2, layout="holistic_75")
+    write_store(tmp_path / "store", synthetic_source(clips))
+    flags = ["--deepspeed_config", "unused", "--data", str(tmp_path / "store"), "--max_turn_degrees", "40"]
+    task = SignTask(load_settings([*flags, "--parts", "pose"], load_task_type))
+    shown = augmented(task)
+    weight_D, body = torch.tensor([1, 1, 0.3]), task.preprocessing.parts[0]
+    one, other = (shown[name][0, :, body, :3] / weight_D for name in ("as it is", "max_turn_degrees"))
+    assert not torch.allclose(one, other, atol=0.1)
+    torch.testing.assert_close(torch.cdist(one, one), torch.cdist(other, other), rtol=1e-3, atol=1e-3)
 
 
 def test_wrong_flag_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,18 +66,18 @@ class Augmentation:
         clips_BTKC: Tensor,
         layout: KeypointLayout,
         draw: Draw,
-        parts: Sequence[Sequence[int]] | None = None,
-        depth_weight: float = 1.0,
+        parts: Sequence[Sequence[int]],
+        depth_weight: float,
     ) -> Tensor:
         """Augmented clips, float[B, T, K, C], all but mirrored; missing keypoints stay missing.
 
         Args:
+            parts: the keypoints of each part that the model looks at.
             depth_weight: factor that the third coordinate has: turns are those of the body as it was before.
-            parts: the keypoints of each part that the model looks at; None: it looks at all.
         """
         if layout.num_coordinates >= 2:  # of other features nothing is known: there is no plane to rotate in
             clips_BTKC = self._reshaped(clips_BTKC, layout, draw, depth_weight)
-        return self._masked(clips_BTKC, draw, list(layout.parts.values()) if parts is None else parts)
+        return self._masked(clips_BTKC, draw, parts)
 
     def _reshaped(self, clips_BTKC: Tensor, layout: KeypointLayout, draw: Draw, depth_weight: float) -> Tensor:
         num_coordinates = layout.num_coordinates
@@ -95,7 +95,7 @@ class Augmentation:
         clips_BTKC = transformed(clips_BTKC, layout, matrix_BDD, offset_BKD, is_in_plane)
         return clips_BTKC if self.noise == 0 else with_noise(clips_BTKC, layout, self.noise, draw)
 
-    def _matrix(self, draw: Draw, num_coordinates: int, depth_weight: float = 1.0) -> Tensor:
+    def _matrix(self, draw: Draw, num_coordinates: int, depth_weight: float) -> Tensor:
         """float[B, D, D]: rotations, and growth along each coordinate."""
         radians, turn = math.radians(self.max_rotation_degrees), math.radians(self.max_turn_degrees)
         matrix_BDD = rotation(draw.between("rotation", -radians, radians)[:, 0], (0, 1), num_coordinates)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ds_trainer.batches import size_of
 from ds_trainer.command import command
@@ -148,9 +149,18 @@ def draw_samples(store: ClipStore, clips: Clips, path: Path) -> None:
 
 
 def draw_augmentation(task: SignTask, path: Path) -> None:
-    """Draw a training clip as the model gets it, then with each augmentation of the settings alone, then with all."""
-    task.preprocessing = replace(task.preprocessing, features=(PLACE,))  # whatever else the model may see
+    """Draw what `augmented` gives."""
+    clips = augmented(task)
     layout = task.preprocessing.layout
+    drawn = [apart(clip_BTKC[0].cpu().numpy(), layout) for clip_BTKC in clips.values()]
+    figure = skeletons_figure(drawn, list(clips), layout, "one clip, as training may see it")
+    write_atomically(path, figure.savefig)
+
+
+def augmented(task: SignTask) -> dict[str, Tensor]:
+    """A training clip as the model gets it, then with each augmentation of the settings alone, then with all."""
+    task.preprocessing = replace(task.preprocessing, features=(PLACE,))  # whatever else the model may see
+    used = task.preprocessing
     dataset = task.train_set if size_of(task.train_set) else task.test_set
     items = torch.tensor([dataset[0]])  # type: ignore[index]
     draw = Draw.of(task.settings.seed, 0, torch.tensor([0]))
@@ -159,14 +169,11 @@ def draw_augmentation(task: SignTask, path: Path) -> None:
     shown = {"as it is": clips_BTKC}
     for changed in _one_by_one(task.augmentation):
         (name,) = (f.name for f in fields(changed) if getattr(changed, f.name) != getattr(_NOTHING, f.name))
-        is_mirrored_B = changed.mirrors(layout, on_device)
-        seen_BTKC = clips_BTKC if is_mirrored_B is None else mirrored(clips_BTKC, layout, is_mirrored_B)
-        shown[name] = changed(seen_BTKC, layout, on_device)
+        is_mirrored_B = changed.mirrors(used.layout, on_device)
+        seen_BTKC = clips_BTKC if is_mirrored_B is None else mirrored(clips_BTKC, used.layout, is_mirrored_B)
+        shown[name] = changed(seen_BTKC, used.layout, on_device, used.parts, used.depth_weight)
     (all_BTKC,), _ = task.prepare(items, device(), draw)
-    shown["all, and other frames"] = all_BTKC
-    clips = [apart(clip_BTKC[0].cpu().numpy(), layout) for clip_BTKC in shown.values()]
-    figure = skeletons_figure(clips, list(shown), layout, "one clip, as training may see it")
-    write_atomically(path, figure.savefig)
+    return shown | {"all, and other frames": all_BTKC}
 
 
 def _one_by_one(augmentation: Augmentation) -> Iterator[Augmentation]:
