@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ds_trainer.tasks.sign.features import FEATURES
+from ds_trainer.tasks.sign.handedness import is_left_handed
 from ds_trainer.tasks.sign.layout import LOWER_BODY, KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing
 
@@ -30,6 +31,20 @@ def test_what_is_left_out_changes_nothing(name: str, part: str) -> None:
     torch.testing.assert_close(used.of_sampled(recorded), whole[:, :, list(used.taken)], rtol=1e-4, atol=1e-4)
     seen = [used.taken[keypoint] for part in used.parts for keypoint in part]
     assert seen == list(layout.parts[part])
+
+
+@pytest.mark.parametrize(("name", "part"), [each for each in PARTS if LAYOUTS[each[0]].mirror is not None])
+def test_left_handed_signers_are_the_same_whatever_is_left_out(name: str, part: str) -> None:
+    """Each keypoint moves more or less by itself: one shoulder does not tell which hand signs."""
+    layout = LAYOUTS[name]
+    used = preprocessing(layout, SAMPLING, parts=[part])
+    recorded = clips(layout, num_clips=100, num_frames=8)
+    liveliness = torch.rand(100, 1, layout.num_keypoints, 1, generator=torch.Generator().manual_seed(0)) ** 4
+    recorded = torch.lerp(recorded.mean(1, keepdim=True), recorded, liveliness)
+    expected, found = is_left_handed(recorded, layout), is_left_handed(recorded[:, :, list(used.taken)], used.layout)
+    assert expected is not None
+    assert found is not None
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

@@ -42,7 +42,7 @@ class Handedness:
     @classmethod
     def of(cls, store: ClipStore, clips: Clips) -> "Handedness":
         """Of up to 1,000 of the clips, as many of each signer."""
-        sides = _sides(store.layout)
+        sides = store.layout.sides
         if sides is None:
             return cls(True, [])
         signers, number = np.unique(store.signer[clips], return_inverse=True)
@@ -63,24 +63,11 @@ class Handedness:
 
 def is_left_handed(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor | None:
     """bool[B], the clips in which the left hand does more than twice as much as the right; None where none is known."""
-    sides = _sides(layout)
+    sides = layout.sides
     if sides is None:
         return None
     left_B, right_B = _done_by(clips_BTKC, layout, sides)
     return left_B > _MUCH_MORE * right_B
-
-
-def _sides(layout: KeypointLayout) -> Sides | None:
-    """The keypoints of the left and of the right hand, or else of all parts that are called left and right."""
-    if set(HANDS) <= set(layout.parts):
-        left, right = (layout.parts[hand] for hand in HANDS)
-        return left, right
-    pairs = [(part, part.replace("left", "right", 1)) for part in layout.parts if part.startswith("left")]
-    pairs = [pair for pair in pairs if pair[1] in layout.parts]
-    if layout.mirror is None or not layout.num_coordinates or not pairs:
-        return None
-    left, right = (sum((layout.parts[part] for part in side), ()) for side in zip(*pairs, strict=True))
-    return left, right
 
 
 def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sides) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """What the keypoints of a clip are: which body part each belongs to, and which one stands in its place in a mirror."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import index
@@ -107,14 +108,27 @@ class KeypointLayout:
         numbers = {keypoint: number for number, part in enumerate(self.parts.values()) for keypoint in part}
         return [numbers[keypoint] for keypoint in range(self.num_keypoints)]
 
+    @property
+    def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The keypoints of the left and of the right hand, or else of all parts that are called left and right."""
+        if set(HANDS) <= set(self.parts):
+            left, right = (self.parts[hand] for hand in HANDS)
+            return left, right
+        pairs = [(part, part.replace("left", "right", 1)) for part in self.parts if part.startswith("left")]
+        pairs = [pair for pair in pairs if pair[1] in self.parts]
+        if self.mirror is None or not self.num_coordinates or not pairs:
+            return None
+        left, right = (sum((self.parts[part] for part in side), ()) for side in zip(*pairs, strict=True))
+        return left, right
+
     def needed_for(self, keypoints: Sequence[int]) -> tuple[int, ...]:
-        """These keypoints, and behind them all that says where they are: the body's centre and scale, both hands, which
+        """These keypoints, and behind them all that says where they are: the body's centre and scale, both sides, which
         tell a left-handed signer, what each hangs on, its partner in the mirror, and its part if that has a root."""
-        both_hands = (keypoint for hand in HANDS for keypoint in self.parts.get(hand, ()))
+        both_sides = itertools.chain(*(self.sides or ()))
         links = [other for other in (self.mirror, self.parents) if other]
         wholes = [set(self.parts[part]) for part in self.part_roots]
         found: set[int] = set()
-        new = {*keypoints, *self.centre, *(self.scale or ()), *both_hands}
+        new = {*keypoints, *self.centre, *(self.scale or ()), *both_sides}
         while new:
             found |= new
             linked = {other[keypoint] for other in links for keypoint in new}
