@@ -20,6 +20,8 @@ from ds_trainer.objective import Objective
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+_TOP = 5
+
 
 class ClassScores(NamedTuple):
     """One value for each class, [S] each; 0 where a class was never predicted or has no examples."""
@@ -83,7 +85,8 @@ def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
     """The target, its rank among the logits (0 is the top) and the prediction of each example: float64[B, 3].
 
     Equal logits, which are common in bf16, rank by class index, as argmax does: rank 0 and a right prediction are the
-    same fact. A target whose logit is NaN ranks behind all classes, so that a model that diverged has no hits.
+    same fact. A target whose logit is NaN ranks behind all classes, and five at least, so that a model that diverged
+    has no hits among the top 5.
     """
     targets_B1 = targets_B[:, None]
     target_logits_B1 = logits_BS.gather(1, targets_B1)
@@ -91,7 +94,8 @@ def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
     class_S = torch.arange(num_classes, device=logits_BS.device)
     is_tied_behind_BS = (logits_BS == target_logits_B1) & (class_S >= targets_B1)
     num_behind_B = ((logits_BS < target_logits_B1) | is_tied_behind_BS).sum(1)  # includes the target itself
-    return torch.stack((targets_B, num_classes - num_behind_B, logits_BS.argmax(1)), dim=1).double()
+    rank_B = torch.where(num_behind_B > 0, num_classes - num_behind_B, max(num_classes, _TOP))
+    return torch.stack((targets_B, rank_B, logits_BS.argmax(1)), dim=1).double()
 
 
 def summarise(measures_NM: Tensor) -> dict[str, float]:
@@ -108,7 +112,7 @@ def summarise(measures_NM: Tensor) -> dict[str, float]:
     macro_f1 = f1_score(targets_N, predictions_N, labels=present_classes, average="macro", zero_division=0.0)
     return {
         "top1": (rank_N < 1).double().mean().item(),
-        "top5": (rank_N < 5).double().mean().item(),
+        "top5": (rank_N < _TOP).double().mean().item(),
         "macro_f1": float(macro_f1),
     }
 

@@ -54,7 +54,8 @@ def test_an_output_of_the_wrong_width_is_refused(shape: tuple[int, ...]) -> None
         ([0.7, 0.7, 0.7], 2, 2, 0),
         ([0.1, 0.7, 0.7], 2, 1, 1),
         ([-math.inf, 0.0, -math.inf], 2, 2, 1),
-        ([math.nan, math.nan, math.nan], 0, 3, 0),
+        ([math.nan, math.nan, math.nan], 0, 5, 0),
+        ([math.nan] * 7, 2, 7, 0),
     ],
 )
 def test_rank_counts_the_classes_ahead_of_the_target(
@@ -75,6 +76,12 @@ def test_rank_zero_and_a_right_prediction_are_the_same_fact_among_ties() -> None
     # A stable sort is the definition of the order; where the target stands in it is the rank.
     order = logits.float().argsort(dim=1, descending=True, stable=True)
     assert torch.equal(rank, (order == targets[:, None]).double().argmax(1).double())
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5, 9])
+def test_a_model_that_diverged_has_no_hits(num_classes: int) -> None:
+    summary = summarise(measure(torch.full((4, num_classes), math.nan), torch.tensor([0, 1, 1, 0])))
+    assert (summary["top1"], summary["top5"]) == (0.0, 0.0)
 
 
 def test_summarise_by_hand() -> None:

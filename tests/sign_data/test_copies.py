@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.split_notices import label_notices
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
@@ -62,6 +63,25 @@ def test_copies_are_drawn_together_and_told(build_store: BuildStore, rule: Split
         drawn[1] += int((splits.train < 90).sum()) + len(splits.val)
         assert any(each.startswith("copies, frame for frame: 36 of 120 clips; ") for each in splits.notices)
     assert drawn[0] / drawn[1] == pytest.approx(rule.val_fraction, abs=0.05)
+
+
+def test_recordings_under_several_signs_are_told_with_their_names(tmp_path: Path) -> None:
+    clips = grid(signs=4, signers=5, repetitions=1)
+    same = [number for number, clip in enumerate(clips) if clip.signer == "s01"]
+    store = with_copies(tmp_path, (same[0], same[1]), (same[0], same[3]), blank=(same[2], same[2] + 1))
+    (told,) = label_notices(store, np.arange(len(store)))
+    assert told == (
+        "the same recording under several signs: 1_1_0 as 1 and 2_1_0 as 2 and 4_1_0 as 4; "
+        "keep each under the sign that it shows"
+    )
+    assert told in make_splits(store, SplitRule(split="signer:s01", val_by="signer")).notices
+    assert label_notices(store, np.array(same[:1] + same[2:3])) == [], "of what is selected"
+
+
+def test_copies_of_one_sign_contradict_nothing(tmp_path: Path) -> None:
+    store = with_copies(tmp_path, (0, 1), (0, 2))
+    assert store.num_copies(np.arange(len(store))) == 2
+    assert label_notices(store, np.arange(len(store))) == []
 
 
 def test_blank_clips_are_no_copies(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 The origin is the body's centre and the unit its size (for most layouts the middle between the shoulders and their
 distance), both averaged over the clip, so that movement of the whole body stays. Where the depth is measured, the body
-is turned about the vertical axis until its shoulders, on average over the clip, face the camera. A part with a root of
+is turned about the vertical axis until its shoulders, on average over the clip, face the camera: from the first to the
+second keypoint of `scale` they then point along +x, so that a camera whose x grows to the signer's left sees all bodies
+of its data set from behind, and alike. A part with a root of
 its own, such as a hand with its wrist, is seen from there and in units of its own size: its place is known from the
 body's keypoint for that wrist.
 
@@ -50,8 +52,8 @@ def normalise(
         points_BTKD[..., 2] *= depth_weight
     local = {part: _from_root(points_BTKD, present_BTK1, layout, part) for part in layout.part_roots}
     points_BTKD /= _body_size(points_BTKD, present_BTK1, layout)
-    if len(layout.centre) == 1:
-        _keep_off_origin(points_BTKD, present_BTK1, layout.centre[0])
+    if layout.centre:
+        _keep_off_origin(points_BTKD, present_BTK1, picked(layout.centre, points_BTKD.device))
     for part, local_BTkD in local.items():
         points_BTKD[:, :, picked(layout.parts[part], points_BTKD.device)] = local_BTkD
     return clips_BTKC
@@ -97,11 +99,11 @@ def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -
     return torch.where(most_B111 > 0, middle_B11D, shown_B11D)
 
 
-def _keep_off_origin(points_BTKD: Tensor, present_BTK1: Tensor, keypoint: int) -> None:
-    """Move one that is all of the centre by a hair, in place, where it lies there: it would count as missing."""
-    lone_BTD = points_BTKD[:, :, keypoint]
-    is_at_origin_BT1 = (lone_BTD == 0).all(-1, keepdim=True)
-    lone_BTD[..., -1:] += _HAIR * present_BTK1[:, :, keypoint] * is_at_origin_BT1
+def _keep_off_origin(points_BTKD: Tensor, present_BTK1: Tensor, centre: slice | Tensor) -> None:
+    """Move one that is all of the centre that a clip shows by a hair, in place, where it lies there, as if missing."""
+    is_at_origin_BTk1 = (points_BTKD[:, :, centre] == 0).all(-1, keepdim=True)
+    last_BTK1 = points_BTKD[..., -1:]
+    last_BTK1[:, :, centre] += _HAIR * present_BTK1[:, :, centre] * is_at_origin_BTk1
 
 
 def _body_size(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:

@@ -52,7 +52,8 @@ class Sampling:
     rest_fraction: float = 0.0
 
     def frames(self, first_B: Tensor, num_frames_B: Tensor, draw: Draw | None) -> Tensor:
-        """The numbers of the frames to read, int64[B, T]: `by_motion` follows if time is counted in movement.
+        """The numbers of the frames to read: int64[B, T], or if time is counted in movement as many as are looked at,
+        int64[B, num_read], of which `by_motion` then makes T.
 
         Each clip is cut into equal bins of time, and a frame taken in each: in training anywhere in the bin, so that an
         epoch sees each clip at a slightly uneven tempo; otherwise the one at its centre. A clip shorter than the number

@@ -76,6 +76,19 @@ def copy_notices(store: ClipStore, clips: Clips) -> list[str]:
     return [f"{told}; a recording counts as often as it stands there"] if store.num_copies(clips) else []
 
 
+def label_notices(store: ClipStore, clips: Clips) -> list[str]:
+    """Which recordings stand under several signs: all but one of these labels are wrong."""
+    clips_of: dict[int, dict[str, str]] = {}
+    for clip in clips[store.content[clips] != 0]:
+        signs = clips_of.setdefault(store.content[clip], {})
+        signs.setdefault(store.sign_names[store.sign[clip]], store.clip_ids[clip])
+    several = [signs for signs in clips_of.values() if len(signs) > 1]
+    told = [" and ".join(f"{clip} as {sign}" for sign, clip in signs.items()) for signs in several]
+    if not told:
+        return []
+    return [f"the same recording under several signs: {listed(told)}; keep each under the sign that it shows"]
+
+
 def sign_notices(store: ClipStore, sign_of_class: Clips, clips: Clips, notice: str) -> list[str]:
     """Signs that none of these clips shows."""
     absent = [store.sign_names[sign] for sign in np.setdiff1d(sign_of_class, store.sign[clips])]

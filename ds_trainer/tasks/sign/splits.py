@@ -25,6 +25,7 @@ from ds_trainer.tasks.sign.split_draws import (
 from ds_trainer.tasks.sign.split_notices import (
     case_notices,
     copy_notices,
+    label_notices,
     listed,
     place_notices,
     range_notices,
@@ -115,6 +116,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
         notices.append(f"the data says what validates but not what tests: as {split} of its other clips do")
     if len(train):
         notices += split_notices(store, split, train, val, test) + copy_notices(store, selected)
+        notices += label_notices(store, selected)
         notices += sign_notices(store, sign_of_class, train, "no training clips, so never recognised")
         notices += sign_notices(store, sign_of_class, test, "no test clips, so not measured")
     return Splits(train, val, test, sign_of_class, numbers, notices)
