@@ -35,7 +35,8 @@ SIGN = {
         "motion_fraction": 0.0,
         "features": ["place"],
     },
-    **{"parts": {"all": [0, 1, 2]}, "layout": layout_for(3, 3).to_dict(), "normalisation": "body"},
+    **{"parts": {"all": [0, 1, 2]}, "layout": layout_for(3, 3).to_dict()},
+    **{"num_members": 1, "num_read": 0, "rest_fraction": 0.0, "mirrors_left_handed": True},
     **{"sign_names": ["one", "two"], "sign_numbers": [1, 2]},
 }
 TASKS: dict[str, tuple[Any, dict[str, Any]]] = {"toy": (ToyTask, TOY), "sign": (SignTask, SIGN)}

@@ -10,7 +10,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.features import FEATURES, PLACE
 from ds_trainer.tasks.sign.known_layouts import layout_for
-from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.preprocessing import Preprocessing
 from ds_trainer.tasks.sign.sampling import Sampling
@@ -48,6 +48,9 @@ def preprocessing(
         "motion_fraction": sampling.motion_fraction,
         "depth_weight": layout.depth_weight,
         "features": features,
+        "num_read": 0,
+        "rest_fraction": 0.0,
+        "mirrors_left_handed": set(HANDS) <= set(layout.parts),
     }
     return replace(Preprocessing.of(described), sampling=sampling)
 

@@ -21,7 +21,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.features import with_features
-from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.sampling import Sampling
 
@@ -95,14 +95,13 @@ class Preprocessing:
             sampling=Sampling(
                 description["num_frames"],
                 description["motion_fraction"],
-                num_read=description.get("num_read", 0),  # earlier versions had these two no other
-                rest_fraction=description.get("rest_fraction", 0.0),
+                num_read=description["num_read"],
+                rest_fraction=description["rest_fraction"],
             ),
             depth_weight=description["depth_weight"],
             features=description["features"],
             parts=[[number[keypoint] for keypoint in part] for part in parts],
-            # Earlier versions had no choice, and saw hands alone.
-            mirrors_left_handed=description.get("mirrors_left_handed", set(HANDS) <= set(recorded.parts)),
+            mirrors_left_handed=description["mirrors_left_handed"],
         )
 
     def __call__(self, clips_BNKC: Tensor, num_frames_B: Tensor) -> Tensor:

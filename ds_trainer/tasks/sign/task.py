@@ -46,9 +46,6 @@ from ds_trainer.watch.whereabouts import stand_at
 
 DEFAULT_RECIPE = CONFIGS_DIR / "recipes" / "fingerspelling.yaml"
 
-NORMALISATION = "body"
-"""What `normalise` does, by name: a checkpoint says with which its model was trained."""
-
 
 def _noticed(items: Iterable[Any], total: int, label: str) -> Iterator[Any]:
     """Pass items on with a bar; while the first rank prepares clips, the others wait, and see that it moves on."""
@@ -162,7 +159,6 @@ class SignTask(Task):
             "motion_fraction": self.settings.motion_fraction,
             "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
             "layout": layout.to_dict(),
-            "normalisation": NORMALISATION,
             **self._found,
             "depth_weight": layout.depth_weight if given is None else given,
             "features": list(self.settings.features),
@@ -181,7 +177,7 @@ class SignTask(Task):
             size=ModelSize.parse(description["model_size"]),
             dropout=description["dropout"],
         )
-        kind, num_members = MODELS[description["model"]], description.get("num_members", 1)  # earlier versions had one
+        kind, num_members = MODELS[description["model"]], description["num_members"]
         return kind(spec) if num_members == 1 else Ensemble(kind(spec) for _ in range(num_members))
 
     @classmethod
@@ -219,8 +215,8 @@ class SignTask(Task):
         return known_among(self, dataset, formers)
 
     def number_as_in(self, description: Mapping[str, Any]) -> None:
-        self._found = {name: description[name] for name in self._found if name in description}
         self.preprocessing = Preprocessing.of(description)
+        self._found = {name: description[name] for name in self._found}
         names, own_names = description["sign_names"], self.class_names or []
         if own_names == names:
             return
