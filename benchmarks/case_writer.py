@@ -48,9 +48,7 @@ def settings_of(case: Case, runs_dir: Path, is_compiled: bool = False) -> RunSet
     return load_settings(flags, load_task_type)
 
 
-def write_case(
-    folder: Path, store: Path, size: str, micro_batch: int, dropout: float, engine_config: Path = ENGINE_CONFIG
-) -> Case:
+def write_case(folder: Path, store: Path, size: str, micro_batch: int, dropout: float, engine_config: Path) -> Case:
     """Make the folder of a case; nothing is trained.
 
     Args:

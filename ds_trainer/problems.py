@@ -77,6 +77,12 @@ def shortened(problems: Sequence[str], num_left_out: int = 0) -> list[str]:
     return [*problems[:MAX_PROBLEMS], *([f"... and {more} more problems like these"] if more else [])]
 
 
+def listed(names: Sequence[object]) -> str:
+    """The first names, and how many more there are."""
+    shown = ", ".join(str(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
 def shown(value: Any, max_length: int = _MAX_SHOWN) -> str:
     """`value` as a message shows it: in one line, cut short."""
     try:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from benchmarks import plain_data
 from benchmarks.alternation import Effort
 from benchmarks.bench import Bench, Outcome
-from benchmarks.case_writer import write_case
+from benchmarks.case_writer import ENGINE_CONFIG, write_case
 from benchmarks.figures import OWN, Line, Measure, at_most, compare
 from benchmarks.operations import count_operations
 from benchmarks.plain_model import PlainModel
@@ -70,7 +70,7 @@ def test_numpy_path_resamples_like_own() -> None:
 
 def test_numpy_path_normalises_and_augments_like_own(clips_BTKC: torch.Tensor) -> None:
     layout = LAYOUT.to_dict()
-    own_BTKC = normalise(clips_BTKC, LAYOUT)
+    own_BTKC = normalise(clips_BTKC, LAYOUT, 1.0, None, True)
     numpy_clips = [plain_data.normalised(clip, layout) for clip in clips_BTKC.numpy()]
     torch.testing.assert_close(torch.from_numpy(np.stack(numpy_clips)), own_BTKC, rtol=1e-4, atol=1e-4)
     own_BTKC = mirrored(own_BTKC, LAYOUT)
@@ -173,7 +173,7 @@ def test_numbers_have_three_digits(value: float, text: str) -> None:
 def test_case_gives_the_peers_the_clips_and_weights_of_ds_trainer(tmp_path: Path) -> None:
     store = tmp_path / "store"
     write_store(store, synthetic_source(SyntheticSettings(num_clips=60, num_signs=3, layout="holistic_75")))
-    case = write_case(tmp_path / "case", store, "t_1_1", micro_batch=4, dropout=0.1)
+    case = write_case(tmp_path / "case", store, "t_1_1", micro_batch=4, dropout=0.1, engine_config=ENGINE_CONFIG)
     assert case.num_signs == 3
     with np.load(case.folder / "clips.npz") as clips:
         assert len(clips["clip"]) == len(clips["sign_class"]) > 30

@@ -13,6 +13,7 @@ from benchmarks.plain_data import layout_of
 from benchmarks.plain_model import PlainModel
 
 _PRODUCT = 1024
+_REPETITIONS = 5
 
 
 def flops_of_clip(case: Case) -> float:
@@ -41,9 +42,9 @@ def peak_flops(threads: int) -> dict[str, float]:
     return found
 
 
-def _least_seconds(compute: Callable[[], object], repetitions: int = 5) -> float:
+def _least_seconds(compute: Callable[[], object]) -> float:
     seconds = []
-    for _ in range(repetitions):
+    for _ in range(_REPETITIONS):
         _wait()
         began = time.perf_counter()
         compute()

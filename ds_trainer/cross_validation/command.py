@@ -71,7 +71,7 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     settings: Any = load_settings(flags, load_task_type)
     _refuse_what_folds_decide(own, flags, settings)
     store = ClipStore.open(
-        resolve_store(settings.data, settings.labels, settings.stores_dir, with_bar, settings.layout)
+        resolve_store(settings.data, settings.labels, settings.stores_dir, settings.layout, with_bar)
     )
     signers = signers_of_folds(settings, store)
     folds = folds_of(signers, own.folds, own.seeds, settings.seed)

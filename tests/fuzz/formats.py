@@ -132,7 +132,7 @@ def laid_out(files: Files) -> Iterator[Path]:
 def prepared(data: Path, labels: Path | None = None) -> ClipStore:
     """The store that preparing gives, read in full and found to be in order."""
     stores_dir = data.parents[1 if data.name == "clips.npz" else 0] / "stores"
-    store = ClipStore.open(resolve_store(data, labels, stores_dir))
+    store = ClipStore.open(resolve_store(data, labels, stores_dir, None))
     store.check_frames()
     assert np.isfinite(store.frames).all()
     assert (np.diff(store.offsets) > 0).all()

@@ -95,6 +95,14 @@ def test_changed_bit_in_the_weights_is_told(path: Path) -> None:
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("name", sorted(SIGN.keys() - {"sign_numbers"}))
+def test_a_description_that_lacks_something_is_told(path: Path, name: str) -> None:
+    rest = {other: value for other, value in SIGN.items() if other != name}
+    path.write_bytes(saved({**content("sign"), "description": rest}))
+    with pytest.raises(CheckpointError, match=f"^description: .*'{name}'"):
+        load_model(load_checkpoint(path))
+
+
 @examples(50)
 @given(st.sampled_from(sorted(TASKS)).flatmap(lambda task: with_changes(content(task))))
 def test_changed_content(path: Path, changed: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def _too_long(folder: Path) -> Path:
 
 def _damaged_store(folder: Path) -> Path:
     (folder / "the_file.npz").write_bytes(files_of("packed")["clips.npz"])
-    store_dir = resolve_store(folder / "the_file.npz", None, folder)
+    store_dir = resolve_store(folder / "the_file.npz", None, folder, None)
     raw = bytearray((store_dir / "frames.npy").read_bytes())
     raw[-1] ^= 1
     (store_dir / "frames.npy").write_bytes(raw)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
+from ds_trainer.tasks.sign import features as of_clips
+from ds_trainer.tasks.sign import normalisation
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.features import FEATURES, PLACE
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
-from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.preprocessing import Preprocessing
 from ds_trainer.tasks.sign.sampling import Sampling
 
@@ -85,7 +86,7 @@ def augmented(
     return augmentation(clips_BTKC, layout, draw, list(layout.parts.values()), depth_weight)
 
 
-def normalised(
+def normalise(
     clips_BTKC: Tensor,
     layout: KeypointLayout,
     depth_weight: float = 1.0,
@@ -93,7 +94,18 @@ def normalised(
     mirrors_left_handed: bool = True,
 ) -> Tensor:
     """Clips of a layout whose depth counts like the other coordinates, and whose left-handed signers are told."""
-    return normalise(clips_BTKC, layout, depth_weight, is_mirrored_B, mirrors_left_handed)
+    return normalisation.normalise(clips_BTKC, layout, depth_weight, is_mirrored_B, mirrors_left_handed)
+
+
+def with_features(
+    clips_BTKC: Tensor,
+    layout: KeypointLayout,
+    names: Sequence[str],
+    mask_fraction: float = 0.0,
+    draw: Draw | None = None,
+) -> Tensor:
+    """Clips with all of these features."""
+    return of_clips.with_features(clips_BTKC, layout, names, mask_fraction, draw)
 
 
 def moved(clips_BTKC: Tensor, layout: KeypointLayout, scale: float, shift: float) -> Tensor:

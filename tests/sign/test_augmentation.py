@@ -12,9 +12,8 @@ from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation, rotation, transformed, with_limbs
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import augmented, clips, points
+from .examples import augmented, clips, normalise, points
 
 NOTHING = Augmentation()
 IN_PLANE = Augmentation(mirror_fraction=0.5, max_rotation_degrees=10, max_scale_fraction=0.1, max_shift=0.1)

@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
-from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.on_device import compiled
 
 from .examples import EVERYTHING, IN_PLANE, LAYOUTS, in_training
 

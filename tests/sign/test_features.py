@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.features import FEATURES, num_features, with_features
+from ds_trainer.tasks.sign.features import FEATURES, num_features
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import clips
+from .examples import clips, normalise, with_features
 
 
 def test_features_stand_behind_the_clips_own(layout: KeypointLayout) -> None:

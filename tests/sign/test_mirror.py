@@ -10,9 +10,8 @@ from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import mirrored
-from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import clips, points
+from .examples import clips, normalise, points
 
 NOTHING = Augmentation()
 

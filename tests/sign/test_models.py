@@ -10,9 +10,8 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.base import FrameEmbedding, PartEmbedding, SignModel
 from ds_trainer.tasks.sign.models.size import ModelSize
-from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import LAYOUTS, clips
+from .examples import LAYOUTS, clips, normalise
 
 NUM_SIGNS, NUM_FRAMES = 5, 12
 LENGTHS = torch.tensor([7, 3, 1])

@@ -6,13 +6,11 @@ import pytest
 import torch
 
 from ds_trainer.tasks.sign.augmentation import rotation
-from ds_trainer.tasks.sign.features import with_features
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import mirrored
-from ds_trainer.tasks.sign.normalisation import normalise
 
-from .examples import clips, moved, points
+from .examples import clips, moved, normalise, points, with_features
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3, 0.9])

@@ -13,10 +13,11 @@ from sign_data.writers import frames, grid, packed_arrays, source
 from ds_trainer.errors import DataError, SettingsError
 from ds_trainer.randomness import Draw
 from ds_trainer.settings import combined_settings
-from ds_trainer.tasks.sign.normalisation import normalise
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.task import SignTask
+
+from .examples import normalise
 
 SIGNS, SIGNERS, REPETITIONS = 4, 4, 3
 CPU = torch.device("cpu")

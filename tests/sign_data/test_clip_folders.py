@@ -172,13 +172,13 @@ def test_the_working_directory_as_data_has_a_folder_above_it(tmp_path: Path, mon
 def test_clips_in_folders_train_with_a_signer_left_out(tmp_path: Path) -> None:
     names = [f"{signer}/{sign}/{n}.npz" for signer in ("ann", "bob", "eve") for sign in ("bye", "hello") for n in "123"]
     write_clips(tmp_path / "clips", dict.fromkeys(names, 3))
-    store = ClipStore.open(resolve_store(tmp_path / "clips", None, tmp_path / "stores"))
+    store = ClipStore.open(resolve_store(tmp_path / "clips", None, tmp_path / "stores", None))
     splits = make_splits(store, SplitRule())
     assert list(store.sign_names) == ["bye", "hello"]
     assert {store.signer_names[signer] for signer in store.signer[splits.test]} == {"eve"}
     assert len(splits.train) + len(splits.val) == 12
     np.save(tmp_path / "clips" / "ann" / "hello" / "4.npy", frames(4, seed=99))
-    again = ClipStore.open(resolve_store(tmp_path / "clips", None, tmp_path / "stores"))
+    again = ClipStore.open(resolve_store(tmp_path / "clips", None, tmp_path / "stores", None))
     assert len(again.sign) == len(store.sign) + 1, "a file more, and a store of its own"
 
 

@@ -15,5 +15,5 @@ def test_default_data_without_its_extra(package: str, tmp_path: Path, monkeypatc
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)  # what `import` finds where the package is not installed
     with pytest.raises(DataError, match=r"pip install ds-trainer\[demo\]"):
-        resolve_store("default", None, tmp_path)
+        resolve_store("default", None, tmp_path, None)
     assert not any(path.is_dir() for path in tmp_path.iterdir()), "nothing half-written stays"

@@ -123,7 +123,7 @@ def test_store_has_the_layout_of_its_frames(tmp_path: Path) -> None:
     half = len(frames) // 2
     arrays = {"frames": frames, "offsets": [0, half, len(frames)], "y": [0, 1], "signer": ["a", "b"]}
     np.savez(tmp_path / "clips.npz", **{name: np.array(array) for name, array in arrays.items()})
-    layout = ClipStore.open(resolve_store(tmp_path / "clips.npz", None, tmp_path / "stores")).layout
+    layout = ClipStore.open(resolve_store(tmp_path / "clips.npz", None, tmp_path / "stores", None)).layout
     assert (layout.parts["pose"][0], layout.parts["left_hand"][0], layout.scale) == (489, 468, (500, 501))
     (told,) = notices_of(layout, frames)
     assert "keypoints come as face, left_hand, pose, right_hand" in told

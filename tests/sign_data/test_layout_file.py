@@ -127,7 +127,7 @@ def test_missing_file_is_told_with_the_flag(tmp_path: Path) -> None:
 def test_store_has_the_layout_that_was_described(data_path: Path, layout_path: Path, tmp_path: Path) -> None:
     store_dir = resolve_store(data_path, None, tmp_path, layout=layout_path)
     assert ClipStore.open(store_dir).layout == EXPECTED
-    unknown = resolve_store(data_path, None, tmp_path)
+    unknown = resolve_store(data_path, None, tmp_path, None)
     assert ClipStore.open(unknown).layout == layout_for(9, 3), (
         "without it what their number says, in a store of its own"
     )

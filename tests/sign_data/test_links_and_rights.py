@@ -55,7 +55,7 @@ def test_links_are_followed(
     (tmp_path / "data").mkdir(exist_ok=True)
     for signer in signers[:num_links]:
         (tmp_path / "data" / signer).symlink_to(tmp_path / "elsewhere" / signer)
-    store = ClipStore.open(resolve_store(tmp_path / "data", None, stores_dir))
+    store = ClipStore.open(resolve_store(tmp_path / "data", None, stores_dir, None))
     assert (len(store), len(store.signer_names)) == (4, 2)
     found = dict(clips_in(tmp_path / "data"))
     assert len(found) == 4
@@ -75,9 +75,9 @@ def test_what_changes_behind_a_link_is_prepared_anew(tmp_path: Path, stores_dir:
     (tmp_path / "data" / "ann").symlink_to(tmp_path / "elsewhere" / "ann")
     rows = [{"path": f"{signer}/bye/0.npy", "sign": "bye"} for signer in ("ann", "bob")]
     write_index(tmp_path / "data" / "index.csv", rows)
-    first = resolve_store(tmp_path / "data", None, stores_dir)
+    first = resolve_store(tmp_path / "data", None, stores_dir, None)
     np.save(tmp_path / "elsewhere" / "ann" / "bye" / "0.npy", frames(5))
-    second = resolve_store(tmp_path / "data", None, stores_dir)
+    second = resolve_store(tmp_path / "data", None, stores_dir, None)
     assert second != first
     assert len(ClipStore.open(second).frames) == len(ClipStore.open(first).frames) + 2
 
@@ -97,7 +97,7 @@ def test_folder_that_cannot_be_looked_into_is_named(
     else:
         (tmp_path / "data" / first).symlink_to(tmp_path / "absent")
     with pytest.raises(DataError, match=rf"/data/{first}: cannot be looked at \({reason}\), expected ") as caught:
-        resolve_store(tmp_path / "data", None, stores_dir)
+        resolve_store(tmp_path / "data", None, stores_dir, None)
     assert len(caught.value.problems) == 1
     *answered, (_, error) = clips_in(tmp_path / "data")
     assert [isinstance(clip, np.ndarray) for _, clip in answered] == [True, True]
@@ -110,7 +110,7 @@ def test_all_folders_that_cannot_be_looked_into_are_named(tmp_path: Path, stores
         by_signs(tmp_path / "data", signer)
         (tmp_path / "data" / signer).chmod(0)
     with pytest.raises(DataError) as caught:
-        resolve_store(tmp_path / "data", None, stores_dir)
+        resolve_store(tmp_path / "data", None, stores_dir, None)
     assert [problem.partition(": ")[0] for problem in caught.value.problems] == [
         str(tmp_path / "data" / signer) for signer in ("ann", "bob")
     ]
@@ -118,7 +118,7 @@ def test_all_folders_that_cannot_be_looked_into_are_named(tmp_path: Path, stores
     with pytest.raises(DataError, match="/data: cannot be looked at"):
         find_reader(tmp_path / "data")
     with pytest.raises(DataError, match="/data: cannot be looked at"):
-        resolve_store(tmp_path / "data", None, stores_dir)
+        resolve_store(tmp_path / "data", None, stores_dir, None)
 
 
 @pytest.mark.parametrize("split", ["train", "others"])

@@ -31,7 +31,7 @@ def stored(tmp_path: Path, *names: str, split_of: dict[str, str] | None = None) 
     for seed, row in enumerate(rows):
         np.save(folder / row["path"], frames(3, seed=seed))
     write_index(folder / "index.csv", rows)
-    return ClipStore.open(resolve_store(folder, None, tmp_path / "stores"))
+    return ClipStore.open(resolve_store(folder, None, tmp_path / "stores", None))
 
 
 def test_nobody_is_not_held_out_and_trains(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_default_without_its_packages_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DataError, match=r"pip install ds-trainer\[demo\]"):
-        resolve_store("default", None, tmp_path)
+        resolve_store("default", None, tmp_path, None)
 
 
 def test_pose_file_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,20 +30,20 @@ def stores_dir(tmp_path: Path) -> Path:
 
 
 def test_source_is_prepared_once(data_path: Path, stores_dir: Path) -> None:
-    first = resolve_store(data_path, None, stores_dir)
+    first = resolve_store(data_path, None, stores_dir, None)
     written_ns = (first / "frames.npy").stat().st_mtime_ns
     assert first.parent == stores_dir
     assert first.name.startswith("clips-")
-    assert resolve_store(str(data_path), None, stores_dir) == first
+    assert resolve_store(str(data_path), None, stores_dir, None) == first
     assert (first / "frames.npy").stat().st_mtime_ns == written_ns
-    assert resolve_store(first, None, stores_dir) == first, "a store is used as it is"
+    assert resolve_store(first, None, stores_dir, None) == first, "a store is used as it is"
 
 
 def test_changed_source_is_prepared_anew(data_path: Path, stores_dir: Path) -> None:
-    first = resolve_store(data_path, None, stores_dir)
+    first = resolve_store(data_path, None, stores_dir, None)
     np.savez(data_path, **packed_arrays(label_names=np.array(["good", "bye"])))
     os.utime(data_path, ns=(0, 0))
-    second = resolve_store(data_path, None, stores_dir)
+    second = resolve_store(data_path, None, stores_dir, None)
     assert second != first
     assert ClipStore.open(second).sign_names == ["good", "bye"]
 
@@ -51,11 +51,11 @@ def test_changed_source_is_prepared_anew(data_path: Path, stores_dir: Path) -> N
 def test_other_content_of_the_same_size_and_time_is_prepared_anew(data_path: Path, stores_dir: Path) -> None:
     """As rsync -t and unzip leave it."""
     before = data_path.stat()
-    first = resolve_store(data_path, None, stores_dir)
+    first = resolve_store(data_path, None, stores_dir, None)
     np.savez(data_path, **packed_arrays(label_names=np.array(["hallo", "worms"])))
     os.utime(data_path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert data_path.stat().st_size == before.st_size
-    assert resolve_store(data_path, None, stores_dir) != first
+    assert resolve_store(data_path, None, stores_dir, None) != first
 
 
 def test_labels_do_not_rename_what_has_these_names(
@@ -69,12 +69,12 @@ def test_labels_do_not_rename_what_has_these_names(
     ]:
         labels.write_text(written)
         with pytest.raises(DataError, match=problem):
-            resolve_store(data_path, labels, stores_dir)
+            resolve_store(data_path, labels, stores_dir, None)
     labels.write_text("hello\nworld\n")
-    resolve_store(data_path, labels, stores_dir)
+    resolve_store(data_path, labels, stores_dir, None)
     assert caplog.text == ""
     labels.write_text("hello\nmonde\n")
-    resolve_store(data_path, labels, stores_dir)
+    resolve_store(data_path, labels, stores_dir, None)
     assert "renames signs: 'world' is 'monde'" in caplog.text
 
 
@@ -86,12 +86,12 @@ def test_one_name_in_two_spellings_is_one_sign_and_one_signer(tmp_path: Path, st
     ):
         (tmp_path / "clips" / place).mkdir(parents=True)
         np.save(tmp_path / "clips" / place / f"{number}.npy", frames(3, seed=number))
-    store = ClipStore.open(resolve_store(tmp_path / "clips", None, stores_dir))
+    store = ClipStore.open(resolve_store(tmp_path / "clips", None, stores_dir, None))
     assert (store.sign_names, store.signer_names) == ([composed, "hello"], ["ann", "zoë"])
     assert sorted(store.sign.tolist()) == [0, 0, 0, 1, 1]
     names = np.array([composed, apart, composed])
     np.savez(tmp_path / "names.npz", **packed_arrays(y=names, label_names=None, signer=np.array(["a", "a ", " a"])))
-    store = ClipStore.open(resolve_store(tmp_path / "names.npz", None, stores_dir))
+    store = ClipStore.open(resolve_store(tmp_path / "names.npz", None, stores_dir, None))
     assert (store.sign_names, store.signer_names) == ([composed], ["a"])
 
 
@@ -99,33 +99,33 @@ def test_two_signs_of_one_name_are_refused(data_path: Path, stores_dir: Path, tm
     problem = "found the name 'bank' for the signs 1 and 2, expected another for each"
     np.savez(data_path, **packed_arrays(label_names=np.array(["bank", " bank"])))
     with pytest.raises(DataError, match=problem):
-        resolve_store(data_path, None, stores_dir)
+        resolve_store(data_path, None, stores_dir, None)
     labels = tmp_path / "labels.txt"
     labels.write_text("bank\nbank\n")
     with pytest.raises(DataError, match=rf"labels\.txt: {problem}"):
-        resolve_store(data_path, labels, stores_dir)
+        resolve_store(data_path, labels, stores_dir, None)
 
 
 def test_labels_name_the_signs(data_path: Path, stores_dir: Path, tmp_path: Path) -> None:
     np.savez(data_path, **packed_arrays(label_names=None))
     labels = tmp_path / "labels.txt"
     labels.write_text("uno\ndue\ntre\n")
-    store_dir = resolve_store(data_path, labels, stores_dir)
+    store_dir = resolve_store(data_path, labels, stores_dir, None)
     assert ClipStore.open(store_dir).sign_names == ["uno", "due"]
-    assert store_dir != resolve_store(data_path, None, stores_dir)
+    assert store_dir != resolve_store(data_path, None, stores_dir, None)
     with pytest.raises(DataError, match="prepared store whose names are fixed"):
-        resolve_store(store_dir, labels, stores_dir)
+        resolve_store(store_dir, labels, stores_dir, None)
 
 
 def test_labels_are_taken_by_the_number_of_a_sign(tmp_path: Path, stores_dir: Path) -> None:
     write_karsl(tmp_path / "karsl", {("01", "train", 3): [2], ("01", "test", 3): [2]})
     labels = tmp_path / "labels.txt"
     labels.write_text("one\ntwo\nthree\n")
-    store = ClipStore.open(resolve_store(tmp_path / "karsl", labels, stores_dir))
+    store = ClipStore.open(resolve_store(tmp_path / "karsl", labels, stores_dir, None))
     assert (store.sign_names, store.sign_numbers, store.layout.name) == (["three"], [3], "karsl_184")
     labels.write_text("one\ntwo\n")
     with pytest.raises(DataError, match=r"labels\.txt: found 2 names, expected at least 3"):
-        resolve_store(tmp_path / "karsl", labels, stores_dir)
+        resolve_store(tmp_path / "karsl", labels, stores_dir, None)
 
 
 def test_progress_sees_every_clip(data_path: Path, stores_dir: Path) -> None:
@@ -136,13 +136,13 @@ def test_progress_sees_every_clip(data_path: Path, stores_dir: Path) -> None:
             seen.append((total, label))
             yield item
 
-    resolve_store(data_path, None, stores_dir, progress)
+    resolve_store(data_path, None, stores_dir, None, progress)
     assert seen == [(3, f"preparing {data_path}")] * 3
 
 
 def test_missing_source_names_its_nearest_sibling(data_path: Path, stores_dir: Path) -> None:
     with pytest.raises(DataError, match=r"--data .*clip\.npz: missing.*did you mean 'clips\.npz'"):
-        resolve_store(data_path.with_name("clip.npz"), None, stores_dir)
+        resolve_store(data_path.with_name("clip.npz"), None, stores_dir, None)
 
 
 def test_bad_source_leaves_no_store(data_path: Path, stores_dir: Path) -> None:
@@ -150,13 +150,13 @@ def test_bad_source_leaves_no_store(data_path: Path, stores_dir: Path) -> None:
     bad["frames"][4] = np.nan
     np.savez(data_path, **bad)
     with pytest.raises(DataError, match="clip b: found 60 NaN"):
-        resolve_store(data_path, None, stores_dir)
+        resolve_store(data_path, None, stores_dir, None)
     assert [path for path in stores_dir.iterdir() if path.suffix != ".lock"] == []
 
 
 def test_stores_dir_that_cannot_be_made(data_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written"):
-        resolve_store(data_path, None, data_path / "stores")
+        resolve_store(data_path, None, data_path / "stores", None)
 
 
 def test_names_in_the_source_cannot_lead_out_of_the_store(tmp_path: Path, stores_dir: Path) -> None:
@@ -164,7 +164,7 @@ def test_names_in_the_source_cannot_lead_out_of_the_store(tmp_path: Path, stores
     folder.mkdir()
     np.savez(folder / "..%2Fclips .npz", **packed_arrays(ids=np.array(["../../x", "/etc/y", "c"])))
     before = sorted(tmp_path.rglob("*"))
-    store_dir = resolve_store(folder / "..%2Fclips .npz", None, stores_dir)
+    store_dir = resolve_store(folder / "..%2Fclips .npz", None, stores_dir, None)
     assert store_dir.parent == stores_dir
     assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and stores_dir not in path.parents] == [
         stores_dir
@@ -173,10 +173,10 @@ def test_names_in_the_source_cannot_lead_out_of_the_store(tmp_path: Path, stores
 
 
 def test_left_over_of_a_killed_process_is_removed(data_path: Path, stores_dir: Path) -> None:
-    store_dir = resolve_store(data_path, None, stores_dir)
+    store_dir = resolve_store(data_path, None, stores_dir, None)
     left_over = stores_dir / f".{store_dir.name}.x1.partial"
     store_dir.rename(left_over)
-    assert resolve_store(data_path, None, stores_dir) == store_dir
+    assert resolve_store(data_path, None, stores_dir, None) == store_dir
     assert not left_over.exists()
 
 
@@ -192,7 +192,7 @@ def test_several_callers_at_once_prepare_one_store(tmp_path: Path, stores_dir: P
 
     def rank(_: int) -> Path:
         all_called.wait(timeout=10)
-        return resolve_store(tmp_path / "karsl", None, stores_dir, progress)
+        return resolve_store(tmp_path / "karsl", None, stores_dir, None, progress)
 
     with ThreadPoolExecutor(4) as ranks:
         [store_dir] = set(ranks.map(rank, range(4)))

@@ -123,7 +123,7 @@ def _normalised(store: ClipStore) -> torch.Tensor:
     """All that a model sees of the pose and the hands of each clip: [B, N]."""
     first, lengths = torch.from_numpy(store.offsets[:-1]), torch.from_numpy(np.diff(store.offsets))
     frames_BT = Sampling(16).frames(first, lengths, None)
-    clips_BTKC = normalise(torch.from_numpy(store.frames[frames_BT.numpy()]), store.layout)
+    clips_BTKC = normalise(torch.from_numpy(store.frames[frames_BT.numpy()]), store.layout, 1.0, None, True)
     keypoints = [keypoint for part, of_part in store.layout.parts.items() if part != "face" for keypoint in of_part]
     return clips_BTKC[:, :, keypoints, :3].flatten(1)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.constants import index_on, kept_on_device
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.on_device import index_on, kept_on_device
 from ds_trainer.tasks.sign.presence import bones, hanging_on, presence
 
 

@@ -24,7 +24,8 @@ NOBODY = "unknown"
 NAMING_SIGNERS = "folders {signer}/{sign}, a column signer in index.csv or an array signer in the .npz tell them apart"
 """How data says who signs."""
 
-_MAX_PATH = 500
+MAX_PATH = 500
+"""Characters of a path that a message shows."""
 
 
 def plain_name(text: str) -> str:
@@ -52,7 +53,7 @@ def by_number(name: str) -> tuple[list[str | int], str]:
 
 def data_flag(path: Path) -> str:
     """The flag that gives this data, to be typed into a shell."""
-    return f"--data {legible(shlex.quote(str(path)), _MAX_PATH)}"
+    return f"--data {legible(shlex.quote(str(path)), MAX_PATH)}"
 
 
 def is_aside(name: str) -> bool:

@@ -23,8 +23,8 @@ def with_features(
     clips_BTKC: Tensor,
     layout: KeypointLayout,
     names: Sequence[str],
-    mask_fraction: float = 0.0,
-    draw: Draw | None = None,
+    mask_fraction: float,
+    draw: Draw | None,
 ) -> Tensor:
     """The named features of clips, one behind the other: float[B, T, K, num_features].
 

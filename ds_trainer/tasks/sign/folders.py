@@ -21,7 +21,7 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
 
 
-def listed(folder: Path) -> list[Path]:
+def entries_of(folder: Path) -> list[Path]:
     """What lies right in a folder, in the order of names.
 
     Raises:
@@ -52,7 +52,7 @@ def _found_below(
         with looking_at(folder, DataError):
             status = folder.stat()
         is_ring = any(os.path.samestat(status, other) for other in above)
-        entries = [] if is_ring else [entry for entry in listed(folder) if not is_aside(entry.name)]
+        entries = [] if is_ring else [entry for entry in entries_of(folder) if not is_aside(entry.name)]
     except DataError as error:
         problems += error.problems
         return

@@ -9,21 +9,21 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.split_draws import in_both, signers_of
-from ds_trainer.tasks.sign.store import NAMES_FILE
+from ds_trainer.problems import listed
+from ds_trainer.tasks.sign.content import in_both
+from ds_trainer.tasks.sign.split_draws import signers_of
+from ds_trainer.tasks.sign.store import MAX_NAMES_BYTES, NAMES_FILE
 from ds_trainer.text_file import read_text
 
 if TYPE_CHECKING:
     from ds_trainer.tasks.sign.task import SignTask
-
-_MAX_NAMES_BYTES = 2**26
 
 
 def store_of(fingerprint: str, stores_dir: Path) -> Path | None:
     """The prepared store of this content, whatever has become of the data that it was prepared from."""
     for file in sorted(stores_dir.glob(f"*/{NAMES_FILE}")):
         try:
-            if json.loads(read_text(file, _MAX_NAMES_BYTES))["fingerprint"] == fingerprint:
+            if json.loads(read_text(file, MAX_NAMES_BYTES))["fingerprint"] == fingerprint:
                 return file.parent
         except (OSError, ValueError, KeyError, TypeError):
             continue  # some other folder, or a damaged store
@@ -71,7 +71,7 @@ def refuse_known_clips(task: "SignTask", former: "SignTask") -> list[str]:
         met = sorted(unseen & set(signers_of(former.store, learnt)))
         if met:
             raise DataError(
-                f"--pretrained: found {', '.join(met[:5])} in its training, expected nobody who is held out here; hold "
+                f"--pretrained: found {listed(met)} in its training, expected nobody who is held out here; hold "
                 "out signers that it held out, or start without it"
             )
     num_val = len(in_both(task.store.content[task.clips_of(task.val_set)], former.store.content[trained]))

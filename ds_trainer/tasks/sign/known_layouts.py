@@ -9,6 +9,7 @@ from ds_trainer.tasks.sign import kinect, mediapipe
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, in_order, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.kinect import kinect_20
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.store import evenly
 
 VERSION = 2
 """Rises when the same clips would get another layout: a store keeps its own."""
@@ -34,19 +35,13 @@ def layout_of(frames_NKC: NDArray[np.float32]) -> KeypointLayout:
     """The layout of a store's frames: what their shape says, and where parts may be in any order, their places."""
     layout = layout_for(*frames_NKC.shape[1:])
     if layout.name == kinect_20(layout.features).name:
-        return kinect.in_order(layout.features, _some(frames_NKC, 2000))
-    return in_order(layout, _some(frames_NKC, 2000)) if is_holistic(layout) else layout
+        return kinect.in_order(layout.features, evenly(frames_NKC, 2000))
+    return in_order(layout, evenly(frames_NKC, 2000)) if is_holistic(layout) else layout
 
 
 def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
     """What the log must say about the layout of a store's frames: where it may be other than its user thinks."""
-    return [*_guesses(layout), *_doubtful_depth(layout, _some(frames_NKC, 64))]
-
-
-def _some(frames_NKC: NDArray[np.float32], most: int) -> NDArray[np.float32]:
-    """So many frames at most, evenly taken: a store may be larger than memory."""
-    taken: NDArray[np.float32] = frames_NKC[np.linspace(0, len(frames_NKC) - 1, min(len(frames_NKC), most)).astype(int)]
-    return taken
+    return [*_guesses(layout), *_doubtful_depth(layout, evenly(frames_NKC, 64))]
 
 
 def _doubtful_depth(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.errors import DataError
-from ds_trainer.problems import reason_of, shown
+from ds_trainer.problems import listed, reason_of, shown
 from ds_trainer.progress import log
 from ds_trainer.tasks.sign.clips import ClipSource, plain_name, repeated
 from ds_trainer.text_file import is_plain, read_text
@@ -82,9 +82,8 @@ def numbers_among(known: Sequence[str], names: Sequence[str]) -> list[int]:
     """
     unknown = [name for name in names if known.count(name) != 1]
     if unknown:
-        more = "" if len(unknown) <= 5 else f" and {len(unknown) - 5} more"
         raise DataError(
-            f"sign_names: found {', '.join(unknown[:5])}{more} in the data, expected each once among the "
+            f"sign_names: found {listed(unknown)} in the data, expected each once among the "
             f"{len(known)} signs that the model knows; leave such clips out, or name the signs alike (--labels)"
         )
     return [known.index(name) for name in names]

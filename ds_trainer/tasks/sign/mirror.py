@@ -6,14 +6,14 @@ Axes: B clips, T frames, K keypoints, C features.
 import torch
 from torch import Tensor
 
-from ds_trainer.tasks.sign.constants import index_on
 from ds_trainer.tasks.sign.handedness import is_left_handed
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.on_device import index_on
 from ds_trainer.tasks.sign.planar import planar
 
 
 def right_handed(
-    clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None = None, mirrors_left_handed: bool = True
+    clips_BTKC: Tensor, layout: KeypointLayout, is_mirrored_B: Tensor | None, mirrors_left_handed: bool
 ) -> Tensor:
     """A planar copy, clips mirrored in which the left hand does more than twice as much as the right.
 

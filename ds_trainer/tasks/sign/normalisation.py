@@ -17,9 +17,9 @@ Axes: B clips, T frames, K keypoints, C features, D coordinates (the first of th
 import torch
 from torch import Tensor
 
-from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mirror import right_handed
+from ds_trainer.tasks.sign.on_device import picked
 from ds_trainer.tasks.sign.presence import presence
 
 _LEAST_SIZE = 1e-6
@@ -29,9 +29,9 @@ _HAIR = 1e-6  # of the body's size: less than anything measures
 def normalise(
     clips_BTKC: Tensor,
     layout: KeypointLayout,
-    depth_weight: float = 1.0,
-    is_mirrored_B: Tensor | None = None,
-    mirrors_left_handed: bool = True,
+    depth_weight: float,
+    is_mirrored_B: Tensor | None,
+    mirrors_left_handed: bool,
 ) -> Tensor:
     """Clips with body-relative coordinates; features that are no coordinates are kept. float[B, T, K, C].
 

@@ -17,7 +17,7 @@ from ds_trainer.errors import DataError, SettingsError, looking_at
 from ds_trainer.problems import legible, nearest_name, shown
 from ds_trainer.progress import log, with_bar
 from ds_trainer.tasks.sign import known_layouts, synthetic
-from ds_trainer.tasks.sign.clips import ClipSource, Progress, no_progress
+from ds_trainer.tasks.sign.clips import MAX_PATH, ClipSource, Progress, no_progress
 from ds_trainer.tasks.sign.labels import load_labels, named
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
@@ -29,15 +29,14 @@ from ds_trainer.text_file import is_plain
 
 DEFAULT_DATA = "default"
 _MAX_NAME = 50  # characters, of four bytes at most, and a file name has at most 255 bytes
-_MAX_PATH = 500
 
 
 def resolve_store(
     data: str | Path,
     labels: Path | None,
     stores_dir: Path,
+    layout: Path | None,
     progress: Progress = no_progress,
-    layout: Path | None = None,
 ) -> Path:
     """The folder of the clip store for `data`, prepared if it was not yet.
 
@@ -153,7 +152,7 @@ def _hashed(facts: list[Any]) -> str:
 def _existing(data: str | Path) -> Path:
     """The path that `--data` gives, which must be there."""
     path = Path(data)
-    shown_path = legible(str(data), _MAX_PATH) or "''"
+    shown_path = legible(str(data), MAX_PATH) or "''"
     try:
         if str(data) and path.exists():
             return path
@@ -195,9 +194,9 @@ def _parser() -> argparse.ArgumentParser:
         "synthetic clips", "numbers and names for --source synthetic; --data takes --layout, too"
     )
     for name, field in SyntheticSettings.model_fields.items():
-        default = "required" if field.is_required() else f"default: {field.default}"
+        usual = "required" if field.is_required() else f"default: {field.default}"
         metavar = "N" if field.annotation is int else "NAME"
-        group.add_argument(f"--{name}", metavar=metavar, help=f"{field.description} ({default})")
+        group.add_argument(f"--{name}", metavar=metavar, help=f"{field.description} ({usual})")
     return parser
 
 
@@ -215,7 +214,7 @@ def _resolve(arguments: argparse.Namespace) -> Path:
                 ]
             )
         described = None if layout is None else Path(layout)
-        return resolve_store(arguments.data, arguments.labels, arguments.stores_dir, with_bar, described)
+        return resolve_store(arguments.data, arguments.labels, arguments.stores_dir, described, with_bar)
     if arguments.labels is not None:
         raise SettingsError("--labels: found with --source synthetic, whose signs have numbers only; leave it out")
     return resolve_synthetic(SyntheticSettings.from_flags(made_up), arguments.stores_dir, with_bar)

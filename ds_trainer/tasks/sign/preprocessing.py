@@ -19,10 +19,10 @@ from ds_trainer.errors import CheckpointError
 from ds_trainer.problems import reason_of
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
-from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.features import with_features
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.normalisation import normalise
+from ds_trainer.tasks.sign.on_device import picked
 from ds_trainer.tasks.sign.sampling import Sampling
 
 

@@ -8,8 +8,8 @@ import functools
 import torch
 from torch import Tensor
 
-from ds_trainer.tasks.sign.constants import index_on, kept_on_device
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.on_device import index_on, kept_on_device
 
 
 def presence(points_BTKD: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ds_trainer.randomness import Draw
-from ds_trainer.tasks.sign.constants import picked
+from ds_trainer.tasks.sign.on_device import picked
 from ds_trainer.tasks.sign.presence import changes, lengths, presence
 
 REST_FRACTION = 0.6

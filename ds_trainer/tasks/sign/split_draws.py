@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import SettingsError
 from ds_trainer.tasks.sign.clips import NOBODY, SPLITS
+from ds_trainer.tasks.sign.content import in_both
 from ds_trainer.tasks.sign.store import ClipStore
 
 Clips = NDArray[np.int64]
@@ -39,13 +40,6 @@ def signers_of(store: ClipStore, clips: Clips) -> list[str]:
 def known_signers_of(store: ClipStore, clips: Clips) -> list[str]:
     """The same without `NOBODY`, who may be any of them: clips of nobody cannot be held out as of another signer."""
     return [name for name in signers_of(store, clips) if name != NOBODY]
-
-
-def in_both(content: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The contents of clips that occur in both, sorted; without 0, which is that of clips in which nothing is seen."""
-    common: NDArray[np.uint64] = np.intersect1d(content, others)
-    seen: NDArray[np.uint64] = common[common != 0]
-    return seen
 
 
 def holding_out(signers: Sequence[str]) -> str:
@@ -117,12 +111,6 @@ def draw_validation(store: ClipStore, train: Clips, val_by: str, val_fraction: f
     else:
         is_val = np.isin(train, _stratified(store, train, val_fraction, rng))
     return train[~is_val], train[is_val]
-
-
-def evenly(clips: Clips, limit: int) -> Clips:
-    """Up to `limit` of the clips, taken evenly."""
-    chosen: Clips = clips[np.linspace(0, len(clips) - 1, min(len(clips), limit)).astype(int)]
-    return chosen
 
 
 def _stratified(store: ClipStore, clips: Clips, fraction: float, rng: np.random.Generator) -> Clips:

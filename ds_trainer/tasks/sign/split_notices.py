@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ds_trainer.problems import listed
 from ds_trainer.tasks.sign.clips import NAMING_SIGNERS, NOBODY
 from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX, Clips, known_signers_of, signers_of
 from ds_trainer.tasks.sign.store import ClipStore
@@ -12,12 +13,6 @@ from ds_trainer.tasks.sign.store import ClipStore
 def shared_signers(store: ClipStore, clips: Clips, others: Clips) -> list[str]:
     """The names of signers who are on both sides, sorted."""
     return sorted(set(signers_of(store, clips)) & set(signers_of(store, others)))
-
-
-def listed(names: Sequence[object]) -> str:
-    """The first names, and how many more there are."""
-    shown = ", ".join(str(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
 def range_notices(signs_from: int | None, signs_to: int | None, numbers: Sequence[int]) -> list[str]:

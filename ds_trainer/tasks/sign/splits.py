@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.problems import nearest_name
+from ds_trainer.problems import listed, nearest_name
+from ds_trainer.tasks.sign.content import in_both
 from ds_trainer.tasks.sign.split_draws import (
     RULES,
     SIGNER_PREFIX,
     Clips,
     draw_validation,
-    in_both,
     is_of,
     named_signers,
     resolve_split,
@@ -26,7 +26,6 @@ from ds_trainer.tasks.sign.split_notices import (
     case_notices,
     copy_notices,
     label_notices,
-    listed,
     place_notices,
     range_notices,
     shared_signers,

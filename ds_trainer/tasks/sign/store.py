@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.problems import reason_of, shown
 from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.content import frames_hasher
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.readers.npz_file import Archive
 from ds_trainer.text_file import check_regular, is_plain, read_text
@@ -30,8 +31,9 @@ from ds_trainer.text_file import check_regular, is_plain, read_text
 STORE_VERSION = 4
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
 
+_Kind = TypeVar("_Kind", bound=np.generic)
 _FRAMES_AT_ONCE = 400  # eight clips: 14 MiB of pages, where 32 clips have 61
-_MAX_NAMES_BYTES = 2**26
+MAX_NAMES_BYTES = 2**26
 _ARRAYS = {"offsets": "i8", "sign": "i8", "signer": "i8", "split": "i1", "clip_ids": "U", "content": "u8"}
 _ABOUT = ("source", "frames_hash", "store_version", "fingerprint")  # of store.json: does not identify the content
 
@@ -143,23 +145,15 @@ class ClipStore:
         return self.frames[self.offsets[clip] : self.offsets[clip + 1]]
 
 
+def evenly(items: NDArray[_Kind], limit: int) -> NDArray[_Kind]:
+    """Up to `limit` of some clips or frames, taken evenly: a store may be larger than memory."""
+    chosen: NDArray[_Kind] = items[np.linspace(0, len(items) - 1, min(len(items), limit)).astype(int)]
+    return chosen
+
+
 def is_store(path: Path) -> bool:
     """Whether the folder `path` looks like a clip store."""
     return (path / NAMES_FILE).is_file() and (path / INDEX_FILE).is_file()
-
-
-def frames_hasher() -> hashlib.blake2b:
-    """What the bytes of all frames, in their order, are hashed with."""
-    return hashlib.blake2b(digest_size=16)
-
-
-def content_of(frames: NDArray[np.float32]) -> int:
-    """The hash by which a clip is known again, 1 or more; 0 if all is missing: such clips are alike and no copies."""
-    if not frames.any():
-        return 0
-    digest = hashlib.blake2b(str(frames.shape).encode(), digest_size=8)
-    digest.update(frames.data)
-    return max(1, int.from_bytes(digest.digest(), "little"))
 
 
 def fingerprint_of(names: Mapping[str, Any], index: Mapping[str, NDArray[Any]]) -> str:
@@ -226,7 +220,7 @@ def _load(file: Path, load: Callable[[Path], Any]) -> Any:
 
 
 def _load_json(file: Path) -> Any:
-    return json.loads(read_text(file, _MAX_NAMES_BYTES))
+    return json.loads(read_text(file, MAX_NAMES_BYTES))
 
 
 def _load_arrays(file: Path) -> dict[str, NDArray[Any]]:

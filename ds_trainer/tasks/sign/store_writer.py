@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.files import sync
-from ds_trainer.problems import legible, shown
+from ds_trainer.problems import legible, shortened, shown
 from ds_trainer.tasks.sign.clip_shapes import SeenShapes, remedy_for
 from ds_trainer.tasks.sign.clips import (
     NOBODY,
@@ -26,6 +26,7 @@ from ds_trainer.tasks.sign.clips import (
     plain_name,
     wrong_names,
 )
+from ds_trainer.tasks.sign.content import content_of, frames_hasher
 from ds_trainer.tasks.sign.known_layouts import layout_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.store import (
@@ -33,13 +34,10 @@ from ds_trainer.tasks.sign.store import (
     INDEX_FILE,
     NAMES_FILE,
     STORE_VERSION,
-    content_of,
     fingerprint_of,
-    frames_hasher,
 )
 from ds_trainer.text_file import is_plain
 
-MAX_PROBLEMS_SHOWN = 10
 _MAX_NAME = 1000
 """Names are kept in arrays whose entries are all as long as the longest."""
 
@@ -140,7 +138,7 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
         if wrong_order := shapes.wrong_order():
             raise DataError(f"{source.name}: {wrong_order}")
         if problems:
-            raise DataError(_shortened(problems))
+            raise DataError(shortened(problems))
         if frames_file.shape_KC is None:
             raise DataError(f"{source.name}: found no clips, expected at least one; check that the data is complete")
         frames_hash = frames_file.finish()
@@ -237,11 +235,6 @@ def _as_float32(frames: NDArray[Any]) -> NDArray[np.float32]:
     """Contiguous float32; what is too large for it becomes infinite and is reported as such."""
     with np.errstate(over="ignore", invalid="ignore"):
         return np.ascontiguousarray(frames, dtype="<f4")
-
-
-def _shortened(problems: list[str]) -> list[str]:
-    more = len(problems) - MAX_PROBLEMS_SHOWN
-    return problems if more <= 0 else [*problems[:MAX_PROBLEMS_SHOWN], f"... and {more} more problems like these"]
 
 
 def _flush(file: BinaryIO) -> None:

@@ -22,7 +22,6 @@ from ds_trainer.randomness import Draw
 from ds_trainer.task import Deployment, Skeleton, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.clip_numbers import ClipNumbers
-from ds_trainer.tasks.sign.constants import compiled
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
 from ds_trainer.tasks.sign.handedness import Handedness
@@ -33,14 +32,15 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.ensemble import Ensemble, taught_by_themselves
 from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.on_device import compiled
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.sampling import REST_FRACTION, Sampling
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.skeletons import moving_skeleton
-from ds_trainer.tasks.sign.split_draws import Clips, evenly
+from ds_trainer.tasks.sign.split_draws import Clips
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
-from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.store import ClipStore, evenly
 from ds_trainer.text_file import CONFIGS_DIR
 from ds_trainer.watch.whereabouts import stand_at
 
@@ -68,7 +68,7 @@ class SignTask(Task):
     def __init__(self, settings: Any):
         self.settings = settings
         self.store = ClipStore.open(
-            resolve_store(settings.data, settings.labels, settings.stores_dir, _noticed, settings.layout)
+            resolve_store(settings.data, settings.labels, settings.stores_dir, settings.layout, _noticed)
         )
         splits = make_splits(
             self.store,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import by_number, is_aside
-from ds_trainer.tasks.sign.folders import found_below, is_folder, listed
+from ds_trainer.tasks.sign.folders import entries_of, found_below, is_folder
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -24,7 +24,7 @@ def is_footage(path: Path) -> bool:
     Raises:
         DataError: it cannot be looked at.
     """
-    return any(map(_is_image, listed(path))) if is_folder(path) else path.suffix.lower() in VIDEO_SUFFIXES
+    return any(map(_is_image, entries_of(path))) if is_folder(path) else path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def footage_below(path: Path) -> Iterator[Path]:
@@ -38,7 +38,7 @@ def footage_below(path: Path) -> Iterator[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """The images right in a folder, by the numbers in their names: 9.jpg stands before 10.jpg."""
-    return sorted(filter(_is_image, listed(folder)), key=lambda file: by_number(file.name))
+    return sorted(filter(_is_image, entries_of(folder)), key=lambda file: by_number(file.name))
 
 
 def _is_image(file: Path) -> bool:

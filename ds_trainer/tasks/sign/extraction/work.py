@@ -8,7 +8,7 @@ from pathlib import Path
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import SPLITS
 from ds_trainer.tasks.sign.extraction.footage import footage_below, is_footage
-from ds_trainer.tasks.sign.folders import is_folder, listed
+from ds_trainer.tasks.sign.folders import entries_of, is_folder
 
 _SIGN = re.compile("[0-9]{4}")
 
@@ -37,12 +37,12 @@ def pieces_of(footage: Path, out_dir: Path) -> list[Piece]:
     """
     if is_footage(footage):
         return [Piece({name_of(footage): footage}, out_dir / f"{name_of(footage)}.npz")]
-    signers = listed(footage) if is_folder(footage) else []
+    signers = entries_of(footage) if is_folder(footage) else []
     splits = [signer / split for split in SPLITS[1:] for signer in signers if is_folder(signer / split)]
-    signs = [sign for split in splits for sign in listed(split) if _SIGN.fullmatch(sign.name)]
+    signs = [sign for split in splits for sign in entries_of(split) if _SIGN.fullmatch(sign.name)]
     pieces = []
     for sign in signs:
-        named = _by_name(filter(is_footage, listed(sign)))
+        named = _by_name(filter(is_footage, entries_of(sign)))
         clips = {path.name: clip for path, clip in named.items()}
         if clips:
             split = sign.parent

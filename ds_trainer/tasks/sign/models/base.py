@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ds_trainer.tasks.sign.constants import picked
 from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.on_device import picked
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from ds_trainer.errors import DataError
 from ds_trainer.problems import shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip
-from ds_trainer.tasks.sign.folders import is_folder, listed
+from ds_trainer.tasks.sign.folders import entries_of, is_folder
 from ds_trainer.tasks.sign.readers.npz_file import load_arrays
 from ds_trainer.text_file import is_plain
 
@@ -25,7 +25,7 @@ def recognises(path: Path) -> bool:
 
 def files(path: Path) -> list[Path]:
     """The files of all signers, splits and signs."""
-    return _files_in(folder for folder in listed(path) if _split_of(folder))
+    return _files_in(folder for folder in entries_of(path) if _split_of(folder))
 
 
 def is_sign_file(file: Path) -> bool:
@@ -40,7 +40,7 @@ def read(path: Path) -> ClipSource:
         DataError: a folder looks like one of these and names another split: its clips would be left out in silence.
     """
     found = files(path)
-    folders = {file.parent.name for file in _files_in(folder for folder in listed(path) if "-" in folder.name)}
+    folders = {file.parent.name for file in _files_in(folder for folder in entries_of(path) if "-" in folder.name)}
     strange = sorted(folders - {file.parent.name for file in found if is_plain(file.parent.name)})
     if strange:
         raise DataError(
@@ -78,7 +78,7 @@ def _clips(found: list[Path]) -> Iterator[RawClip | DataError]:
 
 def _files_in(folders: Iterable[Path]) -> list[Path]:
     """The files of signs right in those of the paths that are folders."""
-    of_folders = (listed(folder) for folder in folders if is_folder(folder))
+    of_folders = (entries_of(folder) for folder in folders if is_folder(folder))
     return [file for files_in_it in of_folders for file in files_in_it if _SIGN_FILE.fullmatch(file.name)]
 
 

@@ -10,12 +10,12 @@ from torch.overrides import TorchFunctionMode
 
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.augmentation import Augmentation
-from ds_trainer.tasks.sign.constants import index_on, kept_on_device, picked
 from ds_trainer.tasks.sign.features import num_features as size_of
 from ds_trainer.tasks.sign.known_layouts import layout_for, notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
 from ds_trainer.tasks.sign.models.size import ModelSize
+from ds_trainer.tasks.sign.on_device import index_on, kept_on_device, picked
 from ds_trainer.tasks.sign.sampling import Sampling
 
 from .examples import EVERYTHING, IN_PLANE, LAYOUTS, clips, in_training, preprocessing
