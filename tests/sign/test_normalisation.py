@@ -175,14 +175,14 @@ def test_movement_of_the_whole_body_stays() -> None:
 def test_hands_are_seen_from_their_wrists(shape: tuple[int, int]) -> None:
     layout = layout_for(*shape)
     original = clips(layout, 1).double()
-    normalised = normalise(original, layout)
+    normalised = normalise(original, layout, mirrors_left_handed=False)
     for part, root in layout.part_roots.items():
         hand = list(layout.parts[part])
         assert (points(normalised, layout)[:, :, root] == 0).all()
         nearer = original.clone()
         nearer[:, :, hand, : layout.num_coordinates] = 3 * points(original, layout)[:, :, hand] + 5
         others = [keypoint for keypoint in range(layout.num_keypoints) if keypoint not in hand]
-        moved_hand = normalise(nearer, layout)
+        moved_hand = normalise(nearer, layout, mirrors_left_handed=False)
         torch.testing.assert_close(moved_hand[:, :, hand], normalised[:, :, hand])
         assert torch.equal(moved_hand[:, :, others], normalised[:, :, others])
 

@@ -41,7 +41,9 @@ class Sampling:
             it has no frames, the first or last one stands still.
         num_read: frames that are looked at for movement; 0: twice as many as are taken.
         rest_fraction: up to this fraction of a clip's mean movement counts as none, if half of the clip moves no more:
-            trackers tremble and bodies sway while nothing is signed. 0: all counts.
+            trackers tremble and bodies sway while nothing is signed. Fully so in clips of as many frames as are looked
+            at: shorter ones repeat frames, which stand still, so that less of theirs counts as rest (docs/experiments.md).
+            0: all counts.
     """
 
     num_frames: int
