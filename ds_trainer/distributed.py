@@ -5,6 +5,7 @@ for the master's choice. Works without DeepSpeed, so that evaluation needs none.
 """
 
 import datetime
+import itertools
 import os
 import socket
 import sys
@@ -24,6 +25,9 @@ from ds_trainer.rank_variables import export_rank_variables as export_rank_varia
 from ds_trainer.rank_variables import ranks_on_this_node
 
 T = TypeVar("T")
+
+_meetings = itertools.count()
+"""Each time that ranks meet has a number, the same on all of them."""
 
 
 def rank() -> int:
@@ -81,7 +85,7 @@ def join(
     if ranks_on_this_node() < world_size():
         gloo.choose_interface()
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store holds what earlier ones wrote, too
-    store = PrefixStore(f"attempt_{attempt}", _meeting_store(meeting_timeout_s))
+    store = PrefixStore(f"attempt_{attempt}/{next(_meetings)}", _meeting_store(meeting_timeout_s))
     on_meeting(store)
     store.set_timeout(timeout)
     is_gpu, tell_traceback = torch.cuda.is_available(), sys.excepthook

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import ROOT, succeed, val_losses
+from launching import ROOT, succeed, torchrun, val_losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -84,6 +84,26 @@ def test_training_as_a_function_gives_the_run_directory_or_raises(tmp_path: Path
     assert "dry: None" in output
     assert "did you mean '--num_epochs'" in output.split("wrong: ")[1]
     assert "refused.json: refused by DeepSpeed: allgather_bucket_size must be" in output.split("refused: ")[1]
+
+
+SEVERAL_RANKS = """
+import os, sys, time
+
+import ds_trainer
+
+given = {"deepspeed_config": sys.argv[1], "task": "toy", "num_epochs": 1, "num_points": 100, "start_timeout_s": 60.0}
+for _ in range(2):
+    time.sleep(2 * int(os.environ["RANK"]))  # rank 0 is there first, and leaves first
+    print("trained:", ds_trainer.train(**given, runs_dir="runs"), flush=True)
+"""
+
+
+def test_several_ranks_train_again(tmp_path: Path) -> None:
+    """The store of `torchrun` outlives a training, and what the first wrote there is not true of the second."""
+    (tmp_path / "again.py").write_text(SEVERAL_RANKS)
+    output = succeed([*torchrun(2), "again.py", ROOT / "ds_configs" / "fp32.json"], cwd=tmp_path)
+    assert output.count("trained: ") == 4
+    assert len([*tmp_path.glob("runs/*/best.pth")]) == 2
 
 
 SYNCS = """
