@@ -102,7 +102,6 @@ def train_in_process(argv: Sequence[str]) -> Path | None:
         raise
     finally:
         watch.leave(failure)
-        distributed.leave()
         gc.collect()  # the engine and all that it made, for a process that goes on
         gpu.release_memory()
 

@@ -33,7 +33,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without ranks, with one thread a process and the virtual environment's commands."""
     environment = without_ranks(os.environ)
     environment["OMP_NUM_THREADS"] = "1"
-    environment["PYTHONPATH"] = str(ROOT / "tests")
+    environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"  # not another checkout that is installed
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return {**environment, **(extra or {})}
 

@@ -12,7 +12,7 @@ from ds_trainer.watch import whereabouts
 from ds_trainer.watch.beats import Beat, Kind, Left
 from ds_trainer.watch.verdict_message import alone_message, headline, message
 from ds_trainer.watch.verdicts import Limits, Peer, Stillness, Verdict, decide
-from ds_trainer.watch.watch import is_collective_failure
+from ds_trainer.watch.watch import Watch, is_collective_failure
 from ds_trainer.watch.whereabouts import Place, Stack, main_stack, stack_of, waits_for_others
 
 LIMITS = Limits(stall_timeout_s=120)
@@ -162,6 +162,15 @@ def test_rank_is_in_stride_from_its_second_step_on() -> None:
     for expected in (False, True):
         here.move("validating", None, None)
         assert here.place.is_in_stride == expected
+
+
+def test_next_training_of_a_process_stands_nowhere_yet() -> None:
+    for phase in ("training", "validating", "validating"):
+        whereabouts.stand_at(phase, 50, 1200)
+    Watch()
+    assert str(whereabouts.place()) == "starting"
+    whereabouts.stand_at("validating")
+    assert not whereabouts.place().is_in_stride, "it may compile for minutes again"
 
 
 def test_stack_shows_what_the_main_thread_does() -> None:

@@ -30,7 +30,6 @@ def train(case: Case, after_step: AfterStep, is_compiled: bool = False) -> None:
             _train(settings, after_step)
     finally:
         watch.leave(None)
-        distributed.leave()
 
 
 def train_compiled(case: Case, after_step: AfterStep) -> None:

@@ -22,8 +22,8 @@ def end_process(status: int) -> None:
     os._exit(status)
 
 
-def end_later(seconds: float, speak: Callable[[], None], status: int) -> None:
-    """Unless the process has ended by itself in so many seconds, call `speak` and end it."""
+def end_later(seconds: float, speak: Callable[[], None], status: int) -> threading.Timer:
+    """Unless the process has ended by itself in so many seconds, or cancels this, call `speak` and end it."""
 
     def end() -> None:
         within(_SPEAKING_S, speak)
@@ -32,6 +32,7 @@ def end_later(seconds: float, speak: Callable[[], None], status: int) -> None:
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
+    return timer
 
 
 def _flush() -> None:

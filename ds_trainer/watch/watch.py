@@ -25,7 +25,7 @@ from ds_trainer.watch.heartbeat import Hub, Link, meet
 from ds_trainer.watch.lookout import Lookout
 from ds_trainer.watch.verdict_message import alone_message, headline, message
 from ds_trainer.watch.verdicts import Limits, Peer, Verdict, decide, stall_limit_s
-from ds_trainer.watch.whereabouts import stack_of, stand_at, waits_for_others
+from ds_trainer.watch.whereabouts import stack_of, stand_at, start_anew, waits_for_others
 
 EXIT_RANK_LOST = 76  # EX_PROTOCOL of sysexits.h: the other side did not do its part
 _SPEAKING_S = 10.0
@@ -43,6 +43,7 @@ class Watch:
     """
 
     def __init__(self) -> None:
+        start_anew()
         self.on_end: Callable[[str], None] = lambda reason: None
         self._post: Hub | Link | None = None
         self._limits = Limits(0.0)
@@ -98,26 +99,34 @@ class Watch:
             return
         if not self._leaving.is_set():
             self._ask()
-            self.leave(SystemExit("SIGTERM"))
+            self._say_farewell(SystemExit("SIGTERM"))
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def leave(self, error: BaseException | None) -> None:
-        """Tell the others that this rank ends: in order, or with an error of its own."""
+        """Leave the process group, and tell the others before: this rank ends in order, or with an error of its own."""
+        deathbed = self._say_farewell(error)
+        distributed.leave()
+        if deathbed is not None:
+            deathbed.cancel()  # whoever called may mend the error, and go on
+
+    def _say_farewell(self, error: BaseException | None) -> threading.Timer | None:
+        """The last word; after an error, what ends this process unless it leaves the process group soon."""
         self._leaving.set()
         if self._onlooker.is_alive():
             self._onlooker.join()  # it must not replace the last word, and if it is ending the process, so be it
         if self._post is None:
-            return
+            return None
         left = Left("done") if error is None else Left(_kind(error), _in_a_line(error))
         stack = None if error is None else stack_of(error)
         self._post.last_word(own_beat(left, stack=stack), self._limits.farewell_s)
         self._post.close()
         if signal.getsignal(signal.SIGTERM) == self._on_sigterm:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if error is not None:  # leaving the process group may hang while the others are in it
-            text = "".join(traceback.format_exception(error))
-            end_later(_DEATHBED_S, lambda: log.error(text), status=1)
+        if error is None:
+            return None
+        text = "".join(traceback.format_exception(error))
+        return end_later(_DEATHBED_S, lambda: log.error(text), status=1)  # it may hang while the others are in it
 
     # -- the other thread's part ------------------------------------------------------------------------------------
 

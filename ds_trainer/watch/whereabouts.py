@@ -82,6 +82,12 @@ def stand_at(phase: str, epoch: int | None = None, step: int | None = None) -> N
     _here.move(phase, epoch, step)
 
 
+def start_anew() -> None:
+    """Forget where the process has stood: what one training has done before is not in stride in the next."""
+    global _here
+    _here = _Whereabouts()
+
+
 def place() -> Place:
     """Where this rank stands now."""
     return _here.place
