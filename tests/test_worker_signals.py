@@ -32,9 +32,12 @@ def _fetch(is_ready: Event) -> None:
     time.sleep(60)
 
 
-def test_worker_heeds_the_sigterm_of_its_parent_alone() -> None:
-    is_ready = multiprocessing.Event()
-    worker = multiprocessing.Process(target=_fetch, args=(is_ready,), daemon=True)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+def test_worker_heeds_the_sigterm_of_its_parent_alone(start_method: str) -> None:
+    context = multiprocessing.get_context(start_method)
+    is_ready = context.Event()
+    worker = context.Process(target=_fetch, args=(is_ready,), daemon=True)  # type: ignore[attr-defined]
     worker.start()
     assert is_ready.wait(30)
     for name in ("INT", "USR1", "TERM"):
