@@ -5,6 +5,7 @@ own are in tests/multinode.
 """
 
 import copy
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from launching import ROOT, run
 
-from ds_trainer.preflight import asking
+from ds_trainer.preflight import asking, probe
 from ds_trainer.preflight.asking import Answer, Question, ask_hosts
 from ds_trainer.preflight.command import main
 from ds_trainer.preflight.judging import problems_of
@@ -119,6 +120,21 @@ def test_hosts_are_really_asked(path_with_ssh: str, tmp_path: Path) -> None:
     assert "Connection refused" in str(far.error)
     assert "cannot run" in str(bare.error)
     assert list((tmp_path / "runs").iterdir()) == [], "nothing is left behind"
+
+
+def test_folder_is_compared_by_what_training_reads_of_it(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    data.mkdir()
+    elsewhere.mkdir()
+    (data / "clip.npz").write_text("123")
+    (data / "moved.npz").symlink_to("nowhere")
+    Path(os.fsdecode(bytes(data) + b"/caf\xe9.npz")).write_text("123")
+    (data / "more").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(data)
+    before = probe.digest(str(data))
+    assert before == probe.digest(str(data))
+    (elsewhere / "clip.npz").write_text("1")
+    assert probe.digest(str(data)) != before
 
 
 def test_runs_directory_that_is_a_file_is_told(path_with_ssh: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ _SIOCGIFADDR = 0x8915  # asks Linux for the address of a network interface
 
 
 def digest(path: str) -> str | None:
-    """SHA-256 of a file, or of the names and sizes in a folder; None where there is neither."""
+    """SHA-256 of a file, or of the names and sizes in a folder, through links; None where there is neither."""
     found = hashlib.sha256()
     if os.path.isfile(path):
         with open(path, "rb") as file:
@@ -32,11 +32,17 @@ def digest(path: str) -> str | None:
         return found.hexdigest()
     if not os.path.isdir(path):
         return None
-    for folder, names, files in os.walk(path):
+    seen: set[str] = set()
+    for folder, names, files in os.walk(path, followlinks=True):
         names.sort()
+        if os.path.realpath(folder) in seen:
+            names.clear()  # a link to a folder above, perhaps
+            continue
+        seen.add(os.path.realpath(folder))
         for name in sorted(files):
-            size = os.path.getsize(os.path.join(folder, name))
-            found.update(f"{os.path.relpath(os.path.join(folder, name), path)} {size}\n".encode())
+            file = os.path.join(folder, name)
+            size = os.path.getsize(file) if os.path.exists(file) else None  # a link to nothing
+            found.update(os.fsencode(f"{os.path.relpath(file, path)} {size}\n"))
     return found.hexdigest()
 
 
