@@ -89,3 +89,4 @@ def test_letters_go_on_behind_z() -> None:
     assert letters[:3] == ["A", "B", "C"]
     assert letters[25:28] == ["Z", "AA", "AB"]
     assert len(set(letters)) == 60
+    assert letters_of(26 + 26**2 + 1)[-2:] == ["ZZ", "AAA"]

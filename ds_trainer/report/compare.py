@@ -1,6 +1,8 @@
 """The command line of launch/compare.py: runs side by side, as text and as a page."""
 
 import argparse
+import itertools
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,9 +75,9 @@ def _shortened(value: Any) -> str:
 
 
 def letters_of(number: int) -> list[str]:
-    """A, B, ..., Z, AA, AB, ..."""
-    letters = [chr(ord("A") + place) for place in range(26)]
-    return [(letters[place // 26 - 1] if place >= 26 else "") + letters[place % 26] for place in range(number)]
+    """A, B, ..., Z, AA, AB, ..., ZZ, AAA, ..."""
+    words = (word for length in itertools.count(1) for word in itertools.product(string.ascii_uppercase, repeat=length))
+    return ["".join(word) for word in itertools.islice(words, number)]
 
 
 def write_comparison(path: Path, runs: Sequence[PastRun]) -> None:
