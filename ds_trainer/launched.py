@@ -17,6 +17,7 @@ from ds_trainer.batches import size_of
 from ds_trainer.distributed import gathered
 from ds_trainer.errors import SettingsError
 from ds_trainer.hostfile import read_hostfile
+from ds_trainer.launcher_watch import RUNNERS, is_runner
 from ds_trainer.problems import shortened, shown
 from ds_trainer.settings import RunSettings
 from ds_trainer.task import Task, splits_of
@@ -62,8 +63,8 @@ def _launchers() -> Iterator[tuple[Sequence[str], Path]]:
         except (psutil.Error, OSError):
             continue  # another user's, or gone
         names = [Path(word).name for word in words]
-        begin = next((place for place, name in enumerate(names) if name in ("deepspeed", "ds")), None)
-        if begin is not None:
+        if is_runner(words):
+            begin = next(place for place, name in enumerate(names) if name in RUNNERS)
             end = next((place for place, name in enumerate(names) if place > begin and name.endswith(".py")), None)
             yield words[begin + 1 : end], working_dir
 

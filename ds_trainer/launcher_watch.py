@@ -10,6 +10,8 @@ import psutil
 
 from ds_trainer.rank_variables import has_launcher
 
+RUNNERS = ("deepspeed", "ds", "deepspeed.launcher.runner")
+
 _EVERY_S = 1.0
 
 
@@ -56,5 +58,4 @@ def is_runner(words: Sequence[str]) -> bool:
     """Whether this command line is that of `deepspeed`, a script of Python; not of what has only a word of it."""
     program, *others = [*words, ""]
     script = next((word for word in others if not word.startswith("-")), "")
-    is_script = Path(script).name in ("deepspeed", "ds") or script == "deepspeed.launcher.runner"
-    return Path(program).name.startswith("python") and is_script
+    return Path(program).name.startswith("python") and Path(script).name in RUNNERS

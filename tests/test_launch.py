@@ -182,6 +182,12 @@ def test_hostfile_that_does_not_exist_is_told(tmp_path: Path) -> None:
     assert "hots: no such file" in absent.stdout, absent.stdout
 
 
+def test_only_a_launcher_of_its_own_has_a_hostfile_for_a_job() -> None:
+    """What started a job may have a word `ds` for another reason, and a hostfile of another program."""
+    code = "from ds_trainer.launched import refuse_other_world_size; refuse_other_world_size(0, 1)"
+    succeed(["sh", "-c", '"$1" -c "$2"; exit $?', "ds", sys.executable, code, "--hostfile", "hots"])
+
+
 def test_settings_errors_of_two_ranks_are_told_once() -> None:
     finished = run(["deepspeed", "--num_gpus", "2", *TRAIN, "--num_epoch", "3"])
     assert finished.returncode != 0
