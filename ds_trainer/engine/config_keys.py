@@ -7,23 +7,17 @@ DeepSpeed ignores unknown keys in half of its blocks, drops "auto" in silence an
 import copy
 import functools
 import operator
-import os
 import types
 import typing
 from enum import Enum
 from typing import Annotated, Any, Literal
-
-import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, create_model
-
-if not torch.cuda.is_available():  # read at DeepSpeed's import, which else warns that it found no accelerator
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig
 from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, create_model
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True, protected_namespaces=())
 

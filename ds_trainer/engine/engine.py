@@ -7,40 +7,31 @@ import contextlib
 import importlib
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+from deepspeed.accelerator import cuda_accelerator
+from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from deepspeed.utils import groups
 from torch import Tensor, nn
 
-# Without it DeepSpeed warns in every rank that it found no accelerator.
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
-# ZeRO lays the weights of an LSTM elsewhere than cuDNN would, which copies them in each pass, and says so.
-warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
-
-import deepspeed  # noqa: E402
-from deepspeed import DeepSpeedEngine  # noqa: E402
-from deepspeed.accelerator import cuda_accelerator  # noqa: E402
-from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus  # noqa: E402
-from deepspeed.utils import groups  # noqa: E402
-
-from ds_trainer.distributed import from_master, world_size  # noqa: E402
-from ds_trainer.engine.compilation import compile_model  # noqa: E402
-from ds_trainer.engine.flat_model import FlatModel, can_be_flat, decays  # noqa: E402
-from ds_trainer.engine.flat_model import state_names as names_of_state  # noqa: E402
-from ds_trainer.engine.monitors import without_monitors  # noqa: E402
-from ds_trainer.engine.precision import (  # noqa: E402
+from ds_trainer.distributed import from_master, world_size
+from ds_trainer.engine.compilation import compile_model
+from ds_trainer.engine.flat_model import FlatModel, can_be_flat, decays
+from ds_trainer.engine.flat_model import state_names as names_of_state
+from ds_trainer.engine.monitors import without_monitors
+from ds_trainer.engine.precision import (
     ComputesInFloat32,
     buffer_dtype,
     cast_floats,
     computes_in_float32,
     exact_statistics,
 )
-from ds_trainer.engine.skipping import replaced, skip_non_finite, skips_on_device  # noqa: E402
+from ds_trainer.engine.skipping import replaced, skip_non_finite, skips_on_device
 
 if not torch.cuda.is_available():
     # On CPU this op is compiled at first use (30-180 s) and serves inference only; off, training uses gloo as it would

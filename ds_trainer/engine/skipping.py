@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from deepspeed.runtime.zero import stage_1_and_2
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -62,8 +63,6 @@ def _ask_nothing(optimizer: Any) -> None:
 
     A norm that is not finite is infinite to it, as before, and what is clipped by that is skipped.
     """
-    from deepspeed.runtime.zero import stage_1_and_2  # late: `engine.py` decides how DeepSpeed is imported
-
     if not isinstance(optimizer, stage_1_and_2.DeepSpeedZeroOptimizer):
         return
     answers: Mapping[str, Callable[..., Any]] = {
