@@ -40,9 +40,9 @@ def digest(path: str) -> str | None:
             continue
         seen.add(os.path.realpath(folder))
         for name in sorted(files):
-            file = os.path.join(folder, name)
-            size = os.path.getsize(file) if os.path.exists(file) else None  # a link to nothing
-            found.update(os.fsencode(f"{os.path.relpath(file, path)} {size}\n"))
+            whole = os.path.join(folder, name)
+            size = os.path.getsize(whole) if os.path.exists(whole) else None  # a link to nothing
+            found.update(os.fsencode(f"{os.path.relpath(whole, path)} {size}\n"))
     return found.hexdigest()
 
 
