@@ -12,12 +12,19 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import MAX_PROBLEMS, legible, nearest_name, problems_of, shortened, shown, told_once
+from ds_trainer.problems import (
+    MAX_PROBLEMS,
+    impossible,
+    legible,
+    nearest_name,
+    problems_of,
+    shortened,
+    shown,
+    told_once,
+)
 from ds_trainer.recipe import UnquotedNumber, load_recipe, value_of
 from ds_trainer.settings import RunSettings, TaskSettings, combined_settings, extra_of
 from ds_trainer.text_file import is_plain
-
-_MAX_INT = 2**63 - 1
 
 
 class SettingsOwner(Protocol):
@@ -227,10 +234,8 @@ def _unusable(value: Any, field: FieldInfo | None) -> str | None:
     if isinstance(value, list | dict):
         parts = value if isinstance(value, list) else [*value, *value.values()]
         return next(filter(None, (_unusable(part, None) for part in parts)), None)
-    if isinstance(value, str) and not is_plain(value):
-        return f"found {shown(value)}; expected text without control characters"
-    if isinstance(value, int) and abs(value) > _MAX_INT:
-        return f"found {shown(value)}; expected a number below 2**63"
+    if (problem := impossible(value)) is not None:
+        return problem
     # A list of names may be empty; elsewhere nothing is mostly a variable that the shell did not know.
     is_wrongly_empty = value == "" and field is not None and field.default != ""
     if is_wrongly_empty and field is not None and not _is_list(field):

@@ -16,6 +16,9 @@ from ds_trainer.text_file import is_plain, shipped
 MAX_PROBLEMS = 20
 """Lines told of one file: a file of another kind, given by mistake, has thousands."""
 
+MAX_INT = 2**63 - 1
+"""The largest number that files of a run can hold."""
+
 _MAX_SHOWN = 60
 _KNOWN_NAMES = "known names: "
 _MAX_REASON = 200
@@ -33,7 +36,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
 
 
 def told_once(problems: Sequence[str]) -> list[str]:
-    """Problems of which but the first that needs them lists known names: there may be sixty."""
+    """The same problems; a list of known names stands in the first that has it, and others say "as above"."""
     seen: set[str] = set()
     told = []
     for problem in problems:
@@ -90,6 +93,15 @@ def shown(value: Any, max_length: int = _MAX_SHOWN) -> str:
     except (ValueError, RecursionError):  # a number of more than 4300 digits, or one list in another a thousand times
         return f"{type(value).__name__} too large to show"
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
+
+
+def impossible(value: Any) -> str | None:
+    """Why no setting can have this single value, whatever its type."""
+    if isinstance(value, str) and not is_plain(value):
+        return f"found {shown(value)}; expected text without control characters"
+    if isinstance(value, int) and abs(value) > MAX_INT:
+        return f"found {shown(value)}; expected a number below 2**63"
+    return None
 
 
 def reason_of(error: BaseException) -> str:

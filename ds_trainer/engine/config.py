@@ -18,11 +18,10 @@ from ds_trainer.engine.config_keys import OPTIMIZER_PARAMS, REFUSED, AdamParams,
 from ds_trainer.engine.config_rules import RULES, Place, adam_problems, last_word, sgd_problems
 from ds_trainer.engine.skipping import skips_on_device
 from ds_trainer.errors import SettingsError
-from ds_trainer.problems import missing_file, problems_of, reason_of, shortened, shown
+from ds_trainer.problems import impossible, missing_file, problems_of, reason_of, shortened, shown
 from ds_trainer.recipe import RECIPE_SUFFIXES
-from ds_trainer.text_file import is_plain, read_text, shipped
+from ds_trainer.text_file import read_text, shipped
 
-_MAX_INT = 2**63 - 1
 _MAX_DEPTH = 16
 
 
@@ -67,10 +66,8 @@ def _unusable(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for part in value if isinstance(value, list) else (*value, *value.values()):
             yield from _unusable(part, depth + 1)
-    elif isinstance(value, str) and not is_plain(value):
-        yield f"found {shown(value)}; expected text without control characters"
-    elif isinstance(value, int) and abs(value) > _MAX_INT:
-        yield f"found {shown(value)}; expected a number below 2**63"
+    elif (problem := impossible(value)) is not None:
+        yield problem
 
 
 def _read_text(path: Path) -> str:

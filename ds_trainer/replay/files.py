@@ -14,7 +14,7 @@ from torch import nn
 
 from ds_trainer.checkpoint import load_checkpoint, load_model, task_type_of
 from ds_trainer.errors import CheckpointError
-from ds_trainer.problems import problems_of, shortened
+from ds_trainer.problems import MAX_INT, problems_of, shortened
 from ds_trainer.settings import RunSettings, combined_settings
 from ds_trainer.task import Task
 from ds_trainer.text_file import read_text
@@ -26,11 +26,8 @@ BATCH_FILE, WEIGHTS_FILE = "batch.json", "weights.pth"
 _MAX_BATCH_BYTES = 2**26
 """The names of the clips of a step over a thousand ranks."""
 
-_MAX_INT = 2**63 - 1
-
-
-_Count = Annotated[int, Field(ge=0, le=_MAX_INT)]
-_Positive = Annotated[int, Field(ge=1, le=_MAX_INT)]
+_Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+_Positive = Annotated[int, Field(ge=1, le=MAX_INT)]
 
 
 class _Strict(BaseModel):
@@ -46,7 +43,7 @@ class SavedMicroStep(_Strict):
     num_real: _Positive
     names: tuple[str, ...]
     dropout_seed: _Count
-    share: float = Field(gt=1 / _MAX_INT)
+    share: float = Field(gt=1 / MAX_INT)
     loss: float | None
     loss_text: str
 

@@ -10,6 +10,7 @@ import yaml
 
 from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError, looking_at
+from ds_trainer.problems import reason_of
 from ds_trainer.progress import log
 from ds_trainer.run.resume_points import place, resume_points
 from ds_trainer.settings import RunSettings, identity
@@ -193,9 +194,9 @@ def _identity_of(run_dir: Path) -> tuple[Identity, int]:
         identity = {**settings, "engine config": engine, "data fingerprint": environment["data_fingerprint"]}
         return identity, int(environment["world_size"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise CheckpointError(
-            f"--resume: {run_dir}: cannot read what the run was made with ({reason}); start afresh with --resume never"
+            f"--resume: {run_dir}: cannot read what the run was made with ({reason_of(error)}); start afresh with "
+            "--resume never"
         ) from error
 
 

@@ -20,6 +20,7 @@ import torch
 
 from ds_trainer.errors import CheckpointError, WriteError, looking_at
 from ds_trainer.files import sha256, sync, write_atomically, write_json
+from ds_trainer.problems import reason_of
 
 FORMAT = "ds_trainer resume point 1"
 AVERAGE = "weight_average"
@@ -106,8 +107,7 @@ def read_resume_point(point: Path) -> State:
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise CheckpointError(f"{point}: incomplete or damaged ({reason})") from error
+        raise CheckpointError(f"{point}: incomplete or damaged ({reason_of(error)})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{point}: found format {found!r}, expected {FORMAT!r}")
