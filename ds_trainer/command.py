@@ -31,7 +31,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
 
 
 def when_told(status: int) -> int:
-    """`status`, unless the command did well but for what it was to say: that is told on standard error."""
+    """The exit status: 2 in place of 0 where the log could not be written, which standard error then tells."""
     problems = end_log()
     complain(problems)
     return status or (EXIT_USER_ERROR if problems else 0)

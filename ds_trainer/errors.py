@@ -71,7 +71,7 @@ class NonFiniteLossError(UserError):
 
 @contextmanager
 def looking_at(path: Path, kind: type[UserError]) -> Iterator[None]:
-    """Tells as an error of this kind that `path` may not be looked at, or can be none, as a name of 300 letters."""
+    """Within it, an OSError about `path` raises an error of this `kind`: no right to read it, or a name too long."""
     try:
         yield
     except OSError as error:

@@ -141,7 +141,7 @@ def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, d
 
 @contextmanager
 def _whole_model_told(run: "Run") -> Iterator[None]:
-    """What cannot be written of a trained model is told with how it is made again."""
+    """Within it, a WriteError also says that the model is saved, and how to draw again."""
     try:
         yield
     except WriteError as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Steps:
-    """Counts steps and acts between them; reads nothing from the device. Made and used by all ranks."""
+    """Counts steps and acts between them; waits for the device only at steps that are recorded. Made by all ranks."""
 
     def __init__(self, engine: "DeepSpeedEngine", run: Run, saving: Saving, batches: BatchLoader):
         """Collective."""

@@ -50,7 +50,7 @@ def build_engine(
     logging.getLogger("DeepSpeed").setLevel(logging.INFO if is_verbose else logging.WARNING)
     _forget_left_groups()
     if is_compiled:
-        compile_model(model)  # before the next line, in which torch.compile is off: it stays as it is first loaded
+        compile_model(model)  # before the import below, within which torch.compile is off: torch reads that switch once
     _import_muon()
     _ask_torch_for_memory()
     arithmetic = torch.float32 if computes_in_float32(config) else None
