@@ -8,6 +8,7 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
+from ds_trainer.dry_run import describe_job
 from ds_trainer.engine.engine import build_engine
 from ds_trainer.engine.refusals import refusals_told, refuse_unmatched
 from ds_trainer.evaluation import in_order
@@ -33,10 +34,10 @@ class Job:
 
     engine: "DeepSpeedEngine"
     plateau: ReduceLROnPlateau
-    train_sampler: ShardedSampler
     train_dl: BatchLoader
     val_dl: BatchLoader
     num_parameters: int
+    described: list[str]
     utilisation: Utilisation | None
 
 
@@ -62,20 +63,20 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig, pr
         engine = build_engine(model, engine_config, settings.verbose, settings.compile)
     accumulation = engine_config["gradient_accumulation_steps"]
     train_set = passed_enough(task.train_set, settings.min_epoch_clips)
-    train_sampler = ShardedSampler(size_of(train_set), micro_batch, accumulation, settings.seed)
+    sampler = ShardedSampler(size_of(train_set), micro_batch, accumulation, settings.seed)
     warm_up_and_cool_down(
         engine,
-        num_steps=settings.num_epochs * train_sampler.steps_per_epoch,
-        num_warmup=round(settings.warmup_epochs * train_sampler.steps_per_epoch),
-        num_cooldown=round(settings.cooldown_epochs * train_sampler.steps_per_epoch),
+        num_steps=settings.num_epochs * sampler.steps_per_epoch,
+        num_warmup=round(settings.warmup_epochs * sampler.steps_per_epoch),
+        num_cooldown=round(settings.cooldown_epochs * sampler.steps_per_epoch),
     )
     average_weights(engine, settings.weight_average_decay)
     return Job(
         engine=engine,
         plateau=build_plateau(engine, settings.plateau_factor, settings.plateau_patience),
-        train_sampler=train_sampler,
-        train_dl=BatchLoader(train_set, train_sampler, task.prepare, task.collate, task.num_workers),
+        train_dl=BatchLoader(train_set, sampler, task.prepare, task.collate, task.num_workers),
         val_dl=in_order(task, task.val_set, micro_batch),
         num_parameters=num_parameters,
+        described=describe_job(task, sampler, engine_config, num_parameters),
         utilisation=utilisation,
     )

@@ -88,7 +88,6 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
     checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
     task, dataset, model = _agreed_by_all(lambda: _built(own, flags, checkpoint))
     told = distributed.agreed(lambda: _must_be_told(task, dataset, checkpoint))
-    model = model.to(distributed.device())
     temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
     micro_batch = own.micro_batch or checkpoint["engine_config"].get(_MICRO_BATCH)
     if not isinstance(micro_batch, int) or micro_batch < 1:
@@ -118,8 +117,7 @@ def _built(
     task = build_task(task_type, load_settings(flags, load_task_type, checkpoint["settings"]))
     task.number_as_in(checkpoint["description"])
     _refuse_other_data(task, checkpoint["description"])
-    datasets = {"train": task.train_set, "val": task.val_set, "test": task.test_set}
-    dataset = datasets[own.on]
+    dataset: Dataset[Any] | None = getattr(task, f"{own.on}_set")
     if dataset is None or size_of(dataset) == 0:
         raise SettingsError(
             f"--on {own.on}: --split, or the task, leaves nothing for it; choose another --on, or another --split"

@@ -4,7 +4,6 @@ What `building.py` builds is handed on as values; no other module reads settings
 """
 
 import contextlib
-import dataclasses
 import faulthandler
 import gc
 import math
@@ -17,7 +16,7 @@ from pydantic_core import to_jsonable_python
 from ds_trainer import distributed, gpu
 from ds_trainer.building import EngineConfig, Job, build_job
 from ds_trainer.command_line import load_settings
-from ds_trainer.dry_run import describe_job, describe_plan, take_one_step
+from ds_trainer.dry_run import describe_plan, take_one_step
 from ds_trainer.engine.config import load_engine_config, resolve_engine_config
 from ds_trainer.engine.engine import released
 from ds_trainer.engine.monitors import start_monitors
@@ -137,7 +136,7 @@ def run_job(settings: RunSettings, watch: Watch, asked_early: WantsStop) -> Path
     job = build_job(settings, task, engine_config, settings.pretrained if run_dir is None else None)
     if settings.config is not None:
         log.info(f"recipe {settings.config}")
-    for line in describe_job(task, job.train_sampler, engine_config, job.num_parameters):
+    for line in job.described:
         log.info(line)
     with released(job.engine):
         rehearse(job.engine, task, job.val_dl.sampler.micro_batch, settings.compile)
@@ -171,16 +170,7 @@ def _train(run: Run, settings: RunSettings, task: Task, engine_config: EngineCon
     run.write_status("running")
     try:
         with mendable_errors_told():  # here, too, so that status.json says it alike
-            train(
-                job.engine,
-                task.objective,
-                job.plateau,
-                job.train_dl,
-                job.val_dl,
-                settings.num_epochs,
-                run,
-                job.train_sampler,
-            )
+            train(job.engine, task.objective, job.plateau, job.train_dl, job.val_dl, settings.num_epochs, run)
             results = evaluate_best(run, task, engine_config)
     except StopRequested as stop:
         run.write_status("stopped", reason=str(stop), steps_done=run.steps_done)
@@ -222,11 +212,9 @@ def begin_run(
         "data_fingerprint": task.fingerprint(),
         "versions": versions(),
     }
-    cadence = Cadence(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Cadence)})
-    run = Run(run_dir, provenance, cadence, wants_stop, job.utilisation)
+    run = Run(run_dir, provenance, Cadence.of(settings), wants_stop, job.utilisation)
     run.records.pass_on = start_monitors(engine_config, run_dir)
-    described = describe_job(task, job.train_sampler, engine_config, job.num_parameters)
-    environment = {"job": described, **describe_environment(task.fingerprint())}
+    environment = {"job": job.described, **describe_environment(task.fingerprint())}
     if is_continued:
         load_resume_point(job.engine, run, job.plateau)
         log.info(f"continuing {run.dir} after epoch {run.epochs_done}, step {run.steps_done}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
+from ds_trainer.batches import Batch, BatchLoader
 from ds_trainer.engine.buffers import share_buffers
 from ds_trainer.engine.engine import plain_module
 from ds_trainer.errors import NonFiniteLossError, TaskError
@@ -35,7 +35,6 @@ def train(
     val_dl: BatchLoader,
     num_epochs: int,
     run: Run,
-    train_sampler: ShardedSampler,
 ) -> Path | None:
     """Train for `num_epochs`; return the best checkpoint on the master rank and None elsewhere. Collective.
 
@@ -54,7 +53,7 @@ def train(
         steps = Steps(engine, run, saving, train_dl)
         profile = Profile(engine, run.dir, run.cadence.profile)
         for epoch in run.remaining_epochs(num_epochs):
-            train_sampler.set_epoch(epoch, first_step=run.sums.num_steps)
+            train_dl.sampler.set_epoch(epoch, first_step=run.sums.num_steps)
             batches = profile.over(run.with_progress(train_dl))
             train_loss = train_epoch(engine, objective, batches, steps)
             share_buffers(plain_module(engine))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cadences import cadence
 
 from ds_trainer.errors import CheckpointError, SettingsError
 from ds_trainer.run.resume import engine_config_on, refuse_lagging_master, run_to_continue
@@ -27,7 +28,7 @@ def make_run(tmp_path: Path) -> MakeRun:
     def make(name: str, status: str = "running", has_resume_point: bool = True, **changed: Any) -> Path:
         run_dir = tmp_path / "runs" / name
         run_dir.mkdir(parents=True)
-        run = Run(run_dir, {})
+        run = Run(run_dir, {}, cadence())
         settings = {**SETTINGS, "num_epochs": 50, "verbose": False, **changed}
         run.write_provenance(settings, ENGINE, {"data_fingerprint": "abc", "host": "here", "world_size": 2})
         run.write_status(status)

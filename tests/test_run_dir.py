@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from cadences import cadence
 from torch import nn
 
 from ds_trainer.errors import WriteError
 from ds_trainer.plots.curves import History
 from ds_trainer.run import new_dir
-from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.new_dir import new_run_dir
 from ds_trainer.run.run_dir import Run
 from ds_trainer.validation import Metrics
@@ -51,7 +51,7 @@ def train(run: Run, losses: list[float], num_epochs: int, steps: int = 2, norm: 
 
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., Run]:
-    return lambda **options: Run(tmp_path, {}, Cadence(**options))
+    return lambda **options: Run(tmp_path, {}, cadence(**options))
 
 
 # -- directory --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cadences import cadence
 from pydantic_core import to_jsonable_python
 
 from ds_trainer import predict
@@ -96,7 +97,7 @@ def test_written_settings_are_a_recipe_of_the_same_run(tmp_path: Path, recipe: P
         *ENGINE, "--data", "أحمد/clips.npz", "--signers", "s1,s2", "--selected_signs_to", "20", "--max_shift", "1e-05",
         "--config", recipe, "--resume", "auto", "--dry_run",
     )  # fmt: skip
-    run = Run(tmp_path, {})
+    run = Run(tmp_path, {}, cadence())
     run.write_provenance(to_jsonable_python(original, exclude={"config", "resume"}), {}, {})
     again = load("--config", tmp_path / "run.yaml")
     assert again.model_dump(exclude={"config", "resume"}) == original.model_dump(exclude={"config", "resume"})

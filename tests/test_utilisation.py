@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cadences import cadence
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -203,7 +204,7 @@ def test_nothing_is_said_of_a_model_without_products(task: ToyTask, on_h200: Non
 
 @pytest.mark.parametrize(("known", "shown"), [(Utilisation(6e9, 1e15), "  0 clips/s  0 % MFU  "), (None, "clips/s  0")])
 def test_epoch_tells_it_where_it_is_known(tmp_path: Path, known: Utilisation | None, shown: str) -> None:
-    run = Run(tmp_path, {}, utilisation=known)
+    run = Run(tmp_path, {}, cadence(), utilisation=known)
     for _ in run.remaining_epochs(1):
         run.record_epoch(2.5, Metrics(1.0, {"top1": 0.75}, torch.zeros(0), torch.zeros(0, 0)))
     (record,) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -54,9 +54,7 @@ def _train(settings: RunSettings, after_step: AfterStep) -> None:
         return loss, num_clips
 
     run = begin_run(settings, task, config, job, wants_stop=wants_stop)
-    train_epochs(
-        job.engine, task.objective, job.plateau, job.train_dl, job.val_dl, settings.num_epochs, run, job.train_sampler
-    )
+    train_epochs(job.engine, task.objective, job.plateau, job.train_dl, job.val_dl, settings.num_epochs, run)
 
 
 def prepare(case: Case, after_step: AfterStep, is_compiled: bool = False) -> None:

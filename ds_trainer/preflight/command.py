@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ds_trainer.command import command
 from ds_trainer.engine.config import load_engine_config
-from ds_trainer.errors import SettingsError
+from ds_trainer.errors import EXIT_USER_ERROR, SettingsError
 from ds_trainer.hostfile import read_hostfile
 from ds_trainer.preflight.asking import Answer, Question, ask_hosts
 from ds_trainer.preflight.judging import Problem, problems_of
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems = problems_of(answers)
     for line in report(answers, problems):
         log.info(line)
-    return 2 if any(problem.is_fatal for problem in problems) else 0
+    return EXIT_USER_ERROR if any(problem.is_fatal for problem in problems) else 0
 
 
 def _parser() -> argparse.ArgumentParser:

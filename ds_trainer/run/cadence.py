@@ -1,11 +1,13 @@
-"""When a run writes, and when it stops early."""
+"""When a run writes and what it keeps, and when it stops early: the settings that say so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from ds_trainer.settings import RunSettings
 
 
 @dataclass(frozen=True)
 class Cadence:
-    """When a run writes, and when it stops early.
+    """When a run writes and what it keeps, and when it stops early.
 
     Args:
         record_every_steps: steps between two step lines of metrics.jsonl.
@@ -18,11 +20,16 @@ class Cadence:
         profile: write where the time of a few steps of the first epoch goes.
     """
 
-    record_every_steps: int = 20
-    resume_every_steps: int = 0
-    resume_every_minutes: float = 0.0
-    keep_resume_points: int = 1
-    model_selection: str = "loss"
-    early_stopping_epochs: int = 0
-    max_skipped_steps: int = 10
-    profile: bool = False
+    record_every_steps: int
+    resume_every_steps: int
+    resume_every_minutes: float
+    keep_resume_points: int
+    model_selection: str
+    early_stopping_epochs: int
+    max_skipped_steps: int
+    profile: bool
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> "Cadence":
+        """What the settings of a run say of it."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})

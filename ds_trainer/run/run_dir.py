@@ -56,13 +56,13 @@ class Run:
         self,
         run_dir: Path,
         provenance: Record,
-        cadence: Cadence | None = None,
+        cadence: Cadence,
         wants_stop: WantsStop = lambda: None,
         utilisation: Utilisation | None = None,
     ):
         self.dir = run_dir
         self.provenance = provenance
-        self.cadence = cadence or Cadence()
+        self.cadence = cadence
         self.wants_stop = wants_stop
         self.utilisation = utilisation
         self.records = Records(run_dir / "metrics.jsonl")

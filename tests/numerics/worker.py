@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cadences import cadence
 
 from ds_trainer import distributed
 from ds_trainer.building import Job, build_job
@@ -17,7 +18,6 @@ from ds_trainer.engine.config import resolve_engine_config
 from ds_trainer.engine.state import full_precision_state
 from ds_trainer.loop import train
 from ds_trainer.progress import start_log
-from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.run_dir import Run
 from ds_trainer.run.saving import load_resume_point
 from ds_trainer.settings import combined_settings
@@ -70,9 +70,7 @@ class Case:
 
     def train(self, run: Run, num_epochs: int) -> Path | None:
         job = self.job
-        return train(
-            job.engine, self.task.objective, job.plateau, job.train_dl, job.val_dl, num_epochs, run, job.train_sampler
-        )
+        return train(job.engine, self.task.objective, job.plateau, job.train_dl, job.val_dl, num_epochs, run)
 
     def outcome(self, run: Run) -> dict[str, Any]:
         metrics = validate(self.job.engine, self.task.objective, self.job.val_dl)
@@ -101,7 +99,7 @@ def new_run(out: Path, name: str) -> Run:
         run_dir.mkdir(parents=True)
     torch.distributed.barrier()
     return Run(
-        run_dir, {"task": "toy", "description": {}, "settings": {}, "engine_config": {}}, Cadence(record_every_steps=1)
+        run_dir, {"task": "toy", "description": {}, "settings": {}, "engine_config": {}}, cadence(record_every_steps=1)
     )
 
 

@@ -12,13 +12,13 @@ from typing import Any
 from unittest import mock
 
 import torch
+from cadences import cadence
 from torch import Tensor
 
 from ds_trainer import distributed
 from ds_trainer.engine.state import engine_state
 from ds_trainer.errors import WriteError
 from ds_trainer.progress import start_log
-from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.resume_points import newest_resume_point
 from ds_trainer.run.run_dir import Run
 from ds_trainer.run.saving import load_resume_point
@@ -51,7 +51,7 @@ def is_refused(run: Run) -> bool:
 
 def continue_run(run_dir: Path, precision: str, stage: int, session: int) -> dict[str, Any]:
     case = Case(precision, stage, micro_batch=GLOBAL_BATCH // distributed.world_size())
-    run = Run(run_dir, {"task": "toy", "description": {}, "settings": {}, "engine_config": {}}, Cadence())
+    run = Run(run_dir, {"task": "toy", "description": {}, "settings": {}, "engine_config": {}}, cadence())
     names: list[str] = []
     if session == 0 and distributed.is_master():
         run_dir.mkdir()
