@@ -218,7 +218,7 @@ def begin_run(
     if is_continued:
         load_resume_point(job.engine, run, job.plateau)
         log.info(f"continuing {run.dir} after epoch {run.epochs_done}, step {run.steps_done}")
-        distributed.agreed(lambda: run.note_continuation(environment))
+        distributed.agreed(lambda: run.note_continuation(plain_settings, environment))
     else:
         log.info(f"run directory {run.dir}")
         distributed.agreed(lambda: run.write_provenance(plain_settings, engine_config, environment))

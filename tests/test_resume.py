@@ -159,7 +159,10 @@ def test_path_of_a_run_of_other_settings_lists_the_differences(make_run: MakeRun
         run_to_continue(
             str(run_dir), runs_dir, lambda ranks: IDENTITY | {"engine config": engine, "data fingerprint": "xyz"}
         )
-    remedy = "give the settings it was made with, or start afresh with --resume never"
+    remedy = (
+        "give the settings it was made with, or start afresh with --resume never; "
+        f"--pretrained {run_dir} begins a new run on other data with its weights"
+    )
     changes = [
         "seed was 4, now 3",
         "signers was ['s1'], now []",

@@ -284,8 +284,9 @@ def test_continuation_is_noted_and_another_version_told(
     new_run: Callable[..., Run], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = new_run()
-    run.write_provenance({}, {}, {"world_size": 2, "versions": {"torch": "2.6.0", "python": "3.11.7"}})
-    run.note_continuation({"world_size": 3, "versions": {"torch": "2.13.0", "python": "3.11.7"}})
+    run.write_provenance({"num_epochs": 2}, {}, {"world_size": 2, "versions": {"torch": "2.6.0", "python": "3.11.7"}})
+    run.note_continuation({"num_epochs": 4}, {"world_size": 3, "versions": {"torch": "2.13.0", "python": "3.11.7"}})
+    assert yaml.safe_load((tmp_path / "run.yaml").read_text()) == {"num_epochs": 4}, "what repeats the run as it ended"
     environment = json.loads((tmp_path / "environment.json").read_text())
     assert environment["world_size"] == 2
     assert [session["world_size"] for session in environment["continued"]] == [3]

@@ -75,6 +75,8 @@ def run_to_continue(resume: str, runs_dir: Path, identity_at: IdentityAt) -> Pat
     differences = _differences(run_dir, identity_at)
     if differences:
         remedy = "give the settings it was made with, or start afresh with --resume never"
+        if any(line.startswith("data fingerprint") for line in differences):
+            remedy += f"; --pretrained {run_dir} begins a new run on other data with its weights"
         raise SettingsError([f"--resume {run_dir}: {line}; {remedy}" for line in differences])
     return run_dir
 

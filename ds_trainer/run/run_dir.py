@@ -190,13 +190,13 @@ class Run:
 
     def write_provenance(self, settings: Record, engine_config: Record, environment: Record) -> None:
         """Write the resolved settings and what they ran on."""
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        write_atomically(self.dir / "run.yaml", lambda file: file.write(text.encode()))
+        self._write_settings(settings)
         write_json(self.dir / "engine.json", engine_config)
         write_json(self.dir / "environment.json", environment)
 
-    def note_continuation(self, environment: Record) -> None:
-        """Add to environment.json what the run goes on with, and warn where that may change its numbers."""
+    def note_continuation(self, settings: Record, environment: Record) -> None:
+        """Write what the run goes on with: its settings, such as more epochs, in place of those before, and beside the
+        first environment this one. Warn where that may change its numbers."""
         path = self.dir / "environment.json"
         first = json.loads(path.read_text(encoding="utf-8"))
         before, now = first["versions"], environment["versions"]
@@ -205,6 +205,11 @@ class Run:
                 log.warning(f"continued with {package} {now[package]}, the run began with {before[package]}")
         first.setdefault("continued", []).append({"step": self.steps_done, **environment})
         write_json(path, first)
+        self._write_settings(settings)
+
+    def _write_settings(self, settings: Record) -> None:
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        write_atomically(self.dir / "run.yaml", lambda file: file.write(text.encode()))
 
     def record_test(self, split: str, results: Mapping[str, Any]) -> None:
         """Write what the best checkpoint reaches on the split that nothing was chosen by."""

@@ -42,8 +42,8 @@ class Sampling:
         num_read: frames that are looked at for movement; 0: twice as many as are taken.
         rest_fraction: up to this fraction of a clip's mean movement counts as none, if half of the clip moves no more:
             trackers tremble and bodies sway while nothing is signed. Fully so in clips of as many frames as are looked
-            at: shorter ones repeat frames, which stand still, so that less of theirs counts as rest (docs/experiments.md).
-            0: all counts.
+            at: shorter ones repeat frames, which stand still, so that less counts as rest (docs/experiments.md). 0: all
+            counts.
     """
 
     num_frames: int
