@@ -105,11 +105,12 @@ def build_parser(model: type[RunSettings]) -> argparse.ArgumentParser:
 
 
 def _help(field: FieldInfo) -> str:
+    about = "" if field.description is None else f"{field.description} "  # of a plain field of an own task
     if field.is_required():
-        return f"{field.description} (required)".replace("%", "%%")
+        return f"{about}(required)".replace("%", "%%")
     words = {"None": "none", "True": "yes", "False": "no", "": "none named"}
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple | list) else field.default
-    return f"{field.description} (default: {words.get(str(default), default)})".replace("%", "%%")
+    return f"{about}(default: {words.get(str(default), default)})".replace("%", "%%")
 
 
 def _metavar(field: FieldInfo) -> str:

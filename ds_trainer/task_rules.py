@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader, IterableDataset
 
 from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import sketched_state
@@ -34,11 +35,13 @@ def refuse_unusable(task: Task) -> None:
     if missing:
         raise TaskError([f"the task's {name}: missing, expected to be set in __init__" for name in missing])
     splits = splits_of(task)
-    shapeless = [split for split, dataset in splits.items() if not _is_map_style(dataset)]
+    shapeless = [
+        f"the task's {split} split: {_told_of_shapeless(dataset)}"
+        for split, dataset in splits.items()
+        if not _is_map_style(dataset)
+    ]
     if shapeless:
-        raise TaskError(
-            f"the task's {shapeless[0]} split: has no length or no items by number, as map-style data sets have"
-        )
+        raise TaskError(shapeless)
     for split, dataset in splits.items():
         if size_of(dataset) == 0 and split != "test":
             raise DataError(_told_of_empty(split, task))
@@ -59,7 +62,16 @@ def _told_of_empty(split: str, task: Task) -> str:
     return f"--split {asked}: {fact}; choose another" if asked else fact
 
 
+def _told_of_shapeless(dataset: Any) -> str:
+    found = f"found a {type(dataset).__name__}, expected a map-style data set, with __len__ and __getitem__"
+    if isinstance(dataset, DataLoader):
+        return f"{found}; give its `dataset`, and its collate_fn as the task's `collate`: batches are made here"
+    return f"{found}; read a stream into a list in __init__, or fetch its items by number"
+
+
 def _is_map_style(dataset: Any) -> bool:
+    if isinstance(dataset, IterableDataset):  # has a __getitem__, which fails
+        return False
     return hasattr(dataset, "__len__") and (hasattr(dataset, "__getitem__") or hasattr(dataset, "__getitems__"))
 
 

@@ -139,6 +139,7 @@ def test_settings_of_an_own_task() -> None:
     text = build_parser(combined_settings(OwnSettings)).format_help()
     assert "own task:" in text
     assert "(default: a,b)" in text
+    assert "--bare N (default: 3)" in " ".join(text.split())
 
 
 def test_recipe_that_a_task_brings(recipe: Path) -> None:

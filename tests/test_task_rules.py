@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.errors import DataError, TaskError
@@ -158,6 +158,11 @@ class Stream(IterableDataset[int]):
         yield 1
 
 
+class SizedStream(Stream):
+    def __len__(self) -> int:
+        return 1
+
+
 UNUSABLE = {
     "label": ({"label": lambda: "a/b"}, "label: found 'a/b', expected a few words"),
     "no label": ({"label": lambda: ""}, "label: found '', expected a few words"),
@@ -168,7 +173,9 @@ UNUSABLE = {
         {"description": lambda: {"t": torch.ones(1)}},
         "description: expected plain values (Object of type Tensor",
     ),
-    "stream": ({"train_set": Stream()}, "training split: has no length or no items by number"),
+    "stream": ({"train_set": Stream()}, "training split: found a Stream, expected a map-style data set, with __len__"),
+    "stream with a length": ({"val_set": SizedStream()}, "validation split: found a SizedStream, expected a map-style"),
+    "loader": ({"test_set": DataLoader(TASK.val_set)}, "test split: found a DataLoader, expected a map-style data set"),
 }
 
 
