@@ -152,7 +152,7 @@ def _shown(value: float) -> str:
 def _must_be_told(task: Task, dataset: Dataset[Any], checkpoint: Checkpoint) -> list[str]:
     """What makes the scores other than those on unseen examples of the training's data."""
     own = task.fingerprint()
-    told = [] if checkpoint.get("data_fingerprint", own) == own else ["the data is not that of the training"]
+    told = [] if checkpoint.get("data_fingerprint") in (None, "", own) else ["the data is not that of the training"]
     return told + task.check_scored(dataset, [checkpoint, *before(checkpoint)])
 
 

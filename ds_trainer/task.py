@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
+from ds_trainer.batches import size_of
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import SettingsError, TaskError, UserError
 from ds_trainer.objective import Objective
@@ -198,8 +199,11 @@ class Task(ABC):
         return None
 
     def fingerprint(self) -> str:
-        """Identifies the data, so that a run is not continued on other data. Empty where nothing can be said."""
-        return ""
+        """Identifies the data, so that a run is not continued on other data, nor ranks train on different ones.
+
+        The default knows the sizes of the splits: a version, or a hash of the files, tells apart data of one size.
+        """
+        return ", ".join(f"{size_of(dataset)} {split}" for split, dataset in splits_of(self).items())
 
 
 def build_task(task_type: type[T], settings: RunSettings) -> T:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from launching import succeed
 from sign_data.writers import frames
+from torch.utils.data import Subset
 
 import ds_trainer.tasks
 from ds_trainer.batches import BatchLoader, ShardedSampler
@@ -121,7 +122,11 @@ def test_splits_and_names(task: Task) -> None:
     for split in (task.train_set, task.val_set):
         assert len(split) > 0  # type: ignore[arg-type]
     assert re.fullmatch(r"[\w.-]+", task.label()), "a part of a directory's name"
-    assert isinstance(task.fingerprint(), str)
+    fingerprint = task.fingerprint()
+    assert fingerprint, "a run is not continued on other data"
+    task.val_set = Subset(task.val_set, [0])
+    if "fingerprint" not in vars(type(task)):
+        assert task.fingerprint() != fingerprint
     assert all(isinstance(notice, str) for notice in task.notices)
     if task.class_names is not None:
         assert all(isinstance(name, str) and name for name in task.class_names)
