@@ -94,7 +94,7 @@ def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) ->
     """Forward and backward of one micro-batch; return its summed loss. Collective under ZeRO-3.
 
     Raises:
-        TaskError: there is nothing to go backward through.
+        TaskError: there is nothing to go backward through, or a gradient is sparse.
     """
     seed_torch(batch.seed)  # dropout: a function of (seed, epoch, micro-step, rank), so nothing has to be saved
     losses_B = objective.minimised(engine(*batch.inputs), batch.targets)
@@ -104,8 +104,21 @@ def micro_step(engine: "DeepSpeedEngine", objective: Objective, batch: Batch) ->
             "the task's objective: loss does not depend on the model's weights, expected one computed of its outputs; "
             "look for detach, item, numpy or argmax in it"
         )
-    engine.backward(loss * batch.share, scale_wrt_gas=False)
+    try:
+        engine.backward(loss * batch.share, scale_wrt_gas=False)
+    except RuntimeError as error:
+        _refuse_sparse(error)
+        raise
     return loss.detach()
+
+
+def _refuse_sparse(error: RuntimeError) -> None:
+    """Told without a name: whoever meets such a gradient first, torch or DeepSpeed, names no weight."""
+    if "not implemented" in str(error) and "sparse" in str(error):
+        raise TaskError(
+            "the task's model: a weight has sparse gradients, which cannot be trained here; expected dense ones: look "
+            "for functional.embedding(..., sparse=True) in its forward"
+        ) from error
 
 
 def _refuse_non_finite(metrics: Metrics, val_dl: BatchLoader, run: Run) -> None:

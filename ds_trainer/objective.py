@@ -30,7 +30,8 @@ class Objective:
     mean when the last batch is shorter.
 
     Args:
-        loss: (outputs, targets) -> float[B], one loss an example, not averaged.
+        loss: (outputs, targets) -> float[B], one loss an example, not averaged. A micro-batch that lacks examples is
+            filled up with copies of others, which do not count; a loss across the batch sees them all the same.
         measure: (outputs, targets) -> [B, M], the numbers to keep of each example, such as its target and its
             prediction; None: none.
         training_loss: what training minimises where that is another, such as one that weighs classes; None: `loss`.

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from ds_trainer import classification
-from ds_trainer.batches import Batch, BatchLoader, ShardedSampler, size_of
+from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.distributed import gathered, is_master
 from ds_trainer.engine.engine import plain_module
 from ds_trainer.engine.state import engine_state
 from ds_trainer.errors import TaskError
+from ds_trainer.loss_rules import NOT_ALONE, Answered, beside_others, depends_on_others, learnt_elsewhere
 from ds_trainer.problems import reason_of, shortened
 from ds_trainer.progress import log
+from ds_trainer.randomness import seed_torch
 from ds_trainer.task import Task
 from ds_trainer.watch.whereabouts import stand_at
 
@@ -29,7 +32,8 @@ _NUM_COLUMNS = 3
 def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int, is_compiled: bool) -> None:
     """Answer to the first validation examples, measure the answers, summarise them, and read what is saved. Collective.
 
-    It leaves no trace: random numbers are seeded before each use, and buffers are put back.
+    Half of them are answered once more, beside others. It leaves no trace: random numbers are seeded before each use,
+    and buffers are put back.
 
     Args:
         is_compiled: whether the model is compiled, for whole micro-batches; else a few examples do.
@@ -38,15 +42,29 @@ def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int, is_compile
         TaskError: the task cannot be validated or scored so; on every rank.
     """
     stand_at("rehearsing")
-    sampler = ShardedSampler(size_of(task.val_set), micro_batch if is_compiled else min(micro_batch, _MOST_EXAMPLES))
-    batch = next(iter(BatchLoader(task.val_set, sampler, task.prepare, task.collate)))
-    engine.eval()
-    with torch.no_grad(), _buffers_held(plain_module(engine)):
-        outputs = engine(*batch.inputs)
-        problems = [problem for of_rank in gathered(_problems(task, outputs, batch)) for problem in of_rank]
+    num_examples = micro_batch if is_compiled else min(micro_batch, _MOST_EXAMPLES)
+    whole = _answered(engine, task, task.val_set, num_examples)
+    half = _answered(engine, task, beside_others(task.val_set, whole.batch.source.indices), num_examples)
+    with torch.no_grad():
+        own = _problems(task, whole)
+    own = own or learnt_elsewhere(task.objective, engine.module, whole, half)
+    of_ranks = gathered((own, not own and depends_on_others(task.objective, whole, half)))
+    problems = [problem for of_rank, _ in of_ranks for problem in of_rank]
     if problems:
         raise TaskError(shortened(list(dict.fromkeys(problems))))
+    if is_master() and any(depends for _, depends in of_ranks):
+        log.warning(NOT_ALONE)
     refuse_unsavable(engine)
+
+
+def _answered(engine: "DeepSpeedEngine", task: Task, dataset: Dataset[Any], num_examples: int) -> Answered:
+    """The first examples of a split, and the answers to them. Collective."""
+    sampler = ShardedSampler(size_of(dataset), num_examples)
+    batch = next(iter(BatchLoader(dataset, sampler, task.prepare, task.collate)))
+    engine.eval()
+    with torch.no_grad(), _buffers_held(plain_module(engine)):
+        seed_torch(batch.seed)
+        return Answered(batch, engine(*batch.inputs))
 
 
 def refuse_unsavable(engine: "DeepSpeedEngine") -> None:
@@ -73,7 +91,8 @@ def _buffers_held(model: nn.Module) -> Iterator[None]:
         buffer.copy_(numbers)
 
 
-def _problems(task: Task, outputs: Any, batch: Batch) -> list[str]:
+def _problems(task: Task, answered: Answered) -> list[str]:
+    batch, outputs = answered
     try:
         if task.class_names is not None:
             _refuse_no_classification(outputs, batch.targets)
