@@ -7,6 +7,7 @@ import pytest
 from launching import ROOT, ends_of_ranks
 
 from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.evaluate import _must_be_told
 from ds_trainer.settings import combined_settings
 from ds_trainer.tasks.toy.task import ToySettings, ToyTask
 
@@ -41,3 +42,12 @@ def test_data_missing_on_one_host_is_told_by_the_master(tmp_path: Path) -> None:
     ]
     assert "points.npz: missing, expected the data; copy it there" in ended[0][1]
     assert not any("Traceback" in output for _, output in ended), ended
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "told"),
+    [("12 training, 4 validation, 4 test", []), ("", []), ("9 training", ["the data is not that of the training"])],
+)
+def test_other_data_is_told_where_a_checkpoint_says_which_it_had(fingerprint: str, told: list[str]) -> None:
+    task = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), num_points=20))
+    assert _must_be_told(task, task.val_set, {"data_fingerprint": fingerprint}) == told
