@@ -7,13 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign import mediapipe
+from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.known_layouts import layout_for, notices_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers import default, pose_file
+from ds_trainer.tasks.sign.store_writer import write_store
 
 from .writers import frames as random_frames
+from .writers import source
 
 SHARED_KEYPOINTS = Path(__file__).parents[3] / "shared" / "data" / "karsl_keypoints_184.json"
 SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (553, 3), (7, 2)]
@@ -98,6 +102,20 @@ def test_depth_that_may_be_a_confidence_is_told() -> None:
     for what, frames in depths.items():
         assert notices_of(layout_for(20, 3), frames.astype(np.float32)) == [], what
     assert notices_of(layout_for(20, 2), confidence[..., :2]) == []
+
+
+def test_fourth_number_that_is_no_visibility_is_refused_and_told(tmp_path: Path) -> None:
+    clip = random_frames(4, (20, 4)).clip(max=0.99)
+    clip[0, 0, 3] = 1
+    milliseconds, percentages = (clip * np.float32([1, 1, 1, most]) for most in (1.4e12, 100))
+    known = KeypointLayout("mine", ("x", "y", "z", "time"), layout_for(20, 4).parts)
+    expected = r"a test: found up to 1\.4e\+12 as the fourth number .*, expected a visibility, 0 to 1; leave it out"
+    with pytest.raises(DataError, match=expected):
+        write_store(tmp_path / "store", source([RawClip(milliseconds, 1, "", "", "a", "b")]))
+    assert "time reaches 1.4e+12" in " ".join(notices_of(known, milliseconds))
+    write_store(tmp_path / "store", source([RawClip(percentages, 1, "", "", "a", "b")]))
+    assert notices_of(known, percentages) == []
+    write_store(tmp_path / "mine", source([RawClip(milliseconds, 1, "", "", "a", "b")], layout=known))
 
 
 def test_layout_of_some_keypoints_says_what_the_whole_one_says(layout: KeypointLayout) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign import kinect, mediapipe
+from ds_trainer.tasks.sign.clips import ClipSource
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, in_order, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.kinect import kinect_20
 from ds_trainer.tasks.sign.layout import KeypointLayout
@@ -16,6 +18,32 @@ VERSION = 2
 
 # Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
 _FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
+
+_MOST = 100
+"""Of a number that is no coordinate: visibilities are up to 1, tracking states up to 2, percentages up to 100."""
+
+
+def checked_layout(source: ClipSource, frames_NKC: NDArray[np.float32]) -> KeypointLayout:
+    """What a source says of its keypoints, or else what its frames show.
+
+    Raises:
+        DataError: the frames are other than it says, or a fourth number is no visibility.
+    """
+    layout = source.layout or layout_of(frames_NKC)
+    shape_KC, described = frames_NKC.shape[1:], (layout.num_keypoints, layout.num_features)
+    if described != shape_KC:
+        found, expected = ("{} keypoints x {} features".format(*shape) for shape in (shape_KC, described))
+        raise DataError(
+            f"{source.name}: found clips of {found}, expected {expected} as --layout {layout.name} says; "
+            "give the layout of these clips"
+        )
+    reach = _reaches(layout, frames_NKC).get("visibility")
+    if source.layout is None and reach is not None:
+        raise DataError(
+            f"{source.name}: found up to {reach:.3g} as the fourth number of a keypoint, expected a visibility, 0 to "
+            "1; leave it out (clip[..., :3]), divide it, or say with --layout what the four are (docs/data.md)"
+        )
+    return layout
 
 
 def layout_for(num_keypoints: int, num_features: int) -> KeypointLayout:
@@ -41,7 +69,20 @@ def layout_of(frames_NKC: NDArray[np.float32]) -> KeypointLayout:
 
 def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
     """What the log must say about the layout of a store's frames: where it may be other than its user thinks."""
-    return [*_guesses(layout), *_doubtful_depth(layout, evenly(frames_NKC, 64))]
+    too_large = [
+        f"{feature} reaches {reach:.3g}, and the model sees it as it is, beside coordinates of about 1: leave it out "
+        "or divide it"
+        for feature, reach in _reaches(layout, frames_NKC).items()
+    ]
+    return [*_guesses(layout), *_doubtful_depth(layout, evenly(frames_NKC, 64)), *too_large]
+
+
+def _reaches(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> dict[str, float]:
+    """How far those features go, beside coordinates, that are too large for a model."""
+    others = layout.features[layout.num_coordinates :] if layout.num_coordinates else ()
+    beside_NKc = evenly(frames_NKC, 2000)[..., layout.num_features - len(others) :]
+    reach_c = np.abs(beside_NKc).max((0, 1), initial=0).tolist()
+    return {feature: reach for feature, reach in zip(others, reach_c, strict=True) if reach > _MOST}
 
 
 def _doubtful_depth(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:

@@ -27,8 +27,7 @@ from ds_trainer.tasks.sign.clips import (
     wrong_names,
 )
 from ds_trainer.tasks.sign.content import content_of, frames_hasher
-from ds_trainer.tasks.sign.known_layouts import layout_of
-from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.known_layouts import checked_layout
 from ds_trainer.tasks.sign.store import (
     FRAMES_FILE,
     INDEX_FILE,
@@ -144,7 +143,7 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
         frames_hash = frames_file.finish()
     names, arrays = _index_of(index, source)
     frames_NKC = np.load(partial_dir / FRAMES_FILE, mmap_mode="r")
-    names["layout"] = _layout_of(source, frames_NKC).to_dict()
+    names["layout"] = checked_layout(source, frames_NKC).to_dict()
     names |= {"source": source.name, "frames_hash": frames_hash, "store_version": STORE_VERSION}
     names["fingerprint"] = fingerprint_of(names, arrays)
     with open(partial_dir / INDEX_FILE, "wb") as file:
@@ -176,18 +175,6 @@ def _index_of(index: _Index, source: ClipSource) -> tuple[dict[str, Any], dict[s
         "content": np.array(index.content, dtype=np.uint64),
     }
     return names, arrays
-
-
-def _layout_of(source: ClipSource, frames_NKC: NDArray[np.float32]) -> KeypointLayout:
-    """What the source says of its keypoints, or else what they show."""
-    layout = source.layout or layout_of(frames_NKC)
-    shape_KC, described = frames_NKC.shape[1:], (layout.num_keypoints, layout.num_features)
-    if described != shape_KC:
-        found, expected = ("{} keypoints x {} features".format(*shape) for shape in (described, shape_KC))
-        raise DataError(
-            f"--layout {layout.name}: found {found}, expected {expected} as the clips of {source.name} have; mend it"
-        )
-    return layout
 
 
 def _problems_of(clip: RawClip, shape_KC: tuple[int, ...] | None, source: ClipSource) -> list[str]:
