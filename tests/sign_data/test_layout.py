@@ -107,14 +107,14 @@ def test_depth_that_may_be_a_confidence_is_told() -> None:
 def test_fourth_number_that_is_no_visibility_is_refused_and_told(tmp_path: Path) -> None:
     clip = random_frames(4, (20, 4)).clip(max=0.99)
     clip[0, 0, 3] = 1
-    milliseconds, percentages = (clip * np.float32([1, 1, 1, most]) for most in (1.4e12, 100))
+    milliseconds, states = (clip * np.float32([1, 1, 1, most]) for most in (1.4e12, 3))
     known = KeypointLayout("mine", ("x", "y", "z", "time"), layout_for(20, 4).parts)
     expected = r"a test: found up to 1\.4e\+12 as the fourth number .*, expected a visibility, 0 to 1; leave it out"
     with pytest.raises(DataError, match=expected):
         write_store(tmp_path / "store", source([RawClip(milliseconds, 1, "", "", "a", "b")]))
     assert "time reaches 1.4e+12" in " ".join(notices_of(known, milliseconds))
-    write_store(tmp_path / "store", source([RawClip(percentages, 1, "", "", "a", "b")]))
-    assert notices_of(known, percentages) == []
+    write_store(tmp_path / "store", source([RawClip(states, 1, "", "", "a", "b")]))
+    assert notices_of(known, states) == []
     write_store(tmp_path / "mine", source([RawClip(milliseconds, 1, "", "", "a", "b")], layout=known))
 
 

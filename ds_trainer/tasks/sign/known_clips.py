@@ -13,6 +13,7 @@ from ds_trainer.problems import listed
 from ds_trainer.tasks.sign.content import in_both
 from ds_trainer.tasks.sign.split_draws import signers_of
 from ds_trainer.tasks.sign.store import MAX_NAMES_BYTES, NAMES_FILE
+from ds_trainer.tasks.sign.upright import turned_from
 from ds_trainer.text_file import read_text
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ def known_among(task: "SignTask", dataset: Dataset[Any], formers: Sequence["Sign
     learnt = [
         former.store.content[former.clips_of(used)] for former in here for used in (former.train_set, former.val_set)
     ]
-    scored = task.store.content[task.clips_of(dataset)]
+    clips = task.clips_of(dataset)
+    scored = task.store.content[clips]
     known = np.isin(scored, in_both(scored, np.concatenate(learnt))) if learnt else np.zeros(0, dtype=bool)
     if known.any():
         notices.append(f"{known.sum()} of the {len(scored)} scored clips were trained or validated on")
+    turned = [turned_from(task.store, clips, former.store, former.clips_of(former.train_set)) for former in here]
+    notices += dict.fromkeys(notice for each in turned for notice in each)
     if len(here) < len(formers):
         notices.append("not compared with its training clips, which are not here any more")
     return notices

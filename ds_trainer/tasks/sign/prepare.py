@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from ds_trainer.command import command
@@ -25,6 +26,7 @@ from ds_trainer.tasks.sign.readers import Reader, default, find_reader
 from ds_trainer.tasks.sign.store import STORE_VERSION, ClipStore, is_store
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
+from ds_trainer.tasks.sign.upright import turned_notices
 from ds_trainer.text_file import is_plain
 
 DEFAULT_DATA = "default"
@@ -235,4 +237,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         store.check_frames()
     counts = f"{len(store)} clips, {len(store.sign_names)} signs, {len(store.signer_names)} signers"
     log.info(f"{store_dir}: {counts}, {store.layout}")
+    for notice in turned_notices(store, np.arange(len(store))):
+        log.info(notice)
     return 0

@@ -33,6 +33,7 @@ from ds_trainer.tasks.sign.split_notices import (
     split_notices,
 )
 from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.upright import turned_notices
 
 __all__ = ["RULES", "SIGNER_PREFIX", "SplitRule", "Splits", "make_splits"]
 
@@ -118,6 +119,7 @@ def make_splits(store: ClipStore, rule: SplitRule) -> Splits:
         notices += label_notices(store, selected)
         notices += sign_notices(store, sign_of_class, train, "no training clips, so never recognised")
         notices += sign_notices(store, sign_of_class, test, "no test clips, so not measured")
+    notices += turned_notices(store, selected)
     return Splits(train, val, test, sign_of_class, numbers, notices)
 
 

@@ -1,0 +1,80 @@
+"""Which way y runs in the recordings of each signer: where it is turned for some, their signs look like no other's.
+
+Heads lie above shoulders, whether y counts upwards or downwards.
+
+Axes: N frames, K keypoints, C features.
+"""
+
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ds_trainer.problems import listed
+from ds_trainer.tasks.sign.holistic import is_holistic
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.mediapipe import LEFT_SHOULDER
+from ds_trainer.tasks.sign.split_draws import Clips
+from ds_trainer.tasks.sign.store import ClipStore, evenly
+
+_CLIPS_READ, _FRAMES_READ = 1000, 4
+_CLEARLY = 0.9
+
+Sides = dict[str, int]
+"""The name of a signer -> 1 where y is larger at the head than at the shoulders, -1 where it is smaller."""
+
+_REMEDY = "negate y in these recordings (clip[..., 1] *= -1), and z where it is turned, too"
+
+
+def turned_notices(store: ClipStore, clips: Clips) -> list[str]:
+    """The signers of some clips whose y runs another way than that of most others."""
+    sides = _sides(store, clips)
+    turned = _turned(sides, sides)
+    told = f"{listed(turned)}: y runs the other way than in recordings of the other signers; {_REMEDY}"
+    return [told] if turned else []
+
+
+def turned_from(store: ClipStore, clips: Clips, other: ClipStore, trained: Clips) -> list[str]:
+    """The signers of some clips whose y runs another way than that of most training signers, of another store."""
+    turned = _turned(_sides(store, clips), _sides(other, trained))
+    return [f"{listed(turned)}: y runs the other way than in the training clips; {_REMEDY}"] if turned else []
+
+
+def _turned(sides: Sides, among: Sides) -> list[str]:
+    """Of two groups of one size the first counts as what is usual."""
+    usual = Counter(among.values()).most_common(1)
+    return [name for name, side in sides.items() if usual and side != usual[0][0]]
+
+
+def _sides(store: ClipStore, clips: Clips) -> Sides:
+    """Of those signers of which some frames, taken evenly from up to 1,000 clips, say it clearly."""
+    head = _head(store.layout)
+    signers, number = np.unique(store.signer[clips], return_inverse=True)
+    most = max(1, _CLIPS_READ // max(1, len(signers)))
+    sides: Sides = {}
+    for place, signer in enumerate(signers if head and store.layout.centre else ()):
+        some = evenly(clips[number == place], most)
+        frames_BT = np.linspace(store.offsets[some], store.offsets[some + 1] - 1, _FRAMES_READ, axis=1)
+        frames_NKC = store.read(frames_BT.round().astype(np.int64).ravel())
+        above = _above(frames_NKC, head, store.layout)
+        if abs(above) > _CLEARLY:
+            sides[store.signer_names[signer]] = int(np.sign(above))
+    return sides
+
+
+def _head(layout: KeypointLayout) -> list[int]:
+    """The keypoints that lie above the shoulders; none where that is not known."""
+    named = [keypoint for part in ("head", "face") for keypoint in layout.parts.get(part, ())]
+    return named or list(layout.parts["pose"][:LEFT_SHOULDER] if is_holistic(layout) else ())
+
+
+def _above(frames_NKC: NDArray[np.float32], head: list[int], layout: KeypointLayout) -> float:
+    """The mean over frames of 1 where y is larger at the head than at the centre, of -1 where it is smaller."""
+    is_there_NK = (frames_NKC[..., : layout.num_coordinates] != 0).any(-1)
+    height_N = np.zeros(len(frames_NKC))
+    for sign, keypoints in ((1, head), (-1, list(layout.centre))):
+        is_there_Nk = is_there_NK[:, keypoints]
+        total_N = np.where(is_there_Nk, frames_NKC[:, keypoints, 1], 0).sum(1)
+        height_N += sign * total_N / is_there_Nk.sum(1).clip(min=1)
+    is_known_N = is_there_NK[:, head].any(1) & is_there_NK[:, list(layout.centre)].all(1)
+    return float(np.sign(height_N[is_known_N]).mean()) if is_known_N.any() else 0.0
