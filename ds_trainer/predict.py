@@ -27,6 +27,7 @@ from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.readers.clip_file import SUFFIXES, files_below, load_clips
+from ds_trainer.tasks.sign.readers.openpose import is_openpose
 
 CLIPS_AT_ONCE, FRAMES_AT_ONCE = 32, 16_000
 _MOST_ANSWERS = 100
@@ -47,11 +48,11 @@ class Answer:
 def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
     """The clips of a file, or of all files below a folder, each with its name; what cannot be read in a clip's place.
 
-    A folder with images right in it is one clip, a frame an image. An `.npz` holds one array [frames, keypoints,
-    features] a clip, or packed clips (`frames`, `offsets`).
+    A folder with images or OpenPose's JSON right in it is one clip, a file a frame. An `.npz` holds one array [frames,
+    keypoints, features] a clip, or packed clips (`frames`, `offsets`).
     """
     try:
-        if is_folder(path) and not is_footage(path):
+        if is_folder(path) and not is_footage(path) and not is_openpose(path):
             yield from _clips_below(path)
         else:
             yield from _clips_of_file(path)

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sign_data.writers import frames, packed_arrays, write_index, write_karsl, write_karsl_packed, write_parquet
+from sign_data.writers import (
+    frames,
+    packed_arrays,
+    person,
+    write_frames,
+    write_index,
+    write_karsl,
+    write_karsl_packed,
+    write_parquet,
+)
 
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.readers.pose_file import _FACE_POINTS, _POSE_POINTS
@@ -69,6 +78,11 @@ def _sign_folders(folder: Path) -> None:
         np.savez(folder / signer / sign / "2.npz", frames(3, seed=2 * number + 1))
 
 
+def _openpose(folder: Path) -> None:
+    for number, sign in enumerate(("bye", "hello")):
+        write_frames(folder / sign / "1", [[person(frame)] for frame in frames(2 + number, (67, 3), seed=number)])
+
+
 def pose_bytes(num_frames: int, version: float = 0.2, value: float = 0.5, confidence: float = 1.0) -> bytes:
     """A .pose file of one person with the landmarks that are read, written by hand as its format asks."""
     hand = tuple(f"landmark_{number}" for number in range(21))
@@ -104,6 +118,7 @@ _WRITERS: dict[str, Callable[[Path], None]] = {
     "table": _table,
     "contest": _contest,
     "sign folders": _sign_folders,
+    "openpose": _openpose,
 }
 FORMATS = tuple(_WRITERS)
 

@@ -15,7 +15,7 @@ from ds_trainer.tasks.sign.clips import SPLITS
 from .formats import FORMATS, files_of, fingerprint_of, laid_out, npz, pose_bytes, prepared
 from .strategies import damaged, examples, told
 
-UNCHECKED = (".mmap", ".npy", ".pose", ".csv", ".parquet")
+UNCHECKED = (".mmap", ".npy", ".pose", ".csv", ".parquet", ".json")
 """Endings of files without a checksum, in which a changed number is another number."""
 
 

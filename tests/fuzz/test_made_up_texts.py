@@ -1,7 +1,9 @@
 """Text files beside the clips, and names of files, that somebody made up."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +15,11 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 
 from .formats import files_of, laid_out, prepared
-from .strategies import NASTY, TEXTS, damaged, examples, told
+from .strategies import NASTY, TEXTS, VALUES, damaged, examples, told, with_changes
 
 RAW_TEXTS = TEXTS.map(lambda text: text.encode("utf-8", errors="surrogatepass"))
+OPENPOSE = "bye/1/v_2_keypoints.json"
+FRAME = json.loads(files_of("openpose")[OPENPOSE])
 COLUMNS = st.lists(st.sampled_from(["path", "sign", "label", "signer", "split", "", "x"]), min_size=1, max_size=5)
 CELLS = TEXTS | st.sampled_from(["0.pose", "1.pose", "../0.pose", "/etc/passwd", "a", "train", 'x"', "'"])
 
@@ -44,6 +48,14 @@ INDEXES = {
 def test_wrong_index_of_poses(raw: bytes, expected: str) -> None:
     with laid_out({**files_of("poses"), "index.csv": raw}) as path, pytest.raises(DataError, match=expected):
         prepared(path)
+
+
+@examples(150)
+@given(with_changes(FRAME) | with_changes(FRAME["people"][0]).map(lambda person: {"people": [person]}) | VALUES)
+def test_any_frame_of_openpose(frame: Any) -> None:
+    raw = json.dumps(frame, default=str).encode("utf-8", errors="surrogatepass")
+    with laid_out({**files_of("openpose"), OPENPOSE: raw}) as path:
+        told(lambda: prepared(path))
 
 
 @examples(80)

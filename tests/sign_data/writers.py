@@ -1,6 +1,7 @@
 """Writes small data sets in each format that the readers know, as other programs would."""
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,17 @@ def write_parquet(path: Path, frames_TKC: np.ndarray, first_frame: int = 20) -> 
 
 def signers(store: ClipStore, clips: np.ndarray) -> set[str]:
     return {store.signer_names[signer] for signer in store.signer[clips]}
+
+
+def person(frame_KC: np.ndarray) -> dict[str, list[float]]:
+    """One person of 67 or 137 keypoints as OpenPose lists one."""
+    keys = ("pose_keypoints_2d", "face_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d")
+    parts = np.split(frame_KC, np.cumsum([25, len(frame_KC) - 67, 21]))
+    return {key: part.astype(float).ravel().tolist() for key, part in zip(keys, parts, strict=True)}
+
+
+def write_frames(folder: Path, people_of: Sequence[Sequence[Any]], numbers: Sequence[int] = ()) -> None:
+    """A clip as OpenPose writes it, with these people in each of its frames."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, people in zip(numbers or range(1, 1 + len(people_of)), people_of, strict=True):
+        (folder / f"v_{number}_keypoints.json").write_text(json.dumps({"version": 1.3, "people": people}))

@@ -69,8 +69,12 @@ def resolve_store(
     store_name = re.sub(r"[^\w-]+", "_", name) + "-" + _fingerprint(reader, path, labels, described)
     store_dir = stores_dir / store_name
     if not _is_prepared(store_dir):
-        _prepare(lambda: replace(named(reader.read(path), labels), layout=described), store_dir, progress)
+        _prepare(lambda: _described(named(reader.read(path), labels), described), store_dir, progress)
     return store_dir
+
+
+def _described(source: ClipSource, layout: KeypointLayout | None) -> ClipSource:
+    return source if layout is None else replace(source, layout=layout)
 
 
 def _refuse_for_store(path: Path, labels: Path | None, layout: KeypointLayout | None) -> None:

@@ -1,8 +1,8 @@
-"""One file of clips, in whatever format: nothing is known of them but their keypoints."""
+"""One file of clips, in whatever format, or a folder with a file a frame: nothing is known of it but its keypoints."""
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,17 @@ from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.extraction.footage import is_footage
 from ds_trainer.tasks.sign.folders import found_below
-from ds_trainer.tasks.sign.readers import packed_npz, parquet_file, pose_file
+from ds_trainer.tasks.sign.readers import openpose, packed_npz, parquet_file, pose_file
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
 
 SUFFIXES = (".npz", ".npy", ".pose", ".parquet")
-VERSION = 2 + pose_file.VERSION + parquet_file.VERSION
+VERSION = 2 + pose_file.VERSION + parquet_file.VERSION + openpose.VERSION
+
+_OF_ONE_CLIP: dict[str, Callable[[Path], NDArray[Any]]] = {
+    ".pose": pose_file.read_pose,
+    ".parquet": parquet_file.read_parquet,
+    ".npy": load_array,
+}
 
 
 def files_below(folder: Path) -> Iterator[Path]:
@@ -35,8 +41,21 @@ def has_clips(folder: Path) -> bool:
 
 
 def is_clip_file(path: Path) -> bool:
-    """Whether `path` is called like a file that `load_clips` reads."""
-    return path.suffix.lower() in SUFFIXES
+    """Whether `path` is called like a file that `load_clips` reads, or is a folder of OpenPose's.
+
+    Raises:
+        DataError: it cannot be looked at.
+    """
+    return path.suffix.lower() in SUFFIXES or openpose.is_openpose(path)
+
+
+def read_below(folder: Path) -> list[Path]:
+    """All files that `files_below` stands for: a folder of OpenPose's is read as its files."""
+    return [
+        file
+        for clip in files_below(folder)
+        for file in (openpose.frame_files(clip) if openpose.is_openpose(clip) else [clip])
+    ]
 
 
 def load_clips(file: Path) -> dict[str, NDArray[Any]]:
@@ -51,12 +70,9 @@ def load_clips(file: Path) -> dict[str, NDArray[Any]]:
     if not file.exists():
         raise DataError(f"{file}: missing, expected a file of clips; check its path")
     suffix = file.suffix.lower()
-    if suffix == ".pose":
-        return {"": pose_file.read_pose(file)}
-    if suffix == ".parquet":
-        return {"": parquet_file.read_parquet(file)}
-    if suffix == ".npy":
-        return {"": load_array(file)}
+    read_one = openpose.read_openpose if openpose.is_openpose(file) else _OF_ONE_CLIP.get(suffix)
+    if read_one is not None:
+        return {"": read_one(file)}
     if suffix != ".npz":
         raise DataError(
             f"{file}: found {file.suffix or 'no suffix'}, expected one of {', '.join(SUFFIXES)}{_hint(file)}"

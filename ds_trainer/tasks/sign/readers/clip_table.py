@@ -9,11 +9,12 @@ from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, reason_of, shown
 from ds_trainer.progress import log
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip, is_aside, plain_name
-from ds_trainer.tasks.sign.readers import clip_file
+from ds_trainer.tasks.sign.readers import clip_file, openpose
 from ds_trainer.text_file import check_regular, is_plain
 
 FORMAT = (
-    f"a folder of {', '.join(clip_file.SUFFIXES)} files with index.csv (columns path, sign, optionally signer, split)"
+    f"a folder of {', '.join(clip_file.SUFFIXES)} files, or folders of OpenPose's *{openpose.ENDING}, with index.csv "
+    "(columns path, sign, optionally signer, split)"
 )
 VERSION = 1 + clip_file.VERSION
 
@@ -33,7 +34,7 @@ def recognises(path: Path) -> bool:
 def files(path: Path) -> list[Path]:
     """All files of clips, and the index."""
     index_path = index_of(path)
-    return [*clip_file.files_below(path), *([index_path] if index_path else [])]
+    return [*clip_file.read_below(path), *([index_path] if index_path else [])]
 
 
 def read(path: Path) -> ClipSource:
@@ -60,7 +61,8 @@ def read(path: Path) -> ClipSource:
         for row, sign in zip(rows, signs, strict=True)
         for clip in clips_of(path, row["path"], numbers[sign], row.get(signer, ""), _column(row.get("split", "")))
     )
-    return ClipSource(str(path), len(rows), len(names), clips, names)
+    layout = openpose.layout_of(path / row["path"] for row in rows)
+    return ClipSource(str(path), len(rows), len(names), clips, names, layout=layout)
 
 
 def _tell_unused(index_path: Path, columns: list[str], signer: str) -> None:

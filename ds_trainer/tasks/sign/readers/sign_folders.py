@@ -10,7 +10,7 @@ from pathlib import Path
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number, data_flag, plain_name
-from ds_trainer.tasks.sign.readers import clip_file, karsl_npz, packed_npz
+from ds_trainer.tasks.sign.readers import clip_file, karsl_npz, openpose, packed_npz
 
 FORMAT = "a folder of such files in {sign}/, {signer}/{sign}/ or {split}/{sign}/"
 VERSION = 2 + clip_file.VERSION
@@ -48,7 +48,7 @@ def recognises(path: Path) -> bool:
 
 def files(path: Path) -> list[Path]:
     """All files of clips."""
-    return [*clip_file.files_below(path)]
+    return clip_file.read_below(path)
 
 
 def read(path: Path) -> ClipSource:
@@ -57,7 +57,7 @@ def read(path: Path) -> ClipSource:
     Raises:
         DataError: the folders may mean something else.
     """
-    found = [file.relative_to(path) for file in files(path)]
+    found = [file.relative_to(path) for file in clip_file.files_below(path)]
     bare = [file for file in found if len(file.parts) == 1]
     if bare:
         raise DataError(
@@ -69,7 +69,8 @@ def read(path: Path) -> ClipSource:
     if problem:
         raise DataError(f"{path}: {problem}")
     names = sorted({place.sign for place in places}, key=by_number)
-    return ClipSource(str(path), len(places), len(names), _clips(path, places, names), names)
+    layout = openpose.layout_of(path / place.file for place in places)
+    return ClipSource(str(path), len(places), len(names), _clips(path, places, names), names, layout=layout)
 
 
 def _remedy_for(path: Path, bare: str, is_flat: bool) -> str:
