@@ -18,7 +18,7 @@ from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 
 from .test_readers import facts, read
-from .writers import frames, packed_arrays, write_index, write_parquet
+from .writers import KARSL_SHAPE, frames, packed_arrays, write_index, write_parquet
 
 
 def write_clips(folder: Path, lengths: Mapping[str, int]) -> None:
@@ -139,6 +139,19 @@ def test_folders_that_may_mean_something_else_are_refused(tmp_path: Path, names:
     with pytest.raises(DataError) as caught:
         sign_folders.read(tmp_path)
     assert problem in str(caught.value)
+
+
+def test_frames_in_files_of_their_own_are_told(tmp_path: Path) -> None:
+    """And no depth of folders, which is right for a folder a clip."""
+    folder = tmp_path / "ann" / "train" / "hello" / "take"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames(3, KARSL_SHAPE)):
+        np.save(folder / f"{number:04}.npy", frame)
+    with pytest.raises(DataError, match=r"one frame in each file, such as '.*0000\.npy' \(184, 4\), .*numpy\.stack"):
+        read(tmp_path)
+    np.save(folder / "0000.npy", frames(2))
+    with pytest.raises(DataError, match=r"expected \{sign\}, \{signer\}/\{sign\}"):
+        read(tmp_path)
 
 
 def test_a_folder_one_level_too_deep_is_answered_by_the_one_above(tmp_path: Path) -> None:

@@ -117,8 +117,11 @@ BAD_CLIPS = {
     "empty": (_clip(frames=frames(0)), "found 0 frames"),
     "flat": (
         _clip(frames=frames(3).reshape(3, 60)),
-        "(3, 60), expected numbers [frames, keypoints, features]; reshape it",
+        "(3, 60), expected numbers [frames, keypoints, features]; if each row holds a frame, one keypoint after the "
+        "other, save clip.reshape(len(clip), 20, 3)",
     ),
+    "flat, of keypoints that nobody knows": (_clip(frames=np.ones((3, 61))), "keypoints, features]; reshape it"),
+    "a frame": (_clip(frames=frames(3)[0]), "(20, 3), expected numbers [frames, keypoints, features]; if each file "),
     "of one axis too many": (_clip(frames=frames(3)[None]), "of shape (1, 3, 20, 3), expected numbers [frames, key"),
     "several clips": (_clip(frames=np.stack([frames(3)] * 2)), "save each clip as an array of its own"),
     "text": (_clip(frames=np.full((2, 20, 3), "x")), "expected numbers"),

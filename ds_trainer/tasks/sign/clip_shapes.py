@@ -4,7 +4,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ds_trainer.tasks.sign.known_layouts import NUM_KEYPOINTS
+
 _FEW = 3
+_NUM_FEATURES = (2, 3, 4)
+
+STACK_FRAMES = "save numpy.stack(frames) of each clip, in their order, as one file"
 
 
 class SeenShapes:
@@ -40,5 +45,21 @@ def remedy_for(frames: NDArray[Any]) -> str:
     """What to do about an array that is no clip."""
     if frames.ndim == 3 or frames.dtype.kind not in "fiu" or 0 in frames.shape:
         return "extract it again"
-    holds_several = frames.ndim > 3 and len(frames) > 1
-    return "save each clip as an array of its own" if holds_several else "reshape it"
+    if frames.ndim > 3 and len(frames) > 1:
+        return "save each clip as an array of its own"
+    return (_remedy_for_rows(frames) if frames.ndim == 2 else "") or "reshape it"
+
+
+def is_frame(frames: NDArray[Any]) -> bool:
+    """Whether an array is like one frame, [keypoints, features]."""
+    return frames.ndim == 2 and frames.dtype.kind in "fiu" and frames.shape[1] in _NUM_FEATURES
+
+
+def _remedy_for_rows(rows: NDArray[Any]) -> str:
+    """What to do about a frame, or about frames whose keypoints lie in one row; empty: nothing is known of it."""
+    if is_frame(rows):
+        return f"if each file holds one frame, {STACK_FRAMES}"
+    width = rows.shape[1]
+    known = [(width // each, each) for each in _NUM_FEATURES if width % each == 0 and width // each in NUM_KEYPOINTS]
+    calls = " or ".join(f"clip.reshape(len(clip), {number}, {each})" for number, each in known)
+    return f"if each row holds a frame, one keypoint after the other, save {calls}" if calls else ""

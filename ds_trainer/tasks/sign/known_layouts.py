@@ -144,3 +144,6 @@ def _consecutive(*lengths: int) -> list[tuple[int, ...]]:
 
 
 _KNOWN: dict[int, Callable[[tuple[str, ...]], KeypointLayout]] = {184: karsl_184, 20: kinect_20}
+
+NUM_KEYPOINTS = (*_KNOWN, *NUM_FACE_OF, 67, 133, 137)
+"""Those of the layouts that are known, and of those that ds_configs/layouts has."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
+from ds_trainer.tasks.sign.clip_shapes import STACK_FRAMES, is_frame
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number, data_flag, plain_name
 from ds_trainer.tasks.sign.readers import clip_file, karsl_npz, openpose, packed_npz
 
@@ -67,10 +68,20 @@ def read(path: Path) -> ClipSource:
     places = [_Place.of(file) for file in found]
     problem = _problem_of(places)
     if problem:
-        raise DataError(f"{path}: {problem}")
+        raise DataError(f"{path}: {_single_frames(path, found[0]) or problem}")
     names = sorted({place.sign for place in places}, key=by_number)
     layout = openpose.layout_of(path / place.file for place in places)
     return ClipSource(str(path), len(places), len(names), _clips(path, places, names), names, layout=layout)
+
+
+def _single_frames(path: Path, name: Path) -> str | None:
+    """What to tell where files hold frames, as the first of them does: their folders lie deeper than those of clips."""
+    try:
+        (frames,) = clip_file.load_clips(path / name).values()
+    except (DataError, ValueError):  # it is damaged, or holds several clips
+        return None
+    found = f"one frame in each file, such as {shown(str(name))} {frames.shape}"
+    return f"found {found}, expected a clip; {STACK_FRAMES}" if is_frame(frames) else None
 
 
 def _remedy_for(path: Path, bare: str, is_flat: bool) -> str:
