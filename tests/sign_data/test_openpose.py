@@ -121,6 +121,12 @@ def test_nobody_and_two_videos_in_a_folder_are_told(tmp_path: Path) -> None:
         read_openpose(tmp_path / "nobody")
 
 
+def test_one_clip_is_no_data(tmp_path: Path) -> None:
+    write_frames(tmp_path / "bye" / "1", [[person(frame)] for frame in frames(2, (67, 3))])
+    with pytest.raises(DataError, match=r"1: found one clip of OpenPose's, expected \{sign\}/\{clip\}"):
+        prepared(tmp_path / "bye" / "1")
+
+
 def test_shipped_layout_without_a_face_is_the_other_one_without_it() -> None:
     whole, faceless = (load_layout(LAYOUTS_DIR / f"openpose_{number}.yaml") for number in (137, 67))
     kept: Sequence[int] = [keypoint for keypoint in range(137) if keypoint not in whole.parts["face"]]

@@ -13,7 +13,7 @@ from ds_trainer.errors import DataError
 from ds_trainer.problems import legible
 from ds_trainer.tasks.sign.clips import ClipSource, data_flag
 from ds_trainer.tasks.sign.extraction.footage import footage_below
-from ds_trainer.tasks.sign.readers import clip_table, karsl_npz, karsl_packed, packed_npz, sign_folders
+from ds_trainer.tasks.sign.readers import clip_table, karsl_npz, karsl_packed, openpose, packed_npz, sign_folders
 
 
 class Reader(Protocol):
@@ -58,6 +58,10 @@ def find_reader(path: Path) -> Reader:
     for reader in READERS:
         if reader.recognises(path):
             return reader
+    if openpose.is_openpose(path):
+        raise DataError(
+            f"{path}: found one clip of OpenPose's, expected {{sign}}/{{clip}}; give the folder above its sign"
+        )
     if any(footage_below(path)):
         remedy = (
             f"python launch/extract_keypoints.py {path} --out keypoints finds them, and --data keypoints takes those"
