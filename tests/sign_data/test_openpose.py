@@ -21,8 +21,8 @@ from .writers import frames, person, write_frames, write_index
 LAYOUTS_DIR = Path(__file__).parents[2] / "ds_configs" / "layouts"
 
 
-def prepared(data: Path, **given: Any) -> ClipStore:
-    return ClipStore.open(resolve_store(data, None, data.parent / "stores", **given))
+def prepared(data: Path, layout: Path | None = None) -> ClipStore:
+    return ClipStore.open(resolve_store(data, None, data.parent / "stores", layout))
 
 
 @pytest.mark.parametrize("num_keypoints", [137, 67])

@@ -6,8 +6,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
@@ -127,3 +128,12 @@ def wrong_names(source: ClipSource) -> list[str]:
         for number, name in enumerate(source.sign_names, start=1)
         if not name or not is_plain(name)
     ]
+
+
+_Kind = TypeVar("_Kind", bound=np.generic)
+
+
+def evenly(items: NDArray[_Kind], limit: int) -> NDArray[_Kind]:
+    """Up to `limit` of some clips or frames, taken evenly: a store may be larger than memory."""
+    chosen: NDArray[_Kind] = items[np.linspace(0, len(items) - 1, min(len(items), limit)).astype(int)]
+    return chosen

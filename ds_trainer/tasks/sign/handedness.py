@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ds_trainer.problems import listed
+from ds_trainer.tasks.sign.clips import evenly
 from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.on_device import picked
 from ds_trainer.tasks.sign.presence import presence
 from ds_trainer.tasks.sign.split_draws import Clips
-from ds_trainer.tasks.sign.store import ClipStore, evenly
+from ds_trainer.tasks.sign.store import ClipStore
 
 Sides = tuple[tuple[int, ...], tuple[int, ...]]
 

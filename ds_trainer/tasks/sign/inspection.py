@@ -21,12 +21,12 @@ from ds_trainer.progress import log
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.augmentation import Augmentation
-from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.clips import SPLITS, evenly
 from ds_trainer.tasks.sign.features import PLACE
 from ds_trainer.tasks.sign.mirror import mirrored
 from ds_trainer.tasks.sign.skeleton_plots import apart, skeletons_figure
 from ds_trainer.tasks.sign.split_draws import Clips, is_of, signers_of
-from ds_trainer.tasks.sign.store import ClipStore, evenly
+from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.task import SignTask
 
 NUM_SAMPLES = 6

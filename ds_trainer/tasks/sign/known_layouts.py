@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign import kinect, mediapipe
-from ds_trainer.tasks.sign.clips import ClipSource
+from ds_trainer.tasks.sign.clips import ClipSource, evenly
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, in_order, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.kinect import kinect_20
 from ds_trainer.tasks.sign.layout import KeypointLayout
-from ds_trainer.tasks.sign.store import evenly
 
 VERSION = 2
 """Rises when the same clips would get another layout: a store keeps its own."""

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,6 @@ from ds_trainer.text_file import check_regular, is_plain, read_text
 STORE_VERSION = 4
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
 
-_Kind = TypeVar("_Kind", bound=np.generic)
 _FRAMES_AT_ONCE = 400  # eight clips: 14 MiB of pages, where 32 clips have 61
 MAX_NAMES_BYTES = 2**26
 _ARRAYS = {"offsets": "i8", "sign": "i8", "signer": "i8", "split": "i1", "clip_ids": "U", "content": "u8"}
@@ -143,12 +142,6 @@ class ClipStore:
     def clip_frames(self, clip: int) -> NDArray[np.float32]:
         """The frames [T, K, C] of a clip, read-only."""
         return self.frames[self.offsets[clip] : self.offsets[clip + 1]]
-
-
-def evenly(items: NDArray[_Kind], limit: int) -> NDArray[_Kind]:
-    """Up to `limit` of some clips or frames, taken evenly: a store may be larger than memory."""
-    chosen: NDArray[_Kind] = items[np.linspace(0, len(items) - 1, min(len(items), limit)).astype(int)]
-    return chosen
 
 
 def is_store(path: Path) -> bool:

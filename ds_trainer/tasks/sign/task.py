@@ -22,6 +22,7 @@ from ds_trainer.randomness import Draw
 from ds_trainer.task import Deployment, Skeleton, Task
 from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.clip_numbers import ClipNumbers
+from ds_trainer.tasks.sign.clips import evenly
 from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
 from ds_trainer.tasks.sign.handedness import Handedness
@@ -40,7 +41,7 @@ from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.skeletons import moving_skeleton
 from ds_trainer.tasks.sign.split_draws import Clips
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
-from ds_trainer.tasks.sign.store import ClipStore, evenly
+from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.text_file import CONFIGS_DIR
 from ds_trainer.watch.whereabouts import stand_at
 

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.problems import listed
+from ds_trainer.tasks.sign.clips import evenly
 from ds_trainer.tasks.sign.holistic import is_holistic
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mediapipe import LEFT_SHOULDER
 from ds_trainer.tasks.sign.split_draws import Clips
-from ds_trainer.tasks.sign.store import ClipStore, evenly
+from ds_trainer.tasks.sign.store import ClipStore
 
 _CLIPS_READ, _FRAMES_READ = 1000, 4
 _CLEARLY = 0.9

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible, shown
 from ds_trainer.tasks.sign.clips import by_number, is_aside
-from ds_trainer.tasks.sign.folders import is_folder, listed
+from ds_trainer.tasks.sign.folders import entries_of, is_folder
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers.npz_file import reading
@@ -42,12 +42,12 @@ def is_openpose(path: Path) -> bool:
     Raises:
         DataError: it cannot be looked at.
     """
-    return is_folder(path) and any(map(_is_frame, listed(path)))
+    return is_folder(path) and any(map(_is_frame, entries_of(path)))
 
 
 def frame_files(folder: Path) -> list[Path]:
     """The files of a clip, by the numbers in their names: 9 stands before 10."""
-    return sorted(filter(_is_frame, listed(folder)), key=lambda file: by_number(file.name))
+    return sorted(filter(_is_frame, entries_of(folder)), key=lambda file: by_number(file.name))
 
 
 def _is_frame(file: Path) -> bool:
