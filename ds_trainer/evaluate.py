@@ -25,11 +25,11 @@ from ds_trainer.errors import (
     UserError,
 )
 from ds_trainer.evaluation import model_to_score, score, tell
-from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.files import write_json
 from ds_trainer.pretrained import before
 from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.source import Checkpoint, load_source
 from ds_trainer.task import Task, build_task, load_task_type, splits_of
 from ds_trainer.torch_errors import mendable_errors_told
 

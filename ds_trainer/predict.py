@@ -18,8 +18,8 @@ from torch import nn
 from ds_trainer.checkpoint import load_model
 from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
-from ds_trainer.export.source import load_source
 from ds_trainer.progress import complain, log
+from ds_trainer.source import load_source
 from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, footage_below, is_footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.folders import is_folder

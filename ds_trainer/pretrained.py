@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ds_trainer.checkpoint import sketched_state
 from ds_trainer.distributed import agreed
 from ds_trainer.errors import CheckpointError
-from ds_trainer.export.source import Checkpoint, load_source
 from ds_trainer.problems import legible
 from ds_trainer.progress import log
+from ds_trainer.source import Checkpoint, load_source
 from ds_trainer.task import Task
 
 _LEAST_FITTING = 0.5

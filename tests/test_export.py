@@ -16,9 +16,9 @@ from launching import ROOT, clean_environment, run, succeed, torchrun
 from ds_trainer.checkpoint import load_checkpoint, load_model
 from ds_trainer.export.command import main as export_command
 from ds_trainer.export.formats import MOST_DIFFERENCE, WEIGHTS
-from ds_trainer.export.source import load_source
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.predict import answers_of, load_recogniser
+from ds_trainer.source import load_source
 from ds_trainer.tasks.sign.store import ClipStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]

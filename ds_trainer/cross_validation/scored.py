@@ -8,9 +8,9 @@ import numpy as np
 
 from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.errors import DataError
-from ds_trainer.export.source import load_source
 from ds_trainer.pretrained import before
 from ds_trainer.problems import shortened
+from ds_trainer.source import load_source
 from ds_trainer.tasks.sign.split_draws import is_of
 from ds_trainer.tasks.sign.task import SignTask
 

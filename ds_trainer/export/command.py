@@ -13,8 +13,8 @@ from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command import command
 from ds_trainer.errors import CheckpointError, TaskError
 from ds_trainer.export import formats
-from ds_trainer.export.source import load_source
 from ds_trainer.progress import log
+from ds_trainer.source import load_source
 from ds_trainer.task import Deployment, Task
 
 NUM_COMPARED = 32
