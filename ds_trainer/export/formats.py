@@ -86,7 +86,9 @@ def read_model(form: str, path: Path, checkpoint: Checkpoint) -> nn.Module:
 def read_answers(form: str, path: Path, names: tuple[str, ...]) -> Answers:
     """What answers for a whole recogniser that was read back from its file."""
     if form == "pt2":
-        return answers_of(torch.export.load(path).module())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch 2.11 tells a user of what it reads its own file into
+            return answers_of(torch.export.load(path).module())
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
