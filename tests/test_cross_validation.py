@@ -1,7 +1,5 @@
-"""Cross-validation: folds that hold each signer out once, sweeps that go on where they were."""
+"""Folds that hold each signer out once, and what a sweep over them decides before and between its trainings."""
 
-import itertools
-import json
 import signal
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from launching import ROOT, clean_environment, succeed
+from launching import ROOT
 
 from ds_trainer.cross_validation import sweep
 from ds_trainer.cross_validation.command import main, signers_of_folds
@@ -24,9 +22,6 @@ from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, 
 from ds_trainer.errors import DataError, UserError
 
 SIGNERS = ["s1", "s2", "s3", "s4", "s5"]
-
-
-# -- folds ------------------------------------------------------------------------------------------------------------
 
 
 def test_signers_without_a_clip_of_the_selected_signs_are_not_held_out() -> None:
@@ -175,64 +170,6 @@ def test_folds_that_others_train_come_last(tmp_path: Path, caplog: pytest.LogCap
         log_file.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp_path: Path) -> None:
-    """Two trainings of one fold at a time would write the same files."""
-    flags = command(store, tmp_path, "--num_epochs", "40")
-    process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("seed_0/*/*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    (run_dir,) = (path.parent for path in tmp_path.glob("seed_0/*/*/metrics.jsonl"))
-    process.kill()
-    process.wait()
-    assert json.loads((run_dir / "status.json").read_text())["status"] == "running", "the test comes too late"
-    output = succeed(flags, timeout_s=250)
-    assert "fold 3/3" in output
-    assert [path.name for path in run_dir.parent.glob("*/")] == [run_dir.name], "it was trained once"
-    assert len(list(tmp_path.glob("seed_0/*/*/status.json"))) == 3
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_sweeps_that_share_a_folder_share_the_folds(store: Path, tmp_path: Path) -> None:
-    """As on two hosts that srun or pdsh started, whose variables a fold's training must not take for its own."""
-    flags = command(store, tmp_path, "--num_epochs", "10")
-    rank = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_STEP_ID": "0"}
-    sweeps = [
-        subprocess.Popen(flags, cwd=ROOT, env=clean_environment(rank), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]
-    outputs = [each.communicate(timeout=250)[0].decode() for each in sweeps]
-    assert [each.returncode for each in sweeps] == [0, 0], outputs
-    run_dirs = [path.parent for path in tmp_path.glob("seed_*/*/*/status.json")]
-    assert len(run_dirs) == 3, "each fold was trained once"
-    times = sorted(
-        [run_dir.joinpath(name).stat().st_mtime for name in ("run.yaml", "status.json")] for run_dir in run_dirs
-    )
-    assert any(next_begins < ends for (_, ends), (next_begins, _) in itertools.pairwise(times)), "two at a time"
-    tables = [output[output.index("held out   ") :] for output in outputs]
-    assert tables[0] == tables[1]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-def test_sweep_that_is_ended_ends_its_training_at_a_resume_point(store: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(store, tmp_path, "--num_epochs", "500"), cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("seed_0/*/*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(60) == 75
-    (status_path,) = tmp_path.glob("seed_0/*/*/status.json")
-    assert json.loads(status_path.read_text())["status"] == "stopped"
-
-
 @pytest.mark.parametrize(
     ("signers", "num_groups", "told"),
     [
@@ -247,101 +184,3 @@ def test_impossible_folds_are_refused(signers: list[str], num_groups: int | None
     with pytest.raises(UserError) as refused:
         folds_of(signers, num_groups, 1, 0)
     assert str(refused.value).startswith(told)
-
-
-# -- sweeps -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stores = tmp_path_factory.mktemp("stores")
-    shape = ["--num_clips", "48", "--num_signs", "3", "--num_signers", "3", "--min_frames", "8", "--max_frames", "12"]
-    succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, "--stores_dir", stores])
-    (path,) = stores.glob("*/")
-    return path
-
-
-def command(store: Path, sweep_dir: Path, *flags: str) -> list[str | Path]:
-    shared = ["--deepspeed_config", "ds_configs/fp32.json", "--data", store, "--sweep_dir", sweep_dir]
-    model = ["--model", "bilstm", "--model_size", "t_1_1", "--num_frames", "8", "--num_epochs", "3"]
-    return [sys.executable, "launch/cross_validate.py", *shared, *model, *flags]
-
-
-@pytest.mark.any_device
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_path: Path) -> None:
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    output = succeed(command(store, straight, "--jobs", "2"), timeout_s=300)
-    assert "fold 3/3" in output
-    process = subprocess.Popen(
-        command(store, killed), cwd=ROOT, env=clean_environment({}), start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(killed.glob("seed_0/*/*/metrics.jsonl")) or len(list(killed.glob("seed_0/*/*/status.json"))) < 2:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)  # its training, in the same session
-    output = succeed(command(store, killed), timeout_s=300)
-    assert "1 of 3 folds are done already" in output
-    one, other = (json.loads((folder / "results.json").read_text()) for folder in (straight, killed))
-    assert one["scores"] == other["scores"]
-    assert set(one["scores"]["0"]) == {path.name for path in (straight / "seed_0").iterdir()}
-    num_examples = 0
-    for signer, score in one["scores"]["0"].items():
-        (status_path,) = (straight / "seed_0" / signer).glob("*/status.json")
-        status = json.loads(status_path.read_text())
-        assert status["results"]["top1"] == pytest.approx(score), "one signer is the whole test split"
-        num_examples += status["by_group"][signer]["num_examples"]
-    assert num_examples == 48
-
-
-@pytest.mark.slow
-def test_other_settings_in_the_same_folder_are_refused(store: Path, tmp_path: Path) -> None:
-    (tmp_path / "plan.json").write_text(json.dumps({"settings": {"dropout": 0.7}, "num_epochs": 3}))
-    refused = subprocess.run(
-        command(store, tmp_path, "--dropout", "0.2"),
-        cwd=ROOT,
-        env=clean_environment({}),
-        capture_output=True,
-        text=True,
-    )
-    assert refused.returncode == 2
-    assert "holds a sweep of other settings: " in refused.stdout
-    assert "dropout" in refused.stdout
-    assert "Traceback" not in refused.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags", "told"),
-    [
-        (["--split", "random"], "--split: found among the settings"),
-        (["--config", "dry.yaml"], "--dry_run: found among the settings"),
-        (["--task", "toy"], "--task: found toy, expected sign"),
-        (["--seeds", "0"], "--seeds: found 0"),
-        (["--dropuot", "0.1"], "did you mean"),
-    ],
-)
-def test_impossible_sweeps_are_told_at_once(store: Path, tmp_path: Path, flags: list[str], told: str) -> None:
-    (tmp_path / "dry.yaml").write_text("dry_run: true\n")
-    flags = [str(tmp_path / flag) if flag == "dry.yaml" else flag for flag in flags]
-    flags = [*command(store, tmp_path / "sweep", *flags)] if "toy" not in flags else [
-        sys.executable, "launch/cross_validate.py", "--deepspeed_config", "ds_configs/fp32.json", *flags
-    ]  # fmt: skip
-    refused = subprocess.run(flags, cwd=ROOT, env=clean_environment({}), capture_output=True, text=True)
-    assert (refused.returncode, told in refused.stdout) == (2, True), refused.stdout + refused.stderr
-    assert not (tmp_path / "sweep").exists()
-
-
-@pytest.mark.slow
-def test_failing_fold_ends_the_sweep_with_its_last_lines(store: Path, tmp_path: Path) -> None:
-    failing = command(store, tmp_path, "--expect_world_size", "2")
-    refused = subprocess.run(failing, cwd=ROOT, env=clean_environment({}), capture_output=True, text=True)
-    assert refused.returncode == 2
-    *_, first, last = refused.stdout.splitlines()
-    assert first.startswith("error: 01 held out, seed 0: training ended with status 2")
-    assert last.startswith("    error: --expect_world_size")
