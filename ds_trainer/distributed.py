@@ -5,7 +5,6 @@ for the master's choice. Works without DeepSpeed, so that evaluation needs none.
 """
 
 import datetime
-import itertools
 import os
 import socket
 import sys
@@ -26,8 +25,7 @@ from ds_trainer.rank_variables import ranks_on_this_node
 
 T = TypeVar("T")
 
-_meetings = itertools.count()
-"""Each time that ranks meet has a number, the same on all of them."""
+_num_meetings = 0  # the same on all ranks: what fails on one before they meet does not count
 
 
 def rank() -> int:
@@ -63,16 +61,16 @@ def join(
     """Join the process group of all ranks. Collective.
 
     Args:
-        timeout_s: seconds after which a collective that some rank does not reach raises on the others, or, on GPUs,
-            NCCL's own watchdog ends the process. A backstop: the watch (`watch/`) is to end the run earlier, as it
-            can say which rank it was. It becomes the default of every group made later, DeepSpeed's own included: a
-            timeout given to the first group alone leaves ZeRO's groups at 30 minutes (seen with deepspeed 0.19.8).
+        timeout_s: seconds after which a collective that some rank does not reach raises, or, on GPUs, NCCL's watchdog
+            ends the process: a backstop to the watch, which says which rank it was. Groups made later have it, too:
+            given to the first alone it leaves ZeRO's at 30 minutes (seen with deepspeed 0.19.8).
         meeting_timeout_s: seconds for the host of the store to come up.
         on_meeting: called with the store in which the ranks meet, before there is a process group to hang in.
 
     Raises:
         MeetingError: this host has fewer GPUs than ranks, rank 0 is not found, or its port is another's.
     """
+    global _num_meetings
     timeout = datetime.timedelta(seconds=timeout_s)
     for name in ("default_pg_timeout", "default_pg_nccl_timeout"):
         setattr(dist.distributed_c10d, name, timeout)
@@ -85,7 +83,7 @@ def join(
     if ranks_on_this_node() < world_size():
         gloo.choose_interface()
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store holds what earlier ones wrote, too
-    store = PrefixStore(f"attempt_{attempt}/{next(_meetings)}", _meeting_store(meeting_timeout_s))
+    store = PrefixStore(f"attempt_{attempt}/{_num_meetings}", _meeting_store(meeting_timeout_s))
     on_meeting(store)
     store.set_timeout(timeout)
     is_gpu, tell_traceback = torch.cuda.is_available(), sys.excepthook
@@ -97,6 +95,7 @@ def join(
         timeout=timeout,
         device_id=device() if is_gpu else None,
     )
+    _num_meetings += 1
     if world_size() == 1:
         sys.excepthook = tell_traceback  # torch has it name the rank in each line, once for each time of joining
 
@@ -136,8 +135,7 @@ def _wait_for_master(address: str, port: int, timeout_s: float) -> None:
 def _meeting_store(timeout_s: float) -> Store:
     """The store at MASTER_ADDR and MASTER_PORT, which the master keeps unless `torchrun` does.
 
-    As torch makes it, but for one thing: the master does not wait here until all have come, so that it can say who has
-    not.
+    As torch makes it, except that the master does not wait here until all have come, so that it can say who has not.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     keeps_it = is_master() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"

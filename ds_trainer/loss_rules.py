@@ -43,20 +43,39 @@ def beside_others(dataset: Dataset[Any], indices: Sequence[int]) -> Dataset[Any]
     return Subset(dataset, [*kept, *kept[:1] * (len(indices) - len(kept))] * world_size())
 
 
-def depends_on_others(objective: Objective, whole: Answered, half: Answered) -> bool:
-    """Whether examples have another loss beside others: those of `whole` and of a batch of `beside_others`."""
-    return any(_differ(loss, whole, half) for loss in _losses_of(objective))
+class Losses(NamedTuple):
+    """What one loss says of the examples of a batch, and of half of them in a batch of `beside_others`.
+
+    None where it cannot be computed, as one of training that asks for other answers.
+    """
+
+    whole: Tensor | None
+    half: Tensor | None
 
 
-def learnt_elsewhere(objective: Objective, model: nn.Module, one: Answered, another: Answered) -> list[str]:
+def losses_of(objective: Objective, whole: Answered, half: Answered) -> list[Losses]:
+    """Those of the objective, with their graphs. Each is computed, whatever the others say: it may be collective."""
+    return [
+        Losses(_computed(loss, whole), _computed(loss, half))
+        for loss in (objective.loss, objective.training_loss)
+        if loss is not None
+    ]
+
+
+def depends_on_others(losses: Sequence[Losses], whole: Answered, half: Answered) -> bool:
+    """Whether examples have another loss beside others."""
+    return any(_differ(of_loss, whole, half) for of_loss in losses)
+
+
+def learnt_elsewhere(losses: Sequence[Losses], model: nn.Module) -> list[str]:
     """A problem for each weight of a loss that is not the model's.
 
     What a pass makes for itself, such as an input by which it differentiates, another pass makes anew.
     """
     own = {id(weight) for weight in model.parameters()}
     problems = []
-    for loss in _losses_of(objective):
-        leaves, kept = ({id(leaf): leaf for leaf in _leaves(_computed(loss, answer))} for answer in (one, another))
+    for of_loss in losses:
+        leaves, kept = ({id(leaf): leaf for leaf in _leaves(losses_B)} for losses_B in of_loss)
         problems += [
             f"the task's objective: the loss depends on a weight of the shape {tuple(leaf.shape)} that is none of the "
             "model's, so it is neither trained nor saved; expected all that is learnt in the model, whose forward "
@@ -67,15 +86,7 @@ def learnt_elsewhere(objective: Objective, model: nn.Module, one: Answered, anot
     return problems
 
 
-Loss = Callable[[Any, Any], Tensor]
-
-
-def _losses_of(objective: Objective) -> list[Loss]:
-    return [loss for loss in (objective.loss, objective.training_loss) if loss is not None]
-
-
-def _computed(loss: Loss, answered: Answered) -> Tensor | None:
-    """Losses with their graph; None where they cannot be computed, as those of training that ask for other answers."""
+def _computed(loss: Callable[[Any, Any], Tensor], answered: Answered) -> Tensor | None:
     seed_torch(answered.batch.seed)
     with suppress(Exception), torch.enable_grad():
         return loss(answered.outputs, answered.batch.targets)
@@ -100,10 +111,9 @@ def _num_kept(indices: Sequence[int]) -> int:
     return max(1, len(indices) // 2)
 
 
-def _differ(loss: Loss, whole: Answered, half: Answered) -> bool:
-    computed = [_computed(loss, answered) for answered in (whole, half)]
+def _differ(losses: Losses, whole: Answered, half: Answered) -> bool:
     num_kept = _num_kept(whole.batch.source.indices)
-    expected, found = (None if losses is None else losses.detach()[:num_kept] for losses in computed)
+    expected, found = (None if losses_B is None else losses_B.detach()[:num_kept] for losses_B in losses)
     if expected is None or found is None:
         return False
     size = expected.abs()

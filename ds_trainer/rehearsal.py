@@ -15,7 +15,7 @@ from ds_trainer.distributed import gathered, is_master
 from ds_trainer.engine.engine import plain_module
 from ds_trainer.engine.state import engine_state
 from ds_trainer.errors import TaskError
-from ds_trainer.loss_rules import NOT_ALONE, Answered, beside_others, depends_on_others, learnt_elsewhere
+from ds_trainer.loss_rules import NOT_ALONE, Answered, beside_others, depends_on_others, learnt_elsewhere, losses_of
 from ds_trainer.problems import reason_of, shortened
 from ds_trainer.progress import log
 from ds_trainer.randomness import seed_torch
@@ -32,8 +32,8 @@ _NUM_COLUMNS = 3
 def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int, is_compiled: bool) -> None:
     """Answer to the first validation examples, measure the answers, summarise them, and read what is saved. Collective.
 
-    Half of them are answered once more, beside others. It leaves no trace: random numbers are seeded before each use,
-    and buffers are put back.
+    Half of them are answered once more, beside others. It leaves no trace, but in a loss that remembers: random numbers
+    are seeded before each use, and buffers are put back.
 
     Args:
         is_compiled: whether the model is compiled, for whole micro-batches; else a few examples do.
@@ -46,9 +46,10 @@ def rehearse(engine: "DeepSpeedEngine", task: Task, micro_batch: int, is_compile
     whole = _answered(engine, task, task.val_set, num_examples)
     half = _answered(engine, task, beside_others(task.val_set, whole.batch.source.indices), num_examples)
     with torch.no_grad():
-        own = _problems(task, whole)
-    own = own or learnt_elsewhere(task.objective, engine.module, whole, half)
-    of_ranks = gathered((own, not own and depends_on_others(task.objective, whole, half)))
+        problems_here = _problems(task, whole)
+    losses = losses_of(task.objective, whole, half)
+    problems_here = problems_here or learnt_elsewhere(losses, engine.module)
+    of_ranks = gathered((problems_here, not problems_here and depends_on_others(losses, whole, half)))
     problems = [problem for of_rank, _ in of_ranks for problem in of_rank]
     if problems:
         raise TaskError(shortened(list(dict.fromkeys(problems))))

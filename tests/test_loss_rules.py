@@ -10,7 +10,7 @@ from launching import ROOT, ends_of_ranks, run
 from own_tasks import Drawn
 
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
-from ds_trainer.loss_rules import NOT_ALONE, Answered, beside_others, depends_on_others, learnt_elsewhere
+from ds_trainer.loss_rules import NOT_ALONE, Answered, beside_others, depends_on_others, learnt_elsewhere, losses_of
 from ds_trainer.settings import combined_settings
 
 SETTINGS = combined_settings(Drawn.settings_type)(deepspeed_config=Path("unused"), task="own_tasks:Drawn")
@@ -32,7 +32,8 @@ def problems_of(name: str, micro_batch: int = 8, dtype: torch.dtype = torch.floa
 
     whole = answered(task.val_set)
     half = answered(beside_others(task.val_set, whole.batch.source.indices))
-    return learnt_elsewhere(task.objective, model, whole, half), depends_on_others(task.objective, whole, half)
+    losses = losses_of(task.objective, whole, half)
+    return learnt_elsewhere(losses, model), depends_on_others(losses, whole, half)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("Centred", "(1,)"), ("CentredInTraining", "()")])

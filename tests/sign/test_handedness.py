@@ -99,3 +99,19 @@ def test_signs_with_a_hand_of_their_own_are_told(stored: Callable[..., ClipStore
 
 def test_of_no_clips_nothing_is_said(stored: Callable[..., ClipStore]) -> None:
     assert Handedness.of(stored(HOLISTIC, ann=[RIGHT]), np.zeros(0, dtype=np.int64)) == Handedness(True, [])
+
+
+@pytest.mark.parametrize("jump", [0.0, 0.3])
+@pytest.mark.parametrize("way", [0.0, 0.1])
+def test_hand_in_sight_that_trembles_or_is_lost_for_a_frame_signs_nothing(way: float, jump: float) -> None:
+    """The right hand holds a letter, or circles, while the tracker guesses where the other one is."""
+    clips_BTKC = torch.from_numpy(clip(HOLISTIC, BOTH))[None]
+    left, right = (list(HOLISTIC.parts[f"{side}_hand"]) for side in ("left", "right"))
+    angle_T = torch.linspace(0, 6.28, 20)
+    clips_BTKC[0, :, right, 0] += way * angle_T.cos()[:, None]
+    clips_BTKC[0, :, right, 1] += way * angle_T.sin()[:, None]
+    clips_BTKC[0, :, left, :2] += 0.015 * torch.randn(20, 1, 2, generator=torch.Generator().manual_seed(0))
+    clips_BTKC[0, 7, left, :2] += jump
+    found = is_left_handed(clips_BTKC, HOLISTIC)
+    assert found is not None
+    assert found.tolist() == [False]

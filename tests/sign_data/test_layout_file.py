@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ds_trainer.errors import DataError, SettingsError
-from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.known_layouts import NUM_KEYPOINTS, layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.prepare import main, resolve_store
@@ -176,3 +176,7 @@ def test_layout_of_the_page_is_one(tmp_path: Path) -> None:
     assert (layout.num_keypoints, layout.num_coordinates, len(layout.bones)) == (49, 2, 4)
     assert layout.mirror is not None
     assert [layout.mirror[keypoint] for keypoint in (0, 1, 7, 27)] == [0, 2, 28, 48]
+
+
+def test_rows_of_a_shipped_layout_are_told_how_to_be_reshaped() -> None:
+    assert {load_layout(path).num_keypoints for path in LAYOUTS_DIR.glob("*.yaml")} <= set(NUM_KEYPOINTS)

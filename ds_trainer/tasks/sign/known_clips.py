@@ -43,7 +43,8 @@ def known_among(task: "SignTask", dataset: Dataset[Any], formers: Sequence["Sign
     known = np.isin(scored, in_both(scored, np.concatenate(learnt))) if learnt else np.zeros(0, dtype=bool)
     if known.any():
         notices.append(f"{known.sum()} of the {len(scored)} scored clips were trained or validated on")
-    turned = [turned_from(task.store, clips, former.store, former.clips_of(former.train_set)) for former in here]
+    others = [former for former in here if former.store.fingerprint != task.store.fingerprint]
+    turned = [turned_from(task.store, clips, former.store, former.clips_of(former.train_set)) for former in others]
     notices += dict.fromkeys(notice for each in turned for notice in each)
     if len(here) < len(formers):
         notices.append("not compared with its training clips, which are not here any more")

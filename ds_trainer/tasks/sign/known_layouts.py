@@ -19,6 +19,7 @@ VERSION = 2
 _FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
 
 _MOST = 3
+_USUAL = 0.99
 """Of a number that is no coordinate: visibilities are up to 1, tracking states up to 3. Percentages in it are as bad as
 any noise: top-1 0.083 of isl-kinect30, s08, in place of 0.981 without them."""
 
@@ -34,13 +35,13 @@ def checked_layout(source: ClipSource, frames_NKC: NDArray[np.float32]) -> Keypo
     if described != shape_KC:
         found, expected = ("{} keypoints x {} features".format(*shape) for shape in (shape_KC, described))
         raise DataError(
-            f"{source.name}: found clips of {found}, expected {expected} as --layout {layout.name} says; "
+            f"{source.name}: found clips of {found}, expected {expected} as the layout {layout.name} says; "
             "give the layout of these clips"
         )
     reach = _reaches(layout, frames_NKC).get("visibility")
     if source.layout is None and reach is not None:
         raise DataError(
-            f"{source.name}: found up to {reach:.3g} as the fourth number of a keypoint, expected a visibility, 0 to "
+            f"{source.name}: found {reach:.3g} as the fourth number of some keypoints, expected a visibility, 0 to "
             "1; leave it out (clip[..., :3]), divide it, or say with --layout what the four are (docs/data.md)"
         )
     return layout
@@ -80,8 +81,12 @@ def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[
 def _reaches(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> dict[str, float]:
     """How far those features go, beside coordinates, that are too large for a model."""
     others = layout.features[layout.num_coordinates :] if layout.num_coordinates else ()
-    beside_NKc = evenly(frames_NKC, 2000)[..., layout.num_features - len(others) :]
-    reach_c = np.abs(beside_NKc).max((0, 1), initial=0).tolist()
+    if not others:
+        return {}
+    beside_NKc = np.abs(evenly(frames_NKC, 2000)[..., layout.num_coordinates :])
+    reach_c = np.quantile(
+        beside_NKc, _USUAL, axis=(0, 1), method="lower"
+    ).tolist()  # a glitch in one frame destroys nothing
     return {feature: reach for feature, reach in zip(others, reach_c, strict=True) if reach > _MOST}
 
 

@@ -74,7 +74,8 @@ def copy_notices(store: ClipStore, clips: Clips) -> list[str]:
 def label_notices(store: ClipStore, clips: Clips) -> list[str]:
     """Which recordings stand under several signs: all but one of these labels are wrong."""
     clips_of: dict[int, dict[str, str]] = {}
-    for clip in clips[store.content[clips] != 0]:
+    content, counts = np.unique(store.content[clips], return_counts=True)
+    for clip in clips[np.isin(store.content[clips], content[(counts > 1) & (content != 0)])]:
         signs = clips_of.setdefault(store.content[clip], {})
         signs.setdefault(store.sign_names[store.sign[clip]], store.clip_ids[clip])
     several = [signs for signs in clips_of.values() if len(signs) > 1]

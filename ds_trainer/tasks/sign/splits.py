@@ -177,7 +177,7 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
     if split == "own" and store.claims_unseen_signers and shared:
         problems.append(
             f"--split own: found {listed(shared)} in training and in test, expected unseen signers as the data "
-            f"claims; mend the data or give another --split"
+            "claims; mend the data or give another --split, such as signer:NAME"
         )
     return problems + _leaks(store, split, {"training": train, "validation": val, "test": test})
 

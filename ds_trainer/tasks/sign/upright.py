@@ -24,7 +24,7 @@ _CLEARLY = 0.9
 Sides = dict[str, int]
 """The name of a signer -> 1 where y is larger at the head than at the shoulders, -1 where it is smaller."""
 
-_REMEDY = "negate y in these recordings (clip[..., 1] *= -1), and z where it is turned, too"
+_REMEDY = "negate y in these recordings (clip[..., 1] *= -1), and x, too, where the camera stood on its head"
 
 
 def turned_notices(store: ClipStore, clips: Clips) -> list[str]:
@@ -70,12 +70,19 @@ def _head(layout: KeypointLayout) -> list[int]:
 
 
 def _above(frames_NKC: NDArray[np.float32], head: list[int], layout: KeypointLayout) -> float:
-    """The mean over frames of 1 where y is larger at the head than at the centre, of -1 where it is smaller."""
+    """The mean over frames of 1 where y is larger at the head than at the centre, -1 where it is smaller, and 0 where
+    the body lies: a video may be turned by a right angle."""
     is_there_NK = (frames_NKC[..., : layout.num_coordinates] != 0).any(-1)
-    height_N = np.zeros(len(frames_NKC))
-    for sign, keypoints in ((1, head), (-1, list(layout.centre))):
-        is_there_Nk = is_there_NK[:, keypoints]
-        total_N = np.where(is_there_Nk, frames_NKC[:, keypoints, 1], 0).sum(1)
-        height_N += sign * total_N / is_there_Nk.sum(1).clip(min=1)
+    x_N, y_N = (
+        _middle(axis_NK, is_there_NK, head) - _middle(axis_NK, is_there_NK, list(layout.centre))
+        for axis_NK in (frames_NKC[..., 0], frames_NKC[..., 1])
+    )
     is_known_N = is_there_NK[:, head].any(1) & is_there_NK[:, list(layout.centre)].all(1)
-    return float(np.sign(height_N[is_known_N]).mean()) if is_known_N.any() else 0.0
+    side_N = np.where(np.abs(y_N) > np.abs(x_N), np.sign(y_N), 0)
+    return float(side_N[is_known_N].mean()) if is_known_N.any() else 0.0
+
+
+def _middle(axis_NK: NDArray[np.float32], is_there_NK: NDArray[np.bool_], keypoints: list[int]) -> NDArray[np.float64]:
+    is_there_Nk = is_there_NK[:, keypoints]
+    total_N = np.where(is_there_Nk, axis_NK[:, keypoints], 0).sum(1, dtype=np.float64)
+    return np.asarray(total_N / is_there_Nk.sum(1).clip(min=1))

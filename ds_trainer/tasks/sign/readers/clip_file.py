@@ -54,7 +54,7 @@ def read_below(folder: Path) -> list[Path]:
     return [
         file
         for clip in files_below(folder)
-        for file in (openpose.frame_files(clip) if openpose.is_openpose(clip) else [clip])
+        for file in ([clip] if clip.suffix.lower() in SUFFIXES else openpose.frame_files(clip))
     ]
 
 

@@ -22,7 +22,7 @@ from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.readers.npz_file import reading
 from ds_trainer.text_file import CONFIGS_DIR, read_text
 
-VERSION = 1
+VERSION = 1  # rises with ds_configs/layouts/openpose_*.yaml, too
 ENDING = "_keypoints.json"
 
 _FEATURES = ("x", "y", "confidence")
