@@ -147,7 +147,7 @@ def test_changed_layout_is_prepared_anew(data_path: Path, layout_path: Path, tmp
 def test_layout_of_other_clips_is_refused(data_path: Path, tmp_path: Path) -> None:
     path = write(tmp_path, "features: [x, y]\nparts: {all: 0-8}\n")
     with pytest.raises(
-        DataError, match=r"found clips of 9 .* x 3 features, expected 9 .* x 2 features as --layout nine says"
+        DataError, match=r"found clips of 9 .* x 3 features, expected 9 .* x 2 features as the layout nine says"
     ):
         resolve_store(data_path, None, tmp_path, layout=path)
 
