@@ -61,17 +61,6 @@ def test_lone_centre_that_keeps_still_is_not_missing(depth_weight: float) -> Non
         torch.testing.assert_close(directions, (is_present[:, :, shoulders] & is_present[:, :, [neck]]).float())
 
 
-@pytest.mark.parametrize("shape", [(184, 4), (20, 3), (75, 4), (543, 4)])
-def test_a_shoulder_that_is_seen_alone_is_not_missing(shape: tuple[int, int]) -> None:
-    layout = layout_for(*shape)
-    original = clips(layout, num_clips=3, num_frames=1)
-    for clip, shoulder in enumerate(layout.centre):
-        original[clip, :, shoulder] = 0
-    seen = points(normalise(original, layout), layout)[:, :, list(layout.centre)]
-    assert (seen != 0).any(-1)[:, 0].tolist() == [[False, True], [True, False], [True, True]]
-    assert (seen[:2].abs() < 1e-5).all()
-
-
 def test_features_that_are_no_coordinates_are_kept(layout: KeypointLayout) -> None:
     original = clips(layout, missing=0.2)
     confidence = original[..., layout.num_coordinates :]

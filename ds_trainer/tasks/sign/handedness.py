@@ -16,7 +16,7 @@ from ds_trainer.problems import listed
 from ds_trainer.tasks.sign.clips import evenly
 from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.on_device import picked
-from ds_trainer.tasks.sign.presence import lengths, presence
+from ds_trainer.tasks.sign.presence import presence
 from ds_trainer.tasks.sign.split_draws import Clips
 from ds_trainer.tasks.sign.store import ClipStore
 
@@ -25,7 +25,6 @@ Sides = tuple[tuple[int, ...], tuple[int, ...]]
 _MUCH_MORE = 2.0
 _IN_SIGHT = 0.5
 _STILL = 0.25
-_SMALLEST = 1e-9
 _MOST_WITH_THE_OTHER = 0.2
 _CLIPS_READ, _FRAMES_READ, _CLIPS_AT_ONCE = 1000, 32, 50
 
@@ -77,45 +76,38 @@ def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sides) -> tuple[
     """How much each side does, float[B] each: how often a hand is seen, as one that rests is mostly out of sight, or
     where both are in sight how far it travels; of parts that are no hands how far they get from where they mostly are.
     """
-    left_BTkD, right_BTkD = (
-        clips_BTKC[:, :, picked(side, clips_BTKC.device), : layout.num_coordinates] for side in sides
+    both_BTkD = torch.cat(
+        [clips_BTKC[:, :, picked(side, clips_BTKC.device), : layout.num_coordinates] for side in sides]
     )
-    if not set(HANDS) <= set(layout.parts):
-        return _moved(left_BTkD), _moved(right_BTkD)
-    seen = _seen(left_BTkD), _seen(right_BTkD)
-    both_in_sight_B = torch.minimum(*seen) > _IN_SIGHT
-    travelled = _travelled(left_BTkD), _travelled(right_BTkD)
-    left_B, right_B = (torch.where(both_in_sight_B, *done) for done in zip(travelled, seen, strict=True))
+    if set(HANDS) <= set(layout.parts):
+        left_B, right_B = _done_by_hands(both_BTkD)
+    else:
+        left_B, right_B = _moved(both_BTkD).chunk(2)
     return left_B, right_B
 
 
-def _seen(side_BTkD: Tensor) -> Tensor:
-    return presence(side_BTkD).amax((2, 3)).mean(1)
+def _done_by_hands(both_BTkD: Tensor) -> tuple[Tensor, Tensor]:
+    """How much the hands do that are the first and the second half of `both_BTkD`.
 
-
-def _travelled(hand_BTkD: Tensor) -> Tensor:
-    """Mean distance of a hand from where it is on average, in sizes of the hand, and at least a quarter of one.
-
-    No squares: a tracker's jump in one frame is not to outweigh a sign. Less than that a hand that is held trembles.
+    They travel by the mean distance from where they are on average, along the axes. No squares: a tracker's jump in one
+    frame is not to outweigh a sign. Less than a quarter of its size a hand always does: one that is held trembles.
     """
-    present_BTk1 = presence(hand_BTkD)
-    middle_BT1D = hand_BTkD.sum(2, keepdim=True) / present_BTk1.sum(2, keepdim=True).clamp(min=1)
+    present_BTk1 = presence(both_BTkD)
     seen_BT11 = present_BTk1.amax(2, keepdim=True)
+    middle_BT1D = both_BTkD.sum(2, keepdim=True) / present_BTk1.sum(2, keepdim=True).clamp(min=1)
     mean_B11D = middle_BT1D.sum(1, keepdim=True) / seen_BT11.sum(1, keepdim=True).clamp(min=1)
-    way_B = _mean(lengths(middle_BT1D - mean_B11D), seen_BT11)
-    size_B = _mean(lengths(hand_BTkD - middle_BT1D), present_BTk1)
-    return (way_B / size_B.clamp(min=_SMALLEST)).clamp(min=_STILL)
-
-
-def _mean(lengths_BTk1: Tensor, present_BTk1: Tensor) -> Tensor:
-    return (lengths_BTk1 * present_BTk1).sum((1, 2, 3)) / present_BTk1.sum((1, 2, 3)).clamp(min=1)
+    size_B = ((both_BTkD - middle_BT1D) * present_BTk1).abs().mean((1, 2, 3))
+    way_B = torch.maximum(((middle_BT1D - mean_B11D) * seen_BT11).abs().mean((1, 2, 3)), _STILL * size_B)
+    seen_2B, way_2B = seen_BT11.mean((1, 2, 3)).view(2, -1), way_B.view(2, -1)
+    left_B, right_B = torch.where(seen_2B.amin(0) > _IN_SIGHT, way_2B, seen_2B)
+    return left_B, right_B
 
 
 def _moved(side_BTkD: Tensor) -> Tensor:
     present_BTk1 = presence(side_BTkD)
     mean_B1kD = side_BTkD.sum(1, keepdim=True) / present_BTk1.sum(1, keepdim=True).clamp(min=1)
-    squared_BTk1 = (side_BTkD - mean_B1kD).square().sum(-1, keepdim=True)
-    return _mean(squared_BTk1, present_BTk1).sqrt()
+    squared_BTkD = (side_BTkD - mean_B1kD).square() * present_BTk1
+    return (squared_BTkD.sum((1, 2, 3)) / present_BTk1.sum((1, 2, 3)).clamp(min=1)).sqrt()
 
 
 def _num_uses(store: ClipStore, clips: Clips, sides: Sides) -> tuple[int, int]:

@@ -110,16 +110,14 @@ class KeypointLayout:
 
     @property
     def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-        """The keypoints of the left and of the right hand, or else of all parts that are called left and right."""
-        if set(HANDS) <= set(self.parts):
-            left, right = (self.parts[hand] for hand in HANDS)
-            return left, right
+        """The keypoints of the left and of the right hand, or else of all parts that are called left and right; None
+        where there are none, or not as many on either side."""
         pairs = [(part, part.replace("left", "right", 1)) for part in self.parts if part.startswith("left")]
-        pairs = [pair for pair in pairs if pair[1] in self.parts]
-        if self.mirror is None or not self.num_coordinates or not pairs:
-            return None
-        left, right = (sum((self.parts[part] for part in side), ()) for side in zip(*pairs, strict=True))
-        return left, right
+        pairs = [pair for pair in pairs if pair[1] in self.parts and self.mirror is not None and self.num_coordinates]
+        if set(HANDS) <= set(self.parts):
+            pairs = [HANDS]
+        left, right = (sum((self.parts[pair[side]] for pair in pairs), ()) for side in (0, 1))
+        return (left, right) if left and len(left) == len(right) else None
 
     def needed_for(self, keypoints: Sequence[int]) -> tuple[int, ...]:
         """These keypoints, and behind them all that says where they are: the body's centre and scale, both sides, which

@@ -52,8 +52,8 @@ def normalise(
         points_BTKD[..., 2] *= depth_weight
     local = {part: _from_root(points_BTKD, present_BTK1, layout, part) for part in layout.part_roots}
     points_BTKD /= _body_size(points_BTKD, present_BTK1, layout)
-    if layout.centre:
-        _keep_off_origin(points_BTKD, present_BTK1, picked(layout.centre, points_BTKD.device))
+    if len(layout.centre) == 1:
+        _keep_off_origin(points_BTKD, present_BTK1, layout.centre[0])
     for part, local_BTkD in local.items():
         points_BTKD[:, :, picked(layout.parts[part], points_BTKD.device)] = local_BTkD
     return clips_BTKC
@@ -99,11 +99,15 @@ def _centre(points_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -
     return torch.where(most_B111 > 0, middle_B11D, shown_B11D)
 
 
-def _keep_off_origin(points_BTKD: Tensor, present_BTK1: Tensor, centre: slice | Tensor) -> None:
-    """Move one that is all of the centre that a clip shows by a hair, in place, where it lies there, as if missing."""
-    is_at_origin_BTk1 = (points_BTKD[:, :, centre] == 0).all(-1, keepdim=True)
-    last_BTK1 = points_BTKD[..., -1:]
-    last_BTK1[:, :, centre] += _HAIR * present_BTK1[:, :, centre] * is_at_origin_BTk1
+def _keep_off_origin(points_BTKD: Tensor, present_BTK1: Tensor, keypoint: int) -> None:
+    """Move one that is all of the centre by a hair, in place, where it lies there: it would count as missing.
+
+    Of two shoulders one lies there, too, in a clip of one frame that lacks the other: eleven operations a batch for it
+    are not worth it.
+    """
+    lone_BTD = points_BTKD[:, :, keypoint]
+    is_at_origin_BT1 = (lone_BTD == 0).all(-1, keepdim=True)
+    lone_BTD[..., -1:] += _HAIR * present_BTK1[:, :, keypoint] * is_at_origin_BT1
 
 
 def _body_size(centred_BTKD: Tensor, present_BTK1: Tensor, layout: KeypointLayout) -> Tensor:
