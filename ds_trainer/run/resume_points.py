@@ -37,7 +37,11 @@ def resume_points(resume_dir: Path) -> list[Path]:
         CheckpointError: the folder cannot be looked into, which is not the same as none.
     """
     with looking_at(resume_dir, CheckpointError):
-        found = [*resume_dir.iterdir()] if resume_dir.exists() else []
+        return _points_in(resume_dir)
+
+
+def _points_in(resume_dir: Path) -> list[Path]:
+    found = [*resume_dir.iterdir()] if resume_dir.is_dir() else []
     return sorted((path for path in found if path.name.startswith("epoch_")), key=place)
 
 
@@ -63,12 +67,12 @@ def write_resume_point(resume_dir: Path, name: str, state: State, num_kept: int)
         shutil.rmtree(resume_dir / name, ignore_errors=True)
         aside.rename(resume_dir / name)
         sync(resume_dir)
+        # Later ones were refused: they must not take the places of good ones.
+        not_later = [point for point in _points_in(resume_dir) if place(point) <= place(resume_dir / name)]
     except OSError as error:
         raise WriteError.of(resume_dir / name, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # half a point would take the room of the next attempt
-    # Later ones were refused: they must not take the places of good ones.
-    not_later = [point for point in resume_points(resume_dir) if place(point) <= place(resume_dir / name)]
     for old in not_later[:-num_kept]:
         shutil.rmtree(old, ignore_errors=True)
 
