@@ -199,10 +199,7 @@ class Task(ABC):
         return None
 
     def fingerprint(self) -> str:
-        """Identifies the data, so that a run is not continued on other data, nor ranks train on different ones.
-
-        The default knows the sizes of the splits: a version, or a hash of the files, tells apart data of one size.
-        """
+        """Identifies the data, so that no run goes on with other data. Here the sizes of splits; a version tells more."""
         return ", ".join(f"{size_of(dataset)} {split}" for split, dataset in splits_of(self).items())
 
 
