@@ -199,7 +199,7 @@ class Task(ABC):
         return None
 
     def fingerprint(self) -> str:
-        """Identifies the data, so that no run goes on with other data. Here the sizes of splits; a version tells more."""
+        """Identifies the data, so that no run goes on with other data: sizes of splits, a version tells more."""
         return ", ".join(f"{size_of(dataset)} {split}" for split, dataset in splits_of(self).items())
 
 
