@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from ds_trainer.problems import listed
-from ds_trainer.tasks.sign.clips import evenly
 from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.on_device import picked
 from ds_trainer.tasks.sign.presence import presence
-from ds_trainer.tasks.sign.split_draws import Clips
+from ds_trainer.tasks.sign.split_draws import Clips, some_of_each_signer
 from ds_trainer.tasks.sign.store import ClipStore
 
 Sides = tuple[tuple[int, ...], tuple[int, ...]]
@@ -26,7 +25,7 @@ _MUCH_MORE = 2.0
 _IN_SIGHT = 0.5
 _STILL = 0.25
 _MOST_WITH_THE_OTHER = 0.2
-_CLIPS_READ, _FRAMES_READ, _CLIPS_AT_ONCE = 1000, 32, 50
+_FRAMES_READ, _CLIPS_AT_ONCE = 32, 50
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,8 @@ class Handedness:
         sides = store.layout.sides
         if sides is None:
             return cls(True, [])
-        signers, number = np.unique(store.signer[clips], return_inverse=True)
-        most = max(1, _CLIPS_READ // max(1, len(signers)))
-        by_signer = [evenly(clips[number == own], most) for own in range(len(signers))]
-        uses_SX = np.array([_num_uses(store, own, sides) for own in by_signer]).reshape(-1, 2)
+        by_signer = some_of_each_signer(store, clips)
+        uses_SX = np.array([_num_uses(store, own, sides) for own in by_signer.values()]).reshape(-1, 2)
         num_left, num_both = int(uses_SX[:, 0].sum()), int(uses_SX.sum())
         if uses_SX.min(1).sum() > _MOST_WITH_THE_OTHER * num_both:
             told = (
@@ -58,7 +55,7 @@ class Handedness:
             )
             return cls(False, [told])
         is_left_S = uses_SX[:, 0] > uses_SX[:, 1]
-        names = [store.signer_names[signer] for signer in signers[is_left_S]]
+        names = [store.signer_names[signer] for signer, is_left in zip(by_signer, is_left_S, strict=True) if is_left]
         told = f"seen in a mirror, as signed with the left hand: {num_left} of {num_both} clips of one hand"
         return cls(True, [f"{told} ({listed(names)})"] if names else [])
 
@@ -115,8 +112,6 @@ def _num_uses(store: ClipStore, clips: Clips, sides: Sides) -> tuple[int, int]:
     counts = np.zeros(2, dtype=np.int64)
     for begin in range(0, len(clips), _CLIPS_AT_ONCE):
         some = clips[begin : begin + _CLIPS_AT_ONCE]
-        last = store.offsets[some + 1] - 1
-        frames_BT = np.linspace(store.offsets[some], last, _FRAMES_READ, axis=1).round().astype(np.int64)
-        left_B, right_B = _done_by(torch.from_numpy(store.read(frames_BT)), store.layout, sides)
+        left_B, right_B = _done_by(torch.from_numpy(store.read_evenly(some, _FRAMES_READ)), store.layout, sides)
         counts += [int((one > _MUCH_MORE * other).sum()) for one, other in ((left_B, right_B), (right_B, left_B))]
     return int(counts[0]), int(counts[1])

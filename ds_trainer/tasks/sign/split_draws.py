@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.tasks.sign.clips import NOBODY, SPLITS
+from ds_trainer.tasks.sign.clips import NOBODY, SPLITS, evenly
 from ds_trainer.tasks.sign.content import in_both
 from ds_trainer.tasks.sign.store import ClipStore
 
@@ -26,6 +26,8 @@ RULES = ("auto", "own", "random", "all")
 # Test and validation draw from random numbers of their own, so that a change to one leaves the other as it is.
 _TEST_STREAM, _VALIDATION_STREAM = 1, 2
 
+_CLIPS_READ = 1000
+
 
 def is_of(store: ClipStore, signers: Sequence[str]) -> NDArray[np.bool_]:
     """For each clip of the store whether it is of one of the signers."""
@@ -40,6 +42,13 @@ def signers_of(store: ClipStore, clips: Clips) -> list[str]:
 def known_signers_of(store: ClipStore, clips: Clips) -> list[str]:
     """The same without `NOBODY`, who may be any of them: clips of nobody cannot be held out as of another signer."""
     return [name for name in signers_of(store, clips) if name != NOBODY]
+
+
+def some_of_each_signer(store: ClipStore, clips: Clips) -> dict[int, Clips]:
+    """Up to 1,000 of some clips, as many of each signer and evenly taken, by the signer's number in the store."""
+    signers, place = np.unique(store.signer[clips], return_inverse=True)
+    most = max(1, _CLIPS_READ // max(1, len(signers)))
+    return {int(signer): evenly(clips[place == number], most) for number, signer in enumerate(signers)}
 
 
 def holding_out(signers: Sequence[str]) -> str:

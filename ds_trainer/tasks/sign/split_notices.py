@@ -6,7 +6,7 @@ import numpy as np
 
 from ds_trainer.problems import listed
 from ds_trainer.tasks.sign.clips import NAMING_SIGNERS, NOBODY
-from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX, Clips, known_signers_of, signers_of
+from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX, Clips, is_of, known_signers_of, signers_of
 from ds_trainer.tasks.sign.store import ClipStore
 
 
@@ -60,7 +60,8 @@ def split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: 
     if shared_signers(store, train, val):
         unseen += "; those in validation train, too: expect less of the test than of validation"
     for side, clips in {"training": train, "test": test}.items():
-        if num_unnamed := int((np.array(store.signer_names)[store.signer[clips]] == NOBODY).sum()):
+        if NOBODY in signers_of(store, clips):
+            num_unnamed = int(is_of(store, [NOBODY])[clips].sum())
             unseen += f"; {num_unnamed} {side} clips are of nobody that the data names, who may be the same people"
     return [unseen]
 

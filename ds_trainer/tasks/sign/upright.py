@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.problems import listed
-from ds_trainer.tasks.sign.clips import evenly
 from ds_trainer.tasks.sign.holistic import is_holistic
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.mediapipe import LEFT_SHOULDER
-from ds_trainer.tasks.sign.split_draws import Clips
+from ds_trainer.tasks.sign.split_draws import Clips, some_of_each_signer
 from ds_trainer.tasks.sign.store import ClipStore
 
-_CLIPS_READ, _FRAMES_READ = 1000, 4
+_FRAMES_READ = 4
 _CLEARLY = 0.9
 
 Sides = dict[str, int]
@@ -50,13 +49,11 @@ def _turned(sides: Sides, among: Sides) -> list[str]:
 def _sides(store: ClipStore, clips: Clips) -> Sides:
     """Of those signers of which some frames, taken evenly from up to 1,000 clips, say it clearly."""
     head = _head(store.layout)
-    signers, number = np.unique(store.signer[clips], return_inverse=True)
-    most = max(1, _CLIPS_READ // max(1, len(signers)))
     sides: Sides = {}
-    for place, signer in enumerate(signers if head and store.layout.centre else ()):
-        some = evenly(clips[number == place], most)
-        frames_BT = np.linspace(store.offsets[some], store.offsets[some + 1] - 1, _FRAMES_READ, axis=1)
-        frames_NKC = store.read(frames_BT.round().astype(np.int64).ravel())
+    if not head or not store.layout.centre:
+        return sides
+    for signer, some in some_of_each_signer(store, clips).items():
+        frames_NKC = np.concatenate(store.read_evenly(some, _FRAMES_READ))
         above = _above(frames_NKC, head, store.layout)
         if abs(above) > _CLEARLY:
             sides[store.signer_names[signer]] = int(np.sign(above))
