@@ -1,7 +1,6 @@
 """Unit: the plots of a run, read back from their figures, and the report, against sums by hand."""
 
 import csv
-import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
+from drawn import overlapping, records_of, shown_texts
 from matplotlib.image import imread
-from matplotlib.text import Text
 
 from ds_trainer.classification import class_scores, confusion_matrix, measure, most_frequent_confusions
-from ds_trainer.diagnostics import draw_curves, visualize_metrics
+from ds_trainer.diagnostics import visualize_metrics
 from ds_trainer.plots.classes import MOST_NAMED, class_scores_figure, confusion_figure, confusions_figure
-from ds_trainer.plots.curves import curves_figure
 from ds_trainer.plots.style import LONGEST_NAME, shown_confusion, shown_name, spread
 
 
@@ -30,59 +27,6 @@ def measures_of(num_classes: int, num_each: int, noise: float) -> torch.Tensor:
     points = torch.where(targets == 3, 4, targets)
     clips = centres[points] + noise * torch.randn(len(targets), 6, generator=generator)
     return measure(-torch.cdist(clips, centres), targets)
-
-
-def records_of(num_epochs: int, **changed: Any) -> list[dict[str, Any]]:
-    """Two steps an epoch, 10 apart; the validation loss is lowest in the third epoch, or the last."""
-    records: list[dict[str, Any]] = []
-    for epoch in range(num_epochs):
-        for step in (20 * epoch + 10, 20 * epoch + 20):
-            records.append({"kind": "step", "epoch": epoch, "step": step, "loss": 3 / step, "learning_rate": 1e-3})
-            records[-1] |= {"grad_norm": 0.5 if step % 20 else 2.0}
-        losses = {"train_loss": 2.0 / (epoch + 1), "val_loss": 1.0 + abs(epoch - 2) / 10}
-        accuracies = {"top1": 0.1 + epoch / 100, "top5": 0.6, "macro_f1": 0.2}
-        epoch_record = {
-            "kind": "epoch",
-            "epoch": epoch,
-            "step": 20 * epoch + 20,
-            "learning_rate": 1e-3,
-            "grad_norm": 1.0,
-        }
-        epoch_record["is_best"] = epoch <= 2
-        records.append({key: changed.get(key, value) for key, value in (epoch_record | losses | accuracies).items()})
-    return records
-
-
-def shown_texts(figure: Figure) -> list[Text]:
-    """What can be read in `figure`; matplotlib also keeps labels of ticks beyond the limits, which it does not draw."""
-    figure.draw_without_rendering()
-    axes_with_limits = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
-    beyond = {
-        tick.label1
-        for axis in axes_with_limits
-        for tick in axis.get_major_ticks()
-        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
-    }
-    texts = [text for text in figure.findobj(Text) if isinstance(text, Text) and text not in beyond]
-    return [text for text in texts if text.get_visible() and text.get_text().strip()]
-
-
-def overlapping(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of texts that cover each other, and texts that leave the figure."""
-    texts = shown_texts(figure)
-    boxes = [Text.get_window_extent(text) for text in texts]  # of an annotation, without its arrow
-    inside = figure.bbox.padded(1)
-    lost = [(text.get_text(), "the edge") for text, box in zip(texts, boxes, strict=True) if not _within(box, inside)]
-    pairs = ((one, other) for one in range(len(texts)) for other in range(one))
-    return lost + [
-        (texts[one].get_text(), texts[other].get_text())
-        for one, other in pairs
-        if boxes[one].padded(-1).overlaps(boxes[other].padded(-1))
-    ]
-
-
-def _within(box: Any, around: Any) -> bool:
-    return bool(box.x0 >= around.x0 and box.y0 >= around.y0 and box.x1 <= around.x1 and box.y1 <= around.y1)
 
 
 def names_of(num_classes: int, script: str = "latin") -> list[str]:
@@ -192,53 +136,6 @@ def test_names_are_drawn_as_they_are_whatever_they_hold() -> None:
     assert overlapping(confusion_figure(confusion_matrix(measures, 6), names, "")) == []
 
 
-def test_best_epoch_is_marked_and_counted_from_one() -> None:
-    figure = curves_figure(records_of(6), "")
-    assert "best: 1, epoch 3" in _legend(figure, 0)
-    star = next(line for line in figure.axes[0].lines if line.get_label() == "best: 1, epoch 3")
-    assert (star.get_xdata(), star.get_ydata()) == ([3], [1.0])
-    assert "top-1 0.120" in _legend(figure, 1)
-
-
-def test_steps_lie_within_their_epochs() -> None:
-    figure = curves_figure(records_of(3), "")
-    steps = next(line for line in figure.axes[0].lines if line.get_label() == "step")
-    assert np.asarray(steps.get_xdata()).tolist() == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
-
-
-def test_share_of_clipped_steps_is_said() -> None:
-    assert "clipped to 1: 50% of steps" in _legend(curves_figure(records_of(3), "", gradient_clipping=1.0), 3)
-
-
-def test_a_resumed_run_shows_the_later_record_of_an_epoch() -> None:
-    figure = curves_figure([*records_of(2, val_loss=9.0), *records_of(2, val_loss=5.0)], "")
-    validation = next(line for line in figure.axes[0].lines if line.get_label() == "validation")
-    assert np.asarray(validation.get_ydata()).tolist() == [5.0, 5.0]
-
-
-@pytest.mark.parametrize(("num_epochs", "lost"), [(0, None), (1, None), (1, math.nan), (2, math.inf), (50, math.nan)])
-def test_curves_hold_with_few_epochs_and_values_that_are_missing(num_epochs: int, lost: float | None) -> None:
-    records = records_of(num_epochs, grad_norm=lost)
-    for record in records[::2]:
-        record["loss" if record["kind"] == "step" else "val_loss"] = lost
-    for record in records:
-        record["grad_norm"] = lost
-    figure = curves_figure(records, "run", gradient_clipping=1.0)
-    texts = [text.get_text() for text in shown_texts(figure)]
-    assert texts.count("not recorded") == (1 if num_epochs else 3)
-    assert overlapping(figure) == []
-
-
-def test_a_task_without_accuracy_has_curves_alone(tmp_path: Path) -> None:
-    records = [
-        {key: value for key, value in record.items() if key not in ("top1", "top5", "macro_f1")}
-        for record in records_of(3)
-    ]
-    assert len(curves_figure(records, "").axes) == 3
-    assert draw_curves(tmp_path, records, "run") == tmp_path / "curves.png"
-    assert list(tmp_path.iterdir()) == [tmp_path / "curves.png"]
-
-
 def test_long_titles_stay_within_narrow_figures() -> None:
     figure = confusion_figure(np.eye(2, dtype=np.int64), ["yes", "no"], "2026-11-22_14-03-09-" + "a long name " * 10)
     assert overlapping(figure) == []
@@ -252,12 +149,6 @@ def test_spread_keeps_the_order_the_gaps_and_the_bounds(positions: list[float]) 
     assert (np.diff(in_order) >= 2.0).all()
     assert all(0.0 <= place <= 10.0 for place in places)
     assert spread([2.0, 8.0, 5.0], 2.0, 0.0, 10.0) == [2.0, 8.0, 5.0]  # far enough apart: left where they are
-
-
-def _legend(figure: Figure, panel: int) -> list[str]:
-    legend = figure.axes[panel].get_legend()
-    assert legend is not None
-    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_long_names_of_one_beginning_are_told_apart() -> None:

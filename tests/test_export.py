@@ -15,8 +15,7 @@ from launching import ROOT, clean_environment, run, succeed, torchrun
 
 from ds_trainer.checkpoint import load_checkpoint, load_model
 from ds_trainer.export.command import main as export_command
-from ds_trainer.export.formats import MOST_DIFFERENCE, WEIGHTS
-from ds_trainer.job import EXIT_STOPPED
+from ds_trainer.export.formats import MOST_DIFFERENCE
 from ds_trainer.predict import answers_of, load_recogniser
 from ds_trainer.source import load_source
 from ds_trainer.tasks.sign.store import ClipStore
@@ -73,9 +72,8 @@ def export(source: Path, form: str, out: Path) -> str:
 def run_dir(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     config = config_of(folder, 1, "bf16")
-    return train(
-        store, folder / "runs", 1, config, "--model", "conv_transformer", "--model_size", "t_2_1", "--num_members", "2"
-    )
+    model = ["--model", "conv_transformer", "--model_size", "t_2_1", "--num_members", "2"]
+    return train(store, folder / "runs", 1, config, *model)
 
 
 @pytest.mark.parametrize("form", MOST_DIFFERENCE)
@@ -106,12 +104,8 @@ def test_every_form_answers_like_the_model_that_was_trained(
         assert json.loads(about["layout"])["name"] == "holistic_75"
         assert json.loads(about["temperature"]) == pytest.approx(checkpoint["temperature"])
     elif form == "pt2":
-        found = (
-            torch.export.load(path)
-            .module()(torch.from_numpy(padded_BNKC), torch.from_numpy(lengths_B))
-            .detach()
-            .numpy()
-        )
+        program = torch.export.load(path).module()
+        found = program(torch.from_numpy(padded_BNKC), torch.from_numpy(lengths_B)).detach().numpy()
     else:
         if form == "pth":
             weights = torch.load(path, weights_only=True)["state_dict"]
@@ -134,16 +128,8 @@ def test_resume_point_of_any_stage_and_world_size_gives_the_best_checkpoint(
     store: Path, tmp_path: Path, ranks: int, stage: int, precision: str
 ) -> None:
     """The last epoch was the best: then both hold the same averaged weights, to the bit."""
-    run_dir = train(
-        store,
-        tmp_path / "runs",
-        ranks,
-        config_of(tmp_path, stage, precision),
-        "--model",
-        "bilstm",
-        "--model_size",
-        "t_1_1",
-    )
+    model = ["--model", "bilstm", "--model_size", "t_1_1"]
+    run_dir = train(store, tmp_path / "runs", ranks, config_of(tmp_path, stage, precision), *model)
     best, last = load_source(run_dir), load_source(run_dir / "resume")
     assert best["epoch"] == last["epoch"] == 1, "or the test says nothing"
     assert best["state_dict"].keys() == last["state_dict"].keys()
@@ -254,35 +240,3 @@ def test_predict_reads_files_and_tells_of_bad_ones(run_dir: Path, store: Path, t
         confidences = [answer["confidence"] for answer in line["answers"]]
         assert confidences == pytest.approx([answer.confidence for answer in answers], abs=1e-4)
         assert confidences == sorted(confidences, reverse=True)
-
-
-def test_task_without_inputs_to_export_gives_its_weights(tmp_path: Path) -> None:
-    flags = [
-        "--deepspeed_config",
-        "ds_configs/fp32.json",
-        "--task",
-        "toy",
-        "--num_epochs",
-        "1",
-        "--runs_dir",
-        tmp_path / "runs",
-    ]
-    succeed([sys.executable, "launch/train.py", *flags], timeout_s=100)
-    (run_dir,) = (tmp_path / "runs").iterdir()
-    for form in WEIGHTS:
-        assert "the same weights to the bit" in export(run_dir, form, tmp_path / f"model.{form}")
-    command = [sys.executable, "launch/export.py", run_dir, "--to", "onnx"]
-    refused = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=100)
-    assert refused.returncode == 2
-    assert "expected Task.deployment" in refused.stdout
-
-
-def test_resume_point_of_a_run_that_was_stopped_in_its_first_epoch(tmp_path: Path) -> None:
-    flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--stop_after_minutes", "0.00001"]
-    assert run([sys.executable, "launch/train.py", *flags, "--runs_dir", tmp_path]).returncode == EXIT_STOPPED
-    (run_dir,) = tmp_path.iterdir()
-    refused = run([sys.executable, "launch/export.py", run_dir / "resume", "--to", "pth"])
-    assert refused.returncode == 2
-    (line,) = refused.stdout.splitlines()
-    assert "no epoch of the run has ended yet" in line
-    assert "continue the run" in line

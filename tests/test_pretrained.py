@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from launching import ROOT, run_ranks, succeed, torchrun, val_losses
+from launching import ROOT, run_ranks
 from sign_data.writers import grid, source
 from torch import nn
 
@@ -216,24 +215,6 @@ def test_data_of_the_training_that_has_changed_is_known_by_its_store(make_task: 
     assert len(trained.store) == 24
     (line,) = now.check_scored(now.test_set, [former])
     assert "scored clips were trained or validated on" in line
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_run_begins_where_the_other_ended_and_goes_on_without_it(tmp_path: Path) -> None:
-    """On two ranks and at ZeRO-3, too; what a run goes on with is in its resume point."""
-    former, runs = tmp_path / "former", tmp_path / "runs"
-    train = ["launch/train.py", "--task", "toy", "--num_points", "2000", "--plateau_patience", "9"]
-    bf16 = ["--deepspeed_config", "ds_configs/bf16.json"]
-    succeed([sys.executable, *train, *bf16, "--num_epochs", "3", "--runs_dir", former])
-    again = [*train, "--deepspeed_config", "ds_configs/bf16_zero3.json", "--pretrained", *former.glob("*/")]
-    output = succeed([*torchrun(2), *again, "--num_epochs", "1", "--runs_dir", runs])
-    assert output.count("8 of 8 weights are the model's, 100 % of its numbers") == 1
-    (run_dir,) = runs.glob("*/")
-    assert val_losses(run_dir)[0] < val_losses(*former.glob("*/"))[-1]
-    shutil.rmtree(former)
-    succeed([sys.executable, *again, "--num_epochs", "2", "--resume", run_dir])
-    assert len(val_losses(run_dir)) == 2
 
 
 ON_HOSTS_OF_THEIR_OWN = """

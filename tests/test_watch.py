@@ -1,19 +1,15 @@
 """Unit: who is to blame, told from beats and clocks, and what is said of it."""
 
-import gc
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
-from ds_trainer import distributed, loop
-from ds_trainer.watch import whereabouts
 from ds_trainer.watch.beats import Beat, Kind, Left
 from ds_trainer.watch.verdict_message import alone_message, headline, message
 from ds_trainer.watch.verdicts import Limits, Peer, Stillness, Verdict, decide
-from ds_trainer.watch.watch import Watch, is_collective_failure
-from ds_trainer.watch.whereabouts import Place, Stack, main_stack, stack_of, waits_for_others
+from ds_trainer.watch.watch import is_collective_failure
+from ds_trainer.watch.whereabouts import Place, Stack, stack_of
 
 LIMITS = Limits(stall_timeout_s=120)
 OWN: Stack = [("/home/me/task.py", 12, "__getitem__")]
@@ -138,73 +134,6 @@ def test_time_for_which_the_process_itself_slept_does_not_count() -> None:
     still.tick(0, {"x": 1})
     still.tick(3600, {"x": 1})
     assert still.seconds["x"] == 1
-
-
-# -- where a rank stands -----------------------------------------------------------------------------------------------
-
-
-def test_each_move_is_progress_and_keeps_what_it_does_not_say() -> None:
-    here = whereabouts._Whereabouts()
-    here.move("training", 2, 31)
-    here.move("validating", None, None)
-    assert str(here.place) == "validating, epoch 2, step 31"
-    assert here.place.progress == 2
-    assert str(Place("starting")) == "starting"
-
-
-def test_rank_is_in_stride_from_its_second_step_on() -> None:
-    here = whereabouts._Whereabouts()
-    for step, expected in ((7, False), (7, False), (8, True), (9, True)):  # micro-steps of one step, after a resume
-        here.move("training", 1, step)
-        assert here.place.is_in_stride == expected
-    here.move("saving", None, None)
-    assert not here.place.is_in_stride
-    for expected in (False, True):
-        here.move("validating", None, None)
-        assert here.place.is_in_stride == expected
-
-
-def test_next_training_of_a_process_stands_nowhere_yet() -> None:
-    for phase in ("training", "validating", "validating"):
-        whereabouts.stand_at(phase, 50, 1200)
-    Watch()
-    assert str(whereabouts.place()) == "starting"
-    whereabouts.stand_at("validating")
-    assert not whereabouts.place().is_in_stride, "it may compile for minutes again"
-
-
-def test_stack_shows_what_the_main_thread_does() -> None:
-    assert main_stack()[-1][2] == "main_stack"
-    assert main_stack()[-2][2] == "test_stack_shows_what_the_main_thread_does"
-    assert not waits_for_others(main_stack())
-
-
-def test_no_garbage_is_collected_while_frames_are_walked() -> None:
-    """On CPython 3.11 that corrupts memory, should the thread whose frames they are go on meanwhile."""
-    during: list[str] = []
-
-    def note(phase: str, info: dict[str, int]) -> None:
-        during.append(sys._getframe(1).f_code.co_name)
-
-    before = gc.get_threshold()
-    gc.callbacks.append(note)
-    gc.set_threshold(1)  # all but each new object that may lie in a cycle, as frames do, would be collected
-    try:
-        main_stack()
-    finally:
-        gc.set_threshold(*before)
-        gc.callbacks.remove(note)
-    assert "main_stack" not in during
-    assert gc.isenabled()
-    assert waits_for_others(WAITING)
-    assert waits_for_others([*OWN, (distributed.__file__, 207, "cast")]), "what waits there calls no Python"
-
-
-def test_stack_keeps_the_innermost_frames_and_those_of_this_package() -> None:
-    own = loop.__file__
-    imports = ("<frozen importlib._bootstrap>", 1, "_find")
-    stack = [("/x/train.py", 1, "main"), (own, 2, "train"), *[("/x/torch/y.py", n, "f") for n in range(9)], imports]
-    assert whereabouts._telling(stack) == [stack[1], *stack[3:-1]]
 
 
 def test_failures_of_collectives_are_told_from_others() -> None:

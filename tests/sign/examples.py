@@ -1,6 +1,6 @@
 """Clips as recordings have them, in any layout: smooth, off the origin, with keypoints missing here and there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +15,7 @@ from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import HANDS, KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing
 from ds_trainer.tasks.sign.sampling import Sampling
+from ds_trainer.tasks.sign.task import SignTask
 
 SHAPES = [(184, 4), (20, 3), (75, 4), (543, 4), (7, 2), (7, 3), (7, 4)]
 """Keypoints and features of each known layout, and of unknown ones with two, three and four features."""
@@ -30,6 +31,14 @@ EVERYTHING = {
     "noise": 0.01, "keypoint_mask_fraction": 0.1, "part_mask_fraction": 0.1, "max_frame_mask_fraction": 0.2,
 }  # fmt: skip
 """All that augmentation can do."""
+
+BuildTask = Callable[..., SignTask]
+
+SIGNS, SIGNERS, REPETITIONS = 4, 4, 3
+"""Of the store that `build` makes tasks of."""
+
+AS_IT_IS = {"features": ("place",), "motion_fraction": 0.0}
+"""A clip's own frames, and of them what was recorded."""
 
 SAMPLING = Sampling(12, motion_fraction=0.5, max_tempo_fraction=0.5, max_cut_fraction=0.1)
 """All that sampling can do."""
@@ -119,3 +128,8 @@ def moved(clips_BTKC: Tensor, layout: KeypointLayout, scale: float, shift: float
 
 def points(clips_BTKC: Tensor, layout: KeypointLayout) -> Tensor:
     return clips_BTKC[..., : layout.num_coordinates]
+
+
+def batch(task: SignTask, clips: list[int], draw: Draw | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    (clips_BTKC,), sign_B = task.prepare(torch.tensor(clips), torch.device("cpu"), draw)
+    return clips_BTKC, sign_B

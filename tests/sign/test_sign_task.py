@@ -1,6 +1,5 @@
 """Unit: the sign task on a real clip store of four signs by four signers."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,45 +10,14 @@ import torch
 from sign_data.writers import frames, grid, packed_arrays, source
 
 from ds_trainer.errors import DataError, SettingsError
-from ds_trainer.randomness import Draw
-from ds_trainer.settings import combined_settings
-from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.task import SignTask
 
-from .examples import normalise
-
-SIGNS, SIGNERS, REPETITIONS = 4, 4, 3
-CPU = torch.device("cpu")
-BuildTask = Callable[..., SignTask]
-AS_IT_IS = {"features": ("place",), "motion_fraction": 0.0}
-"""A clip's own frames, and of them what was recorded."""
-
-
-@pytest.fixture(scope="module")
-def store_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("stores") / "grid"
-    names = ["one", "two", "three", "four"]
-    write_store(path, source(grid(SIGNS, SIGNERS, REPETITIONS), num_signs=SIGNS, sign_names=names))
-    return path
-
-
-@pytest.fixture
-def build(store_dir: Path) -> BuildTask:
-    def build_task(**settings: Any) -> SignTask:
-        given = {"data": str(store_dir), "model_size": "t_2_1", "num_frames": 6, **settings}
-        return SignTask(combined_settings(SignSettings)(deepspeed_config=Path("unused"), **given))
-
-    return build_task
+from .examples import AS_IT_IS, REPETITIONS, SIGNERS, SIGNS, BuildTask, batch
 
 
 def numbers(dataset: Any) -> list[int]:
     return [dataset[place] for place in range(len(dataset))]
-
-
-def batch(task: SignTask, clips: list[int], draw: Draw | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    (clips_BTKC,), sign_B = task.prepare(torch.tensor(clips), CPU, draw)
-    return clips_BTKC, sign_B
 
 
 def test_splits_share_no_clip_and_leave_none_out(build: BuildTask) -> None:
@@ -159,60 +127,6 @@ def test_model_looks_at_the_chosen_parts(build: BuildTask) -> None:
 def test_legs_are_looked_at_only_if_they_are_named(build: BuildTask) -> None:
     assert list(build().description()["parts"]) == ["head", "left_arm", "right_arm"]
     assert list(build(parts=("right_arm", "lower_body")).description()["parts"]) == ["right_arm", "lower_body"]
-
-
-# -- batches ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("clip", [0, 2, 47])
-def test_clip_is_evaluated_as_it_was_recorded(build: BuildTask, clip: int) -> None:
-    task = build(**AS_IT_IS)
-    recorded = torch.from_numpy(task.store.clip_frames(clip).copy())
-    places = [int((place + 0.5) / 6 * len(recorded)) for place in range(6)]
-    clips_BTKC, _ = batch(task, [clip])
-    normalised = normalise(recorded[None, places], task.store.layout)
-    torch.testing.assert_close(clips_BTKC, normalised[:, :, list(task.preprocessing.taken)])
-
-
-def test_clips_come_out_the_same_in_any_batch(build: BuildTask) -> None:
-    task = build()
-    together, signs = batch(task, [0, 20, 47, 3])
-    num_features = 3 + 1 + 3 + 3  # place, presence, velocity, bone
-    assert together.shape == (4, 6, 10, num_features), "without legs, which the model does not look at"
-    assert together.dtype == torch.float32
-    for place, clip in enumerate([0, 20, 47, 3]):
-        alone, sign = batch(task, [clip])
-        assert torch.equal(alone[0], together[place])
-        assert sign.item() == signs[place] == task.store.sign[clip]
-
-
-def test_augmentation_is_a_function_of_seed_epoch_and_clip(build: BuildTask) -> None:
-    task = build()
-    together, _ = batch(task, [5, 6, 7], Draw.of(1, 2, torch.tensor([5, 6, 7])))
-    alone, _ = batch(task, [6], Draw.of(1, 2, torch.tensor([6])))
-    torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-6)
-    as_it_is, _ = batch(task, [6])
-    for other in (Draw.of(1, 3, torch.tensor([6])), Draw.of(2, 2, torch.tensor([6])), None):
-        assert not torch.equal(batch(task, [6], other)[0], alone)
-    assert torch.equal(batch(task, [6])[0], as_it_is)
-
-
-def test_augmentation_can_be_switched_off(build: BuildTask) -> None:
-    none = {name: 0.0 for name in SignSettings.model_fields if name.startswith(("max_", "noise")) or "mask" in name}
-    task = build(**none, **AS_IT_IS, num_frames=2)
-    two_frames = 0  # the first repetition has two frames, so that the jitter has no choice
-    changed, _ = batch(task, [two_frames], Draw.of(1, 2, torch.tensor([two_frames])))
-    assert torch.equal(changed, batch(task, [two_frames])[0])
-    whole = build(**none, **AS_IT_IS, mirror_fraction=1.0, num_frames=2)
-    assert not torch.equal(batch(whole, [two_frames], Draw.of(1, 2, torch.tensor([two_frames])))[0], changed)
-
-
-def test_preparing_leaves_the_store_alone(build: BuildTask) -> None:
-    task = build()
-    before = task.store.frames[:].copy()
-    clips_BTKC, _ = batch(task, [0, 1])
-    clips_BTKC.zero_()
-    assert (task.store.frames == before).all()
 
 
 # -- what a checkpoint holds ------------------------------------------------------------------------------------------
