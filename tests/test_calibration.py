@@ -1,5 +1,7 @@
 """Unit: a temperature that undoes what was done to the logits, errors counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -54,6 +56,7 @@ def test_overconfidence_is_measured_and_mended() -> None:
     assert torch.equal(metrics.measures_NM, plain.measures_NM)
     assert calibration.error_before > 0.15
     assert calibration.error_after < 0.03
+    torch.testing.assert_close(calibration.confidence_N, (4 * logits_NS / temperature).softmax(1).amax(1).double())
     accuracy = (logits_NS.argmax(1) == targets_N).double().mean()
     assert calibration.is_right_N.double().mean() == accuracy, "no answer changes"
 
@@ -68,16 +71,34 @@ def test_error_by_hand() -> None:
     assert expected_calibration_error(confidence_N, is_right_N) == pytest.approx(0.2 * 4 / 6)
 
 
+def test_too_little_confidence_is_an_error_as_well_and_certainty_shares_the_last_bin() -> None:
+    confidence_N = torch.tensor([0.96, 1.0, 0.4, 0.4])
+    is_right_N = torch.tensor([True, True, True, False])
+    assert [number for *_, number in reliability(confidence_N, is_right_N)] == [2, 2]
+    assert expected_calibration_error(confidence_N, is_right_N) == pytest.approx(0.02 * 2 / 4 + 0.1 * 2 / 4)
+
+
 def test_hopeless_model_has_a_temperature() -> None:
     targets_N = torch.arange(40) % NUM_CLASSES
     wrong_NS = -torch.nn.functional.one_hot(targets_N, NUM_CLASSES).float()
     assert fit_temperature(torch.nn.Identity(), batches(wrong_NS, targets_N)) == pytest.approx(20.0)
 
 
-def test_few_examples_say_nothing_of_confidence() -> None:
-    targets_N = torch.arange(9) % NUM_CLASSES
+@pytest.mark.parametrize(("num_examples", "temperature"), [(9, 1.0), (10, 20.0)])
+def test_few_examples_say_nothing_of_confidence(num_examples: int, temperature: float) -> None:
+    targets_N = torch.arange(num_examples) % NUM_CLASSES
     wrong_NS = -torch.nn.functional.one_hot(targets_N, NUM_CLASSES).float()
-    assert fit_temperature(torch.nn.Identity(), batches(wrong_NS, targets_N)) == 1.0
+    assert fit_temperature(torch.nn.Identity(), batches(wrong_NS, targets_N)) == pytest.approx(temperature)
+
+
+def test_a_task_summarises_its_own_measures_alone() -> None:
+    own = replace(
+        classification_objective(NUM_CLASSES), summarise=lambda measures_NM: {"columns": measures_NM.shape[1]}
+    )
+    plain, measured = (
+        validate(torch.nn.Identity(), objective, batches(*honest())) for objective in (own, with_confidence(own, 2.0))
+    )
+    assert measured.named == plain.named == {"columns": plain.measures_NM.shape[1]}
 
 
 @pytest.mark.parametrize("num_examples", [40, 400])
@@ -87,4 +108,4 @@ def test_model_without_a_mistake_is_as_sure_as_the_number_of_examples_allows(num
     temperature = fit_temperature(torch.nn.Identity(), batches(right_NS, targets_N))
     confidence = (right_NS / temperature).softmax(1).amax(1).mean()
     others = (NUM_CLASSES - 1) / NUM_CLASSES  # of what is spread over all classes
-    assert float(confidence) == pytest.approx(1 - others / (num_examples + 2), rel=1e-3)
+    assert float(confidence) == pytest.approx(1 - others / (num_examples + 2), abs=1e-4)

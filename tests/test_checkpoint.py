@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,34 @@ def test_checkpoint_of_an_unknown_task(path: Path) -> None:
     write_checkpoint(path, content(task="toi"))
     with pytest.raises(SettingsError, match="found 'toi'; did you mean 'toy'"):
         load_model(load_checkpoint(path))
+
+
+def test_module_is_not_imported_because_a_file_names_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = path.parent / "trace"
+    (path.parent / "from_elsewhere.py").write_text(f"open({str(trace)!r}, 'w')")
+    monkeypatch.chdir(path.parent)
+    monkeypatch.syspath_prepend(path.parent)
+    with pytest.raises(CheckpointError, match="nothing is imported because a file names it: import from_elsewhere"):
+        load_model(content(task="from_elsewhere:Task"))
+    assert not trace.exists()
+
+
+def test_compressed_file_is_refused_before_it_is_unpacked(path: Path) -> None:
+    """A thousandth of its size on disk could else fill the memory."""
+    write_checkpoint(path, content())
+    packed = path.with_name("packed.pth")
+    with zipfile.ZipFile(path) as stored, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in stored.namelist():
+            archive.writestr(name, stored.read(name))
+    with pytest.raises(CheckpointError, match="it is compressed, which torch never does"):
+        load_checkpoint(packed)
+
+
+def test_sparse_weights_are_not_those_of_a_model(path: Path) -> None:
+    weights = content()["state_dict"]
+    name, weight = next((name, weight) for name, weight in weights.items() if weight.ndim == 2)
+    with pytest.raises(CheckpointError, match=f"state_dict: {name}: found "):
+        load_model(content(state_dict={**weights, name: weight.to_sparse()}))
 
 
 class FailsToPickle:

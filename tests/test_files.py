@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import os
+import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import IO
 import pytest
 
 from ds_trainer.errors import WriteError
-from ds_trainer.files import aside_of, remove_asides, sha256, write_atomically, write_json
+from ds_trainer.files import aside_of, remove_asides, sha256, sync, write_atomically, write_json
 
 
 def test_content_replaces_what_was_there(tmp_path: Path) -> None:
@@ -103,6 +104,43 @@ def test_file_system_that_knows_no_sync_of_directories(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "fsync", fsync)
     write_json(tmp_path / "a.json", {})
     assert (tmp_path / "a.json").read_text() == "{}\n"
+
+
+def test_content_is_on_disk_before_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a loss of power leaves the new name with nothing behind it."""
+    done: list[object] = []
+    rename = os.replace
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        done.append("folder" if stat.S_ISDIR(status.st_mode) else status.st_size)
+
+    def replace(source: Path, target: Path) -> None:
+        done.append((source, target))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    path = tmp_path / "a"
+    write_atomically(path, lambda file: file.write(b"12345"))
+    assert done == [5, (aside_of(path), path), "folder"]
+
+
+def test_disk_that_fails_to_keep_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error"):
+        sync(tmp_path)
+
+
+def test_processes_of_one_number_on_two_hosts_write_by_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = aside_of(tmp_path / "a")
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert aside_of(tmp_path / "a") != here
 
 
 def test_two_threads_may_write_the_same_file(tmp_path: Path) -> None:

@@ -29,6 +29,18 @@ def test_each_step_takes_a_fraction_of_what_the_plateau_says_which_is_there_agai
     assert recorded == pytest.approx(moved)
 
 
+@pytest.mark.parametrize(("num_warmup", "num_cooldown", "moved"), [(0, 2, [1, 1, 1 / 2]), (2, 0, [1 / 2, 1, 1])])
+def test_each_of_both_works_without_the_other(num_warmup: int, num_cooldown: int, moved: list[float]) -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    engine = SimpleNamespace(basic_optimizer=torch.optim.SGD([weight], lr=1.0), global_steps=0)
+    warm_up_and_cool_down(engine, 3, num_warmup, num_cooldown)  # type: ignore[arg-type]
+    weight.grad = torch.ones(1)
+    for step, expected in enumerate(moved):
+        engine.global_steps, before = step, weight.item()
+        engine.basic_optimizer.step()
+        assert before - weight.item() == pytest.approx(expected)
+
+
 def test_a_cool_down_longer_than_the_run_takes_all_of_it() -> None:
     fractions = [rate_fraction(step, num_steps=4, num_warmup=0, num_cooldown=8) for step in range(6)]
     assert fractions == [1, 3 / 4, 2 / 4, 1 / 4, 0, 0]

@@ -12,6 +12,7 @@ import torch
 from ds_trainer.errors import CheckpointError, WriteError
 from ds_trainer.files import sha256, write_json
 from ds_trainer.progress import log
+from ds_trainer.run import resume_points as resume_points_module
 from ds_trainer.run.resume_points import newest_resume_point, read_resume_point, resume_points, write_resume_point
 
 NEWER, OLDER = "epoch_0002-step_00000020", "epoch_0001-step_00000010"
@@ -92,6 +93,35 @@ def test_nothing_to_continue(tmp_path: Path) -> None:
 def test_only_the_newest_are_kept(resume_dir: Path) -> None:
     write_resume_point(resume_dir, "epoch_0003-step_00000030", {}, num_kept=1)
     assert [point.name for point in resume_points(resume_dir)] == ["epoch_0003-step_00000030"]
+
+
+def test_later_points_which_were_refused_take_no_place_of_good_ones(resume_dir: Path) -> None:
+    """A run that went back to the point before writes the next ones between both."""
+    between = "epoch_0001-step_00000015"
+    write_resume_point(resume_dir, between, {"name": between}, num_kept=1)
+    assert [point.name for point in resume_points(resume_dir)] == [between, NEWER]
+
+
+def test_point_of_the_same_step_takes_the_place_of_the_former(resume_dir: Path) -> None:
+    write_resume_point(resume_dir, NEWER, {"name": "again"}, num_kept=2)
+    assert newest_resume_point(resume_dir)[1]["name"] == "again"
+
+
+def test_what_a_killed_process_left_aside_does_not_stand_in_the_way(resume_dir: Path) -> None:
+    (resume_dir / ".aside").mkdir()
+    (resume_dir / ".aside" / "state.pt").write_bytes(b"half")
+    (resume_dir / "my own copies").mkdir()
+    write_resume_point(resume_dir, "epoch_0003-step_00000030", {}, num_kept=1)
+    assert [point.name for point in resume_points(resume_dir)] == ["epoch_0003-step_00000030"]
+    assert sorted(path.name for path in resume_dir.iterdir()) == ["epoch_0003-step_00000030", "my own copies"]
+
+
+def test_name_of_a_point_is_on_disk_when_it_is_written(resume_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "epoch_0003-step_00000030"
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(resume_points_module, "sync", lambda path: synced.append((path, (path / name).is_dir())))
+    write_resume_point(resume_dir, name, {}, num_kept=1)
+    assert synced == [(resume_dir, True)]
 
 
 def test_points_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
