@@ -47,8 +47,11 @@ def precision(engine_config: Mapping[str, Any]) -> str:
     if computes_in_float32(engine_config):
         return "bf16 weights (arithmetic in float32: this CPU has no bf16 instructions)"
     name = next((block for block in _16_BIT_BLOCKS if engine_config.get(block, {}).get("enabled")), "fp32")
-    is_slow = name != "fp32" and not has_fast_bf16()
-    return f"{name} (slow: this CPU has no bf16 instructions; fp32.json is many times faster here)" if is_slow else name
+    if name == "fp32" or has_fast_bf16():
+        return name
+    if device().type == "cpu":
+        return f"{name} (slow: this CPU has no bf16 instructions; fp32.json is many times faster here)"
+    return "bf16 (slow: this GPU has no bf16 arithmetic; fp16.json is for such)" if name == "bf16" else name
 
 
 def _stage(engine_config: Mapping[str, Any]) -> int:

@@ -50,8 +50,8 @@ def _status(argv: Sequence[str] | None) -> int:
         distributed.export_rank_variables()
         own, flags = _parser().parse_known_args(sys.argv[1:] if argv is None else argv)
         start_log()
-        distributed.join(_TIMEOUT_S)
         with mendable_errors_told(out_of_memory="give a smaller --micro_batch"), gpu.same_bits():
+            distributed.join(_TIMEOUT_S)
             results = _evaluate(own, flags)
         if own.json is not None:
             distributed.agreed(lambda: write_json(own.json, results))

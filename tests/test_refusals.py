@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from deepspeed.ops.op_builder.builder import MissingCUDAException
 from deepspeed.ops.op_builder.cpu.no_impl import NotImplementedBuilder
 from deepspeed.utils.groups import _ensure_divisibility, _get_sequence_parallel_group
 from deepspeed.utils.timer import trim_mean
@@ -27,6 +28,19 @@ def test_what_deepspeed_refuses_is_told_of_the_engine_config(refuse: Callable[[]
     expected = f"my.json: refused by DeepSpeed: {reason}; change or remove the key that this is about"
     assert told.value.problems == [expected]
     assert isinstance(told.value.__cause__, ValueError | AssertionError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("CUDA_HOME environment variable is not set. Please set it to your CUDA install root."),  # of torch
+        MissingCUDAException("nvcc is not found"),
+    ],
+)
+def test_what_would_need_a_compiler_for_the_gpu_is_told_of_the_engine_config(error: Exception) -> None:
+    told = r"my\.json: DeepSpeed would compile .* with nvcc.*install the CUDA toolkit"
+    with pytest.raises(SettingsError, match=told), refusals_told("my.json"):
+        raise error
 
 
 def refuse_in_a_model() -> None:

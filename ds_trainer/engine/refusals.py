@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from deepspeed.ops.op_builder.builder import MissingCUDAException
 from deepspeed.runtime.keep_in_fp32 import buffers_to_keep_in_fp32, keep_in_fp32_pattern
 from torch import nn
 
@@ -27,13 +28,19 @@ def refusals_told(source: str) -> Iterator[None]:
         source: the engine config, as the message names it.
 
     Raises:
-        SettingsError: DeepSpeed refuses it.
+        SettingsError: DeepSpeed refuses it, or would have to compile for it what cannot be compiled here.
         MemoryLimitError: the device's memory or the host's does not suffice.
     """
     try:
         with mendable_errors_told():
             yield
     except Exception as error:
+        if isinstance(error, MissingCUDAException) or "CUDA_HOME" in str(error):
+            raise SettingsError(
+                f"{source}: DeepSpeed would compile an operation for the GPU with nvcc, which is not here "
+                f"({reason_of(error)}); install the CUDA toolkit, or remove the key that asks for it, such as "
+                '"torch_adam": false or zero_quantized_weights'
+            ) from error
         if type(error) not in _TYPES or not str(error) or not _is_of_deepspeed(error):
             raise
         raise SettingsError(

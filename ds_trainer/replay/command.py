@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ds_trainer import gpu
 from ds_trainer.batches import BatchLoader, size_of
 from ds_trainer.command import command
 from ds_trainer.distributed import device
@@ -222,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not is_plain(str(arguments.folder)):
         raise SettingsError(f"found {shown(str(arguments.folder))}; expected the path of a bad batch")
-    for line in replay(arguments.folder, arguments.micro_step, arguments.task):
+    with gpu.same_bits():  # on a GPU as training computed
+        lines = replay(arguments.folder, arguments.micro_step, arguments.task)
+    for line in lines:
         log.info(line)
     return 0

@@ -64,6 +64,7 @@ def test_other_devices_compute_what_a_cpu_does(num_tokens: int) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
 @pytest.mark.parametrize("num_tokens", [4, 50])
 @pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:TensorFloat32")  # of what torch.compile imports
 def test_a_gpu_gives_what_a_cpu_gives(num_tokens: int, is_compiled: bool) -> None:
     parts = parts_of((2, 5, 3, num_tokens, 32), torch.float32).detach()
     on_gpu = torch.compile(attend) if is_compiled else attend

@@ -105,6 +105,7 @@ def test_a_batch_stays_on_its_device_and_asks_for_no_value(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # a prototype, torch says
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("changes", [IN_PLANE, EVERYTHING], ids=["in_plane", "everything"])
 def test_a_batch_does_not_wait_for_the_gpu(changes: dict[str, float], model: str) -> None:
