@@ -55,6 +55,15 @@ def test_directory_that_is_gone_is_told(tmp_path: Path) -> None:
         claim(tmp_path / "absent")
 
 
+def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: IO[bytes], operation: int) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with claims.claims() as claim:
+        claim(tmp_path)
+
+
 def test_file_system_that_locks_for_writing_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As NFS does."""
     flock = fcntl.flock

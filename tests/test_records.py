@@ -1,8 +1,10 @@
 """Unit: the lines of `metrics.jsonl`, through cuts, damage and full disks."""
 
+import errno
 import json
 import math
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 from cadences import cadence
 from epochs import PlainEngine, metrics, train
 
+from ds_trainer.run import records
+from ds_trainer.run.records import Records
 from ds_trainer.run.run_dir import Run
 
 
@@ -116,6 +120,34 @@ def test_record_that_a_full_disk_cannot_take_is_kept(new_run: Callable[..., Run]
     assert [record["epoch"] for record in continued.records.load()] == [0], "the resume point brought it"
     train(run, [2.0, 1.0], num_epochs=2)
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [0, 0, 1]
+
+
+def test_half_a_line_that_a_disk_took_is_taken_back_and_the_failure_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = Records(tmp_path / "metrics.jsonl")
+    kept.append(kind="step", step=1)
+
+    def take_a_part(file: FileIO, content: bytes) -> None:
+        file.write(content[:7])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(records, "_write_all", take_a_part)
+        kept.append(kind="step", step=2)
+        kept.append(kind="step", step=3)
+    assert caplog.text.count("No space left on device") == 1
+    assert kept.path.read_text() == '{"kind": "step", "step": 1}\n'
+    assert [record["step"] for record in kept.load()] == [1, 2, 3]
+    kept.append(kind="step", step=4)
+    assert [json.loads(line)["step"] for line in kept.path.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_record_that_a_resume_point_kept_and_that_was_written_after_all_is_there_once(tmp_path: Path) -> None:
+    kept = Records(tmp_path / "metrics.jsonl")
+    kept.append(kind="step", step=1)
+    kept.keep(lambda record: True, unwritten=[{"kind": "step", "step": 1}, {"kind": "step", "step": 2}])
+    assert [record["step"] for record in kept.load()] == [1, 2]
 
 
 def test_damaged_line_is_left_out(new_run: Callable[..., Run], tmp_path: Path) -> None:

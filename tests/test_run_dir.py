@@ -13,7 +13,7 @@ from epochs import metrics, train
 
 from ds_trainer.errors import WriteError
 from ds_trainer.plots.curves import History
-from ds_trainer.run import new_dir
+from ds_trainer.run import new_dir, run_dir
 from ds_trainer.run.new_dir import new_run_dir
 from ds_trainer.run.run_dir import Run
 
@@ -65,6 +65,25 @@ def test_epochs_are_counted_and_the_best_is_remembered(new_run: Callable[..., Ru
     assert (run.best_loss, run.best_epoch) == (1.0, 1), "an equal loss is no improvement"
     assert run.best_checkpoint == tmp_path / "best.pth"
     assert [run.is_best(metrics(loss)) for loss in (0.99, 1.0, math.nan)] == [True, False, False]
+
+
+def test_best_model_may_be_that_of_the_first_epoch(new_run: Callable[..., Run], tmp_path: Path) -> None:
+    run = new_run()
+    train(run, [1.0, 2.0], num_epochs=2)
+    assert run.best_checkpoint == tmp_path / "best.pth"
+
+
+@pytest.mark.parametrize(("status", "then"), [("running", "failed"), ("finished", "finished"), (None, None)])
+def test_rank_that_outlives_the_master_says_that_a_running_run_failed(
+    new_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str | None, then: str | None
+) -> None:
+    run, path = new_run(), tmp_path / "status.json"
+    if status is not None:
+        run.write_status(status)
+    monkeypatch.setattr(run_dir, "_MASTER_FIRST_S", 0.0)
+    monkeypatch.setenv("RANK", "1")
+    run.write_failure("rank 0 is lost")
+    assert (json.loads(path.read_text())["status"] if path.exists() else None) == then
 
 
 def test_the_last_model_is_the_best_where_that_is_asked_for(new_run: Callable[..., Run]) -> None:
