@@ -93,6 +93,9 @@ def test_index_names_each_file_that_is_missing_or_no_clip(tmp_path: Path) -> Non
         (["ann/val/hello/1.npz", "bob/train/hello/2.npz"], [(1, "ann", "val"), (1, "bob", "train")]),
         (["train/ann/go/1.npz", "val/ann/test/1.npz"], [(1, "ann", "train"), (2, "ann", "val")]),
         (["9/a.npz", "10/a.npz", "sign 1/a.npz"], [(2, "", ""), (1, "", ""), (3, "", "")]),
+        (["01/test/0071/1.npz", "02/train/0071/1.npz"], [(71, "01", "test"), (71, "02", "train")]),  # as KArSL has it
+        (["0071/1.npz", "0503/1.npz"], [(1, "", ""), (2, "", "")]),
+        (["0000/1.npz", "0001/1.npz"], [(1, "", ""), (2, "", "")]),
         (["all/bye/1.npz", "all/hello/1.npz", "all/.old/x.npz", "__MACOSX/y/1.npz"], [(1, "all", ""), (2, "all", "")]),
     ],
 )

@@ -61,7 +61,7 @@ def test_copies_are_drawn_together_and_told(build_store: BuildStore, rule: Split
         assert set(store.sign[splits.train]) == {0, 1, 2, 3}, "no sign is emptied"
         drawn[0] += len(splits.val)
         drawn[1] += int((splits.train < 90).sum()) + len(splits.val)
-        assert any(each.startswith("copies, frame for frame: 36 of 120 clips; ") for each in splits.notices)
+        assert any(each.startswith("copies, frame for frame: 36 of 120 clips (") for each in splits.notices)
     assert drawn[0] / drawn[1] == pytest.approx(rule.val_fraction, abs=0.05)
 
 
@@ -80,7 +80,7 @@ def test_recordings_under_several_signs_are_told_with_their_names(tmp_path: Path
 
 def test_copies_of_one_sign_contradict_nothing(tmp_path: Path) -> None:
     store = with_copies(tmp_path, (0, 1), (0, 2))
-    assert store.num_copies(np.arange(len(store))) == 2
+    assert len(store.copies(np.arange(len(store)))) == 2
     assert label_notices(store, np.arange(len(store))) == []
 
 

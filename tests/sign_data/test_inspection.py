@@ -23,13 +23,16 @@ from .writers import grid, source
 
 @pytest.fixture
 def store(tmp_path: Path) -> ClipStore:
-    """Three signers of kinect_20; the second never shows the left arm; one clip is a copy, one is blank."""
+    """Three signers of kinect_20; the second never shows the left arm, and the third has no depth; one clip is a copy,
+    one is blank."""
     rng = np.random.default_rng(0)
     clips = []
     for clip in grid(signs=2, signers=3, repetitions=2):
         frames = rng.random((5 + clip.sign, 20, 3), dtype=np.float32) + 0.1
         if clip.signer == "s02":
             frames[:, [2, 4, 6, 8]] = 0
+        if clip.signer == "s03":
+            frames[..., 2] = 0
         clips.append(replace(clip, frames=frames))
     clips[1] = replace(clips[1], frames=clips[0].frames.copy())
     clips[5] = replace(clips[5], frames=np.zeros_like(clips[5].frames))
@@ -42,12 +45,16 @@ def test_counts_lengths_copies_and_missing_parts(store: ClipStore) -> None:
     text = "\n".join(lines)
     assert "12 clips of 2 signs by 3 signers, kinect_20: 20 keypoints x 3 (x, y, z)" in text
     assert "frames a clip: 6 to 7" in text
-    assert "copies, frame for frame: 1; clips in which all is missing: 1" in text
+    assert f"copies, frame for frame: 1 ({store.clip_ids[1]} of {store.clip_ids[0]})" in lines
+    assert f"clips in which all is missing: 1 ({store.clip_ids[5]})" in lines
+    assert "clips of fewer than 5 frames: 0" in lines
     header, *rows = (line.split() for line in lines[-4:])
     assert header[:3] == ["signer", "clips", "frames"]
     no_left_arm = {row[0]: row[5] for row in rows}
     assert no_left_arm["s02"] == "100.0"
     assert no_left_arm["s01"] == "0.0"
+    assert header[-2:] == ["no", "z"]
+    assert {row[0]: row[-2] for row in rows if row[0] != "s02"} == {"s01": "0.0", "s03": "100.0"}
     assert [row[1] for row in rows] == ["4", "4", "4"]
 
 
@@ -76,7 +83,8 @@ def test_command_draws_samples_and_each_augmentation(
     out = tmp_path / "out"
     flags = ["--data", str(store.path), "--split", "random", "--val_fraction", "0.3", "--out_dir", str(out)]
     assert main([*flags, "--augment", "--noise", "0.05"]) == 0
-    assert "copies, frame for frame: 1 of 12 clips; a recording counts as often" in capsys.readouterr().out
+    told = f"copies, frame for frame: 1 of 12 clips ({store.clip_ids[1]} of {store.clip_ids[0]}); a recording counts"
+    assert told in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {"samples.png", "augmentation.png", "clips_by_sign.csv"}
     assert all(path.stat().st_size > 20_000 for path in out.glob("*.png"))
     heading, *rows = csv.reader((out / "clips_by_sign.csv").read_text(encoding="utf-8").splitlines())
@@ -93,7 +101,8 @@ def test_only_what_is_selected_is_told_and_counted(
     told = capsys.readouterr().out
     assert "4 clips of 1 signs by 2 signers, kinect_20" in told
     assert "frames a clip: 7 to 7" in told
-    assert "copies, frame for frame: 0; clips in which all is missing: 0" in told
+    assert "copies, frame for frame: 0\n" in told
+    assert "clips in which all is missing: 0\n" in told
     assert "s02 " not in told
     rows = list(csv.reader((out / "clips_by_sign.csv").read_text(encoding="utf-8").splitlines()))
     assert rows == [["number", "sign", "clips", "s01", "s03"], ["2", "2", "4", "2", "2"]]

@@ -46,11 +46,18 @@ def test_selected_signs_are_named_where_their_numbers_do_not(build_store: BuildS
     assert not any("selected" in notice for notice in make_splits(store, SplitRule()).notices)
 
 
-def test_names_that_differ_by_capitals_alone_are_told(build_store: BuildStore) -> None:
-    store = replace(build_store(), sign_names=["Book", "book", "10", "BOOK"])
-    assert make_splits(store, SplitRule()).notices[0] == (
-        "Book and book and BOOK: names that differ only by capitals, taken for different ones"
-    )
+@pytest.mark.parametrize(
+    ("names", "alike"),
+    [
+        (["Book", "book", "10", "BOOK"], "Book and book and BOOK"),
+        (["0071", "71", "710", "sign 100"], "0071 and 71"),
+        (["a01b2", "100", "A1b2", "10"], "a01b2 and A1b2"),
+    ],
+)
+def test_names_of_which_one_may_be_a_slip_are_told(build_store: BuildStore, names: list[str], alike: str) -> None:
+    store = replace(build_store(), sign_names=names)
+    told = f"{alike}: names that differ only by capitals or leading zeros, taken for different ones"
+    assert make_splits(store, SplitRule()).notices[0] == told
 
 
 def test_one_clip_a_sign_is_told_to_be_too_few(build_store: BuildStore) -> None:

@@ -17,6 +17,7 @@ from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
 from ds_trainer.errors import SettingsError
 from ds_trainer.files import make_folder, write_atomically, write_csv
+from ds_trainer.problems import listed
 from ds_trainer.progress import log
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
@@ -32,6 +33,7 @@ from ds_trainer.tasks.sign.task import SignTask
 NUM_SAMPLES = 6
 _MOST_CLIPS_READ = 2000
 """For what is missing: more, evenly taken, would say the same."""
+_FEW_FRAMES = 5
 
 _NOTHING = Augmentation()
 
@@ -98,25 +100,33 @@ def describe_store(store: ClipStore, clips: Clips) -> Iterator[str]:
     names = [store.sign_names[sign] for sign in signs]
     fewest, most = int(per_sign.argmin()), int(per_sign.argmax())
     yield f"clips a sign: {per_sign[fewest]} ({names[fewest]}) to {per_sign[most]} ({names[most]})"
-    num_copies, num_blank = store.num_copies(clips), int((store.content[clips] == 0).sum())
-    yield f"copies, frame for frame: {num_copies}; clips in which all is missing: {num_blank}"
+    yield _counted("copies, frame for frame", store.copies(clips))
+    blank, short = clips[store.content[clips] == 0], clips[lengths < _FEW_FRAMES]
+    yield _counted("clips in which all is missing", [store.clip_ids[clip] for clip in blank])
+    yield _counted(f"clips of fewer than {_FEW_FRAMES} frames", [store.clip_ids[clip] for clip in short])
     yield from _signer_table(store, clips)
+
+
+def _counted(what: str, names: Sequence[str]) -> str:
+    return f"{what}: {len(names)}" + (f" ({listed(names)})" if names else "")
 
 
 def _signer_table(store: ClipStore, clips: Clips) -> Iterator[str]:
     parts, names = list(store.layout.parts), signers_of(store, clips)
     read = evenly(clips, _MOST_CLIPS_READ)
-    missing = {clip: missing_fractions(store.clip_frames(clip), store) for clip in read.tolist()}
+    clips_read = ((clip, store.clip_frames(clip)) for clip in read.tolist())
+    missing = {clip: [*missing_fractions(seen, store), *depthless_fraction(seen, store)] for clip, seen in clips_read}
+    without = [*parts, "z"] if "z" in store.layout.features else parts
     width = max(len(name) for name in (*names, "signer"))
     splits = [split for number, split in enumerate(SPLITS) if split and (store.split[clips] == number).any()]
-    columns = ["clips", *splits, "frames", *(f"no {part}" for part in parts)]
+    columns = ["clips", *splits, "frames", *(f"no {each}" for each in without)]
     yield f"{'signer':{width}}  " + "  ".join(f"{column:>8}" for column in columns)
     lengths = np.diff(store.offsets)
     for name in names:
         own = clips[is_of(store, [name])[clips]]
         counts = [len(own), *(int((store.split[own] == SPLITS.index(split)).sum()) for split in splits)]
         of_read = [missing[clip] for clip in np.intersect1d(own, read).tolist()]
-        gone = np.mean(of_read, axis=0) if of_read else np.full(len(parts), np.nan)
+        gone = np.mean(of_read, axis=0) if of_read else np.full(len(without), np.nan)
         values = [*map(str, counts), f"{lengths[own].mean():.0f}", *(f"{100 * fraction:.1f} %" for fraction in gone)]
         cells = (f"{value:>{max(8, len(column))}}" for value, column in zip(values, columns, strict=True))
         yield f"{name:{width}}  " + "  ".join(cells)
@@ -126,6 +136,12 @@ def missing_fractions(frames_TKC: NDArray[np.float32], store: ClipStore) -> NDAr
     """For each part the fraction of the clip's frames in which all of it is missing."""
     is_there_TK = (frames_TKC[..., : max(1, store.layout.num_coordinates)] != 0).any(-1)
     return np.array([1 - is_there_TK[:, list(part)].any(1).mean() for part in store.layout.parts.values()])
+
+
+def depthless_fraction(frames_TKC: NDArray[np.float32], store: ClipStore) -> list[float]:
+    """The fraction of the clip's frames in which z is 0 throughout; nothing where the layout has no z."""
+    features = store.layout.features
+    return [float((frames_TKC[..., features.index("z")] == 0).all(1).mean())] if "z" in features else []
 
 
 def write_counts(store: ClipStore, clips: Clips, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the log must say about splits: whom results hold for, which signs are selected, never trained or not tested."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,8 @@ from ds_trainer.problems import listed
 from ds_trainer.tasks.sign.clips import NAMING_SIGNERS, NOBODY
 from ds_trainer.tasks.sign.split_draws import SIGNER_PREFIX, Clips, is_of, known_signers_of, signers_of
 from ds_trainer.tasks.sign.store import ClipStore
+
+_LEADING_ZEROS = re.compile(r"(?<![0-9])0+(?=[0-9])")
 
 
 def shared_signers(store: ClipStore, clips: Clips, others: Clips) -> list[str]:
@@ -37,9 +40,10 @@ def case_notices(names: Sequence[str]) -> list[str]:
     """Names of which one might be a slip for another."""
     spellings: dict[str, list[str]] = {}
     for name in names:
-        spellings.setdefault(name.casefold(), []).append(name)
+        spellings.setdefault(_LEADING_ZEROS.sub("", name.casefold()), []).append(name)
     alike = [" and ".join(each) for each in spellings.values() if len(each) > 1]
-    return [f"{listed(alike)}: names that differ only by capitals, taken for different ones"] if alike else []
+    told = "names that differ only by capitals or leading zeros, taken for different ones"
+    return [f"{listed(alike)}: {told}"] if alike else []
 
 
 def split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: Clips) -> list[str]:
@@ -68,8 +72,9 @@ def split_notices(store: ClipStore, split: str, train: Clips, val: Clips, test: 
 
 def copy_notices(store: ClipStore, clips: Clips) -> list[str]:
     """How many of the clips are copies: those within one side of the split are not refused."""
-    told = f"copies, frame for frame: {store.num_copies(clips)} of {len(clips)} clips"
-    return [f"{told}; a recording counts as often as it stands there"] if store.num_copies(clips) else []
+    copies = store.copies(clips)
+    told = f"copies, frame for frame: {len(copies)} of {len(clips)} clips ({listed(copies)})"
+    return [f"{told}; a recording counts as often as it stands there"] if copies else []
 
 
 def label_notices(store: ClipStore, clips: Clips) -> list[str]:

@@ -184,7 +184,7 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
 
 def _leaks(store: ClipStore, split: str, clips_of: Mapping[str, Clips]) -> list[str]:
     """The same recording on both sides of a split, under whatever name."""
-    problems, num_copies = [], store.num_copies(np.arange(len(store)))
+    problems, num_copies = [], len(store.copies(np.arange(len(store))))
     for (one, clips), (other, others) in itertools.combinations(clips_of.items(), 2):
         copied = in_both(store.content[clips], store.content[others])
         if len(copied):

@@ -118,11 +118,12 @@ class ClipStore:
         """Pickle the path alone: a process that loads clips maps the same file instead of getting a copy of it."""
         return ClipStore.open, (self.path,)
 
-    def num_copies(self, clips: NDArray[np.int64]) -> int:
-        """How many of these clips are copies of others of them, frame for frame."""
-        content = self.content[clips]
-        content = content[content != 0]
-        return len(content) - len(np.unique(content))
+    def copies(self, clips: NDArray[np.int64]) -> list[str]:
+        """Those of these clips that are copies of others of them, frame for frame, by name: "again of first"."""
+        known = clips[self.content[clips] != 0]
+        _, first, kind = np.unique(self.content[known], return_index=True, return_inverse=True)
+        pairs = zip(known.tolist(), known[first][kind].tolist(), strict=True)
+        return [f"{self.clip_ids[clip]} of {self.clip_ids[other]}" for clip, other in pairs if clip != other]
 
     def read_evenly(self, clips: NDArray[np.int64], num_frames: int) -> NDArray[np.float32]:
         """So many frames of each of these clips, from its first to its last: [clips, num_frames, K, C]."""

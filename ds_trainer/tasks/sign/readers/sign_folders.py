@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip, by_number, 
 from ds_trainer.tasks.sign.readers import clip_file, karsl_npz, openpose, packed_npz
 
 FORMAT = "a folder of such files in {sign}/, {signer}/{sign}/ or {split}/{sign}/"
-VERSION = 2 + clip_file.VERSION
+VERSION = 3 + clip_file.VERSION
 
 _OTHER_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 _LIKE_KARSL = re.compile(r"[0-9]+-[A-Za-z]+")
+_KARSL_SIGN = re.compile(r"[0-9]{4}")
 _REMEDY = "move them, or write index.csv with the columns path, sign and signer"
 
 
@@ -53,7 +54,8 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> ClipSource:
-    """The clips of all files, in the order of their names; signs are numbered in the order of theirs, 9 before 10.
+    """The clips of all files, in the order of their names; signs are numbered in the order of theirs, 9 before 10, but
+    those that KArSL's folders call 0001 to 0502 have these numbers.
 
     Raises:
         DataError: the folders may mean something else.
@@ -71,7 +73,15 @@ def read(path: Path) -> ClipSource:
         raise DataError(f"{path}: {_single_frames(path, found[0]) or problem}")
     names = sorted({place.sign for place in places}, key=by_number)
     layout = openpose.layout_of(path / place.file for place in places)
-    return ClipSource(str(path), len(places), len(names), _clips(path, places, names), names, layout=layout)
+    if all(map(_is_karsl_sign, names)):
+        numbers = {name: int(name) for name in names}
+        return ClipSource(str(path), len(places), max(numbers.values()), _clips(path, places, numbers), layout=layout)
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    return ClipSource(str(path), len(places), len(names), _clips(path, places, numbers), names, layout=layout)
+
+
+def _is_karsl_sign(name: str) -> bool:
+    return bool(_KARSL_SIGN.fullmatch(name)) and 1 <= int(name) <= karsl_npz.NUM_SIGNS
 
 
 def _single_frames(path: Path, name: Path) -> str | None:
@@ -119,8 +129,7 @@ def _problem_of(places: Sequence[_Place]) -> str | None:
     return None
 
 
-def _clips(path: Path, places: Sequence[_Place], names: Sequence[str]) -> Iterator[RawClip | DataError]:
-    numbers = {name: number for number, name in enumerate(names, start=1)}
+def _clips(path: Path, places: Sequence[_Place], numbers: Mapping[str, int]) -> Iterator[RawClip | DataError]:
     are_signers = _are_signers(places)
     for place in places:
         signer = place.signers[0] if place.signers and are_signers else ""
