@@ -86,6 +86,13 @@ def test_training_as_a_function_gives_the_run_directory_or_raises(tmp_path: Path
     assert "refused.json: refused by DeepSpeed: allgather_bucket_size must be" in output.split("refused: ")[1]
 
 
+def test_python_that_leaves_assertions_out_trains_again(tmp_path: Path) -> None:
+    """DeepSpeed relies on one to tell that a process group is no more."""
+    given = f"deepspeed_config='ds_configs/fp32.json', task='toy', num_epochs=1, runs_dir={str(tmp_path)!r}"
+    script = f"import ds_trainer\nfor _ in range(2): print('trained:', ds_trainer.train({given}))"
+    assert succeed([sys.executable, "-O", "-c", script]).count("trained: ") == 2
+
+
 SEVERAL_RANKS = """
 import os, sys, threading, time
 

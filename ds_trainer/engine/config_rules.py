@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deepspeed.comm import comm
 from deepspeed.runtime.config import DeepSpeedConfig
 from pydantic import ValidationError
+from torch import distributed as dist
 
 from ds_trainer.engine.config_keys import AdamParams, SgdParams
 from ds_trainer.engine.idle_keys import READ, idle_problems
@@ -204,6 +206,8 @@ RULES = (
 
 def last_word(config: Mapping[str, Any]) -> list[str]:
     """What DeepSpeed's own reading of `config` refuses: the rules of the installed version that are not told above."""
+    if not dist.is_initialized():
+        comm.cdb = None  # of a training before in this process: under python -O it would be asked for its rank
     try:
         # Without the product, since the world size that DeepSpeed sees here may not be that of the run.
         DeepSpeedConfig({key: value for key, value in config.items() if key != "train_batch_size"})
