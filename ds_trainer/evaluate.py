@@ -29,6 +29,7 @@ from ds_trainer.files import write_json
 from ds_trainer.pretrained import before
 from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
+from ds_trainer.run.environment import elsewhere, load_environment
 from ds_trainer.source import Checkpoint, load_source
 from ds_trainer.task import Task, build_task, load_task_type, splits_of
 from ds_trainer.torch_errors import mendable_errors_told
@@ -114,7 +115,11 @@ def _built(
     """The checkpoint's task, the data set to score, and the model."""
     task_type = task_type_of(checkpoint, own.task, own.checkpoint)
     flags = [*flags, "--task", checkpoint["task"]]
-    task = build_task(task_type, load_settings(flags, load_task_type, checkpoint["settings"]))
+    settings = load_settings(flags, load_task_type, checkpoint["settings"])
+    try:
+        task = build_task(task_type, settings)
+    except UserError as error:
+        raise type(error)(error.problems + elsewhere(load_environment(own.checkpoint), "evaluation")) from error
     task.number_as_in(checkpoint["description"])
     _refuse_other_data(task, checkpoint["description"])
     dataset: Dataset[Any] | None = getattr(task, f"{own.on}_set")

@@ -21,18 +21,16 @@ from ds_trainer.problems import exact, shown
 from ds_trainer.progress import log
 from ds_trainer.replay.case import Case, ClipLooks
 from ds_trainer.replay.files import (
-    SavedEnvironment,
     SavedMicroStep,
     SavedModel,
     SavedStep,
-    load_environment,
     load_saved_model,
     load_saved_step,
 )
 from ds_trainer.replay.remedies import NORM_REMEDY, remedies, why_nothing
 from ds_trainer.replay.report import case_lines, counted, repeated_line
 from ds_trainer.replay.run import Finding, Precision, Replica, looks_at_clip, run_micro_step, saved_batches
-from ds_trainer.run.environment import versions
+from ds_trainer.run.environment import SavedEnvironment, elsewhere, load_environment, versions
 from ds_trainer.task import Task, build_task
 from ds_trainer.text_file import is_plain
 
@@ -95,7 +93,7 @@ def _build_stage(folder: Path, step: SavedStep, environment: SavedEnvironment | 
         task = build_task(saved.task_type, saved.settings)
         task.train_set = passed_enough(task.train_set, saved.settings.min_epoch_clips)
     except UserError as error:
-        raise type(error)(error.problems + _elsewhere(environment)) from error
+        raise type(error)(error.problems + elsewhere(environment, "replay")) from error
     precision = Precision.of(saved.engine_config)
     replica = Replica(saved.build(), precision)
     return _Stage(step, saved, task, precision, replica, replica.bad_weights())
@@ -125,13 +123,6 @@ def _chosen(step: SavedStep, number: int | None) -> tuple[SavedMicroStep, ...]:
         known = sorted({micro_step.number for micro_step in step.micro_steps})
         raise SettingsError(f"--micro_step: found {number}, expected one of {', '.join(map(str, known))}")
     return chosen
-
-
-def _elsewhere(environment: SavedEnvironment | None) -> list[str]:
-    """A remedy where relative paths may mean something else than in training."""
-    if environment is None or environment.working_dir == str(Path.cwd()):
-        return []
-    return [f"the run was started in {exact(environment.working_dir)}; start the replay there too"]
 
 
 def _data_notes(step: SavedStep, task: Task, environment: SavedEnvironment | None) -> list[str]:

@@ -112,26 +112,6 @@ def _nearby(folder: Path) -> str:
     return "expected a folder such as RUN/bad_batches/step_00000123"
 
 
-class SavedEnvironment(BaseModel):
-    """What environment.json of a run says that matters here."""
-
-    class _Devices(BaseModel):
-        type: str
-
-    data_fingerprint: str
-    working_dir: str
-    devices: _Devices
-    versions: dict[str, str]
-
-
-def load_environment(folder: Path) -> SavedEnvironment | None:
-    """The environment of the run whose bad batch is in `folder`; None if that is not told, as in a lone copy."""
-    try:
-        return SavedEnvironment.model_validate_json(read_text(folder.resolve().parents[1] / "environment.json"))
-    except (OSError, ValueError, IndexError):
-        return None
-
-
 class _Switch(BaseModel):
     enabled: bool = False
 

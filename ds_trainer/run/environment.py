@@ -1,5 +1,6 @@
 """What a run ran on, so that its result can be explained later: versions, commit, hardware, command line."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from ds_trainer import __version__
 from ds_trainer.distributed import gathered, world_size
+from ds_trainer.problems import exact
+from ds_trainer.text_file import read_text
 
 _PACKAGES = ("torch", "deepspeed", "numpy")
 
@@ -60,3 +64,35 @@ def _devices() -> dict[str, Any]:
     if torch.cuda.is_available():
         return {"type": "cuda", "name": torch.cuda.get_device_name(), "on_this_node": torch.cuda.device_count()}
     return {"type": "cpu", "name": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+class SavedEnvironment(BaseModel):
+    """What environment.json of a run says that matters where something of the run is run again."""
+
+    class _Devices(BaseModel):
+        type: str
+
+    data_fingerprint: str
+    working_dir: str
+    devices: _Devices
+    versions: dict[str, str]
+
+
+def load_environment(path: Path) -> SavedEnvironment | None:
+    """The environment of the run that `path` is or lies in; None if that is not told, as of a lone copy."""
+    whole = path.resolve()
+    for folder in (whole, *whole.parents[:2]):  # RUN/best.pth, RUN/bad_batches/step_00000123
+        with contextlib.suppress(OSError, ValueError):
+            return SavedEnvironment.model_validate_json(read_text(folder / "environment.json"))
+    return None
+
+
+def elsewhere(environment: SavedEnvironment | None, what: str) -> list[str]:
+    """A remedy where relative paths may mean something else than in training.
+
+    Args:
+        what: is started now, such as "replay".
+    """
+    if environment is None or environment.working_dir == str(Path.cwd()):
+        return []
+    return [f"the run was started in {exact(environment.working_dir)}; start the {what} there too"]
