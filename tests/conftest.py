@@ -6,9 +6,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from browsing import CHROMIUM
 from filelock import FileLock
 from hypothesis import settings
 
@@ -73,3 +75,16 @@ def isl_kinect30() -> Path:
     if not path.exists():
         pytest.skip("isl-kinect30 is not here: it is no part of the project")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    if CHROMIUM is None:
+        pytest.skip("needs chromium, which .ci/run installs")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [],
+        )  # fmt: skip
+        yield chromium
+        chromium.close()

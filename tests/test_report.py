@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from browsing import SCREENS
 from test_diagnostics import measures_of, records_of
 
 from ds_trainer.calibration import Calibration
@@ -19,7 +18,6 @@ from ds_trainer.report.answers import Answers
 from ds_trainer.report.page import NUM_DRAWN, Scored, write_page
 from ds_trainer.task import Skeleton
 
-CHROMIUM = shutil.which("chromium")
 ARABIC = "شكرا"
 EVIL = "</script><script>document.title = 'broken'</script>&<b>"
 
@@ -147,25 +145,6 @@ def test_answers_as_a_table(tmp_path: Path) -> None:
         "name": "clip 0", "group": "signer 0", "true": f"{ARABIC} 0", "predicted": rows[0]["predicted"],
         "confidence": "0.200000", "is_right": rows[0]["is_right"],
     }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium, which .ci/run installs")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [],
-        )  # fmt: skip
-        yield chromium
-        chromium.close()
-
-
-SCREENS = {
-    "desktop": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
-    "phone": {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "has_touch": True, "is_mobile": True},
-}
 
 
 @pytest.fixture(params=[(26, "desktop"), (26, "phone"), (502, "phone")], ids=str)

@@ -3,6 +3,7 @@
 Figures are built without pyplot: nothing is registered globally, and what writes PNG files needs no display.
 """
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -19,6 +20,7 @@ INK, GREY, PALE = "#222222", "#767676", "#DDDDDD"
 SMALL_PT, NORMAL_PT, LARGE_PT = 8, 9.5, 12
 DPI = 150
 LONGEST_NAME = 28
+_MOST_IN_LINE, _LEGEND_LINE_PT = 8, 12
 
 # Unicode's directional isolates and mark: without them the arrow between two Arabic names points the wrong way.
 _ISOLATE, _END_OF_ISOLATE, _LEFT_TO_RIGHT = "\u2068", "\u2069", "\u200e"
@@ -36,9 +38,13 @@ def new_figure(title: str, width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def new_panel() -> tuple[Figure, Axes]:
-    """One plot without a title of its own, to be set where a page has room for it; and its axes."""
-    figure = new_figure("", 5.2, 3.3)
+def new_panel(num_named: int = 1) -> tuple[Figure, Axes]:
+    """One plot without a title of its own, to be set where a page has room for it; and its axes.
+
+    Args:
+        num_named: in its legend, so that the axes keep their size below a long one.
+    """
+    figure = new_figure("", 5.2, 3.3 + _LEGEND_LINE_PT / 72 * (_legend_lines(num_named) - 1))
     return figure, figure.subplots()
 
 
@@ -65,18 +71,25 @@ def draw_note(axes: Axes, text: str) -> None:
 
 
 def place_legend(axes: Axes, handles: Sequence[Artist] | None = None) -> None:
-    """A legend in one line between title and axes, where it cannot hide data.
+    """A legend between title and axes, where it cannot hide data: in one line, but for more than fit there.
 
     Args:
         handles: what to explain, if not all that has a label.
     """
     handles = axes.get_legend_handles_labels()[0] if handles is None else handles
+    num_columns = min(len(handles), _MOST_IN_LINE)
+    by_columns = [handle for column in range(num_columns) for handle in handles[column::num_columns]]
     axes.legend(
-        handles=handles, ncols=len(handles),
+        handles=by_columns, ncols=num_columns,
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0.2, frameon=False,
         fontsize=SMALL_PT, labelcolor=INK, handlelength=1.4, columnspacing=1.4, handletextpad=0.5,
     )  # fmt: skip
-    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=NORMAL_PT, color=INK, pad=20)
+    pad = 8 + _LEGEND_LINE_PT * _legend_lines(len(handles))
+    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=NORMAL_PT, color=INK, pad=pad)
+
+
+def _legend_lines(num_named: int) -> int:
+    return math.ceil(num_named / _MOST_IN_LINE)
 
 
 def shown_name(name: str) -> str:

@@ -1,8 +1,8 @@
 """Runs as they lie on disk, read back to be compared."""
 
-import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,18 @@ from typing import Any
 import yaml
 
 from ds_trainer.errors import DataError, looking_at
-from ds_trainer.plots.curves import History
-from ds_trainer.run.records import Records
+from ds_trainer.plots.curves import History, Series
+from ds_trainer.problems import reason_of, shown
+from ds_trainer.run.records import Record, Records
+
+CURVES = {
+    "val_loss": "Validation loss",
+    "train_loss": "Training loss",
+    "top1": "Validation top-1",
+    "macro_f1": "Validation macro-F1",
+    "learning_rate": "Learning rate",
+}
+"""What is drawn of the epochs: names in metrics.jsonl, and titles."""
 
 _NOT_COMPARED = {"runs_dir", "stores_dir", "resume", "config"}
 
@@ -22,92 +32,109 @@ class PastRun:
 
     Args:
         settings: those of the run, of its engine and of what it ran on, flat: `engine.bf16.enabled`.
-        records: the lines of metrics.jsonl.
+        reached: by name; `val` is the epoch of the best checkpoint, `test` that checkpoint.
+        curves: those of `CURVES`.
     """
 
     path: Path
     settings: Mapping[str, Any]
-    status: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]]
+    reached: Mapping[str, Any]
+    curves: Mapping[str, Series]
 
-    @functools.cached_property
-    def history(self) -> History:
-        """Its epochs as curves."""
-        return History(self.records)
-
-    def summary(self) -> dict[str, Any]:
-        """What it has reached, by name: `val` is the epoch of the best checkpoint, `test` that checkpoint."""
-        history = self.history
-        best = history.best_epoch()
-        epochs = [record for record in self.records if record["kind"] == "epoch"]
-        found: dict[str, Any] = {"status": self.status["status"], "epochs": history.num_epochs, "best epoch": best}
-        for record in epochs:
-            if record["epoch"] + 1 == best:
-                found["train loss"], found["val loss"] = record["train_loss"], record["val_loss"]
-                found |= {f"val {name}": record[name] for name in ("top1", "top5", "macro_f1") if name in record}
-        found |= {f"test {name}": value for name, value in self.status.get("results", {}).items()}
-        if "calibration_error" in self.status:
-            found["calibration error"] = self.status["calibration_error"]
-        if epochs:
-            seconds = sorted(record["seconds"] for record in epochs)
-            found["seconds an epoch"] = seconds[len(seconds) // 2]
-        return found
+    @property
+    def val_loss(self) -> float:
+        """That of the best checkpoint; infinite where there is none."""
+        loss = self.reached.get("val loss")
+        return math.inf if loss is None else float(loss)
 
 
-def find_runs(paths: Sequence[Path]) -> list[PastRun]:
+def find_runs(paths: Sequence[Path]) -> tuple[list[PastRun], list[str]]:
     """The runs at `paths`, and those in a folder of runs, or of a sweep; each once, in this order.
 
+    Returns:
+        Those that can be read, and what is wrong with others.
+
     Raises:
-        DataError: there is no run, or one cannot be read.
+        DataError: none can be read.
     """
     found: dict[Path, PastRun] = {}
-    problems = []
+    problems: list[str] = []
     for path in paths:
-        try:
-            own = _runs_at(path)
-        except DataError as error:
-            problems += error.problems
-            continue
-        for run_dir in own:
+        for run_dir in _runs_at(path, problems):
             try:
                 if run_dir.resolve() not in found:
                     found[run_dir.resolve()] = _read(run_dir)
-            except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-                problems.append(f"{run_dir}: cannot be read as a run ({error}); a run that has begun is whole")
-    if problems:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                reason = f"no {error}" if isinstance(error, KeyError) else reason_of(error)
+                problems.append(
+                    f"{run_dir}: cannot be read as a run ({reason}), expected the files that training wrote, whole; "
+                    "bring them back, or move it away"
+                )
+    if not found:
         raise DataError(problems)
-    return list(found.values())
+    return list(found.values()), problems
 
 
-def _runs_at(path: Path) -> list[Path]:
-    """A run directory, or those in a folder of them, or in that of a sweep: seed_1/s03/RUN."""
-    own = _runs_below(path, num_folders=3)
-    if not own:
+def _runs_at(path: Path, problems: list[str]) -> list[Path]:
+    """A run directory, or those in a folder of them, or in that of a sweep: seed_1/s03/RUN; `problems` grows."""
+    num_before = len(problems)
+    own = _runs_below(path, 3, problems)
+    if not own and len(problems) == num_before:
         found = "found no run.yaml" if path.exists() else "missing"
-        raise DataError(f"{path}: {found}, expected a run, a folder of runs or a sweep; check the path")
+        problems.append(f"{path}: {found}, expected a run, a folder of runs or a sweep; check the path")
     return own
 
 
-def _runs_below(path: Path, num_folders: int) -> list[Path]:
-    with looking_at(path, DataError):
-        if (path / "run.yaml").exists():
-            return [path]
-        folders = sorted(below for below in path.iterdir() if below.is_dir()) if path.is_dir() else []
-    return [run_dir for folder in folders if num_folders for run_dir in _runs_below(folder, num_folders - 1)]
+def _runs_below(path: Path, num_folders: int, problems: list[str]) -> list[Path]:
+    try:
+        with looking_at(path, DataError):
+            if (path / "run.yaml").exists():
+                return [path]
+            folders = sorted(below for below in path.iterdir() if below.is_dir()) if path.is_dir() else []
+    except DataError as error:
+        problems += error.problems
+        return []
+    return [run_dir for folder in folders if num_folders for run_dir in _runs_below(folder, num_folders - 1, problems)]
 
 
 def _read(run_dir: Path) -> PastRun:
-    def read_json(name: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads((run_dir / name).read_text(encoding="utf-8"))
+    def mapping(name: str, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+        try:
+            value = parse((run_dir / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = error.strerror if isinstance(error, OSError) else reason_of(error)
+            raise ValueError(f"{name}: {reason}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{name}: found {shown(value)}, expected names with values")
         return value
 
-    environment = read_json("environment.json")
-    own = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
+    environment = mapping("environment.json")
+    own = mapping("run.yaml", yaml.safe_load)
     settings = {name: value for name, value in own.items() if name not in _NOT_COMPARED}
     ran_on = {name: environment[name] for name in ("commit", "world_size", "data_fingerprint")}
     ran_on |= {"device": environment["devices"].get("name"), **environment["versions"]}
-    flat = {**dict(_flat(settings)), **dict(_flat(read_json("engine.json"), "engine.")), **ran_on}
-    return PastRun(run_dir, flat, read_json("status.json"), Records(run_dir / "metrics.jsonl").load())
+    flat = {**dict(_flat(settings)), **dict(_flat(mapping("engine.json"), "engine.")), **ran_on}
+    records = Records(run_dir / "metrics.jsonl").load()
+    history = History(records)
+    reached = _reached(mapping("status.json"), records, history)
+    return PastRun(run_dir, flat, reached, {name: history.of_epochs(name) for name in CURVES})
+
+
+def _reached(status: Mapping[str, Any], records: Sequence[Record], history: History) -> dict[str, Any]:
+    best = history.best_epoch()
+    epochs = [record for record in records if record["kind"] == "epoch"]
+    found: dict[str, Any] = {"status": status["status"], "epochs": history.num_epochs, "best epoch": best}
+    for record in epochs:
+        if record["epoch"] + 1 == best:
+            found["train loss"], found["val loss"] = record["train_loss"], record["val_loss"]
+            found |= {f"val {name}": record[name] for name in ("top1", "top5", "macro_f1") if name in record}
+    found |= {f"test {name}": value for name, value in status.get("results", {}).items()}
+    if "calibration_error" in status:
+        found["calibration error"] = status["calibration_error"]
+    if epochs:
+        seconds = sorted(record["seconds"] for record in epochs)
+        found["seconds an epoch"] = seconds[len(seconds) // 2]
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -127,6 +154,5 @@ def differing(runs: Sequence[PastRun]) -> dict[str, list[Any]]:
 
 def summaries(runs: Sequence[PastRun]) -> dict[str, list[Any]]:
     """What the runs have reached, by name, with the value of each run; None where it has none."""
-    found = [run.summary() for run in runs]
-    names = dict.fromkeys(name for summary in found for name in summary)
-    return {name: [summary.get(name) for summary in found] for name in names}
+    names = dict.fromkeys(name for run in runs for name in run.reached)
+    return {name: [run.reached.get(name) for run in runs] for name in names}
