@@ -5,6 +5,7 @@ Axes: B clips, N frames of the longest clip, T frames of one, K keypoints, C fea
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,17 @@ from torch import nn
 from ds_trainer.checkpoint import load_model
 from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
+from ds_trainer.problems import exact
 from ds_trainer.progress import complain, log
 from ds_trainer.source import load_source
-from ds_trainer.tasks.sign.extraction.footage import VIDEO_SUFFIXES, Footage, footage_below, is_footage
-from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
-from ds_trainer.tasks.sign.folders import is_folder
+from ds_trainer.tasks.sign.clips import MAX_PATH, as_float32
 from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
-from ds_trainer.tasks.sign.readers.clip_file import SUFFIXES, files_below, load_clips
-from ds_trainer.tasks.sign.readers.openpose import is_openpose
+from ds_trainer.tasks.sign.unlabelled import EXPECTED, Frames, clips_in
 
 CLIPS_AT_ONCE, FRAMES_AT_ONCE = 32, 16_000
 _MOST_ANSWERS = 100
-_EXPECTED = ", ".join((*SUFFIXES, *VIDEO_SUFFIXES))
-
-Frames = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -45,63 +41,16 @@ class Answer:
     confidence: float
 
 
-def clips_in(path: Path) -> Iterator[tuple[str, Frames | DataError]]:
-    """The clips of a file, or of all files below a folder, each with its name; what cannot be read in a clip's place.
-
-    A folder with images or OpenPose's JSON right in it is one clip, a file a frame. An `.npz` holds one array [frames,
-    keypoints, features] a clip, or packed clips (`frames`, `offsets`).
-    """
-    try:
-        if is_folder(path) and not is_footage(path) and not is_openpose(path):
-            yield from _clips_below(path)
-        else:
-            yield from _clips_of_file(path)
-    except DataError as error:
-        yield str(path), error
-
-
-def _clips_below(folder: Path) -> Iterator[tuple[str, Frames | DataError]]:
-    """What can be read comes first; raises `DataError` for what cannot be looked into."""
-    found: list[Path] = []
-    refused: DataError | None = None
-    for below in (files_below(folder), footage_below(folder)):
-        try:
-            for file in below:
-                found.append(file)
-        except DataError as error:
-            refused = error
-    for file in sorted(found):
-        yield from clips_in(file)
-    if refused is not None:
-        raise refused
-    if not found:
-        raise DataError(f"{folder}: found no file of {_EXPECTED}, expected at least one")
-
-
-def _clips_of_file(path: Path) -> Iterator[tuple[str, Frames]]:
-    if is_footage(path):
-        yield str(path), _keypoints_of(path)
-        return
-    for name, frames in load_clips(path).items():
-        yield f"{path}:{name}" if name else str(path), frames
-
-
-def _keypoints_of(path: Path) -> Frames:
-    """The keypoints of a video, or of a folder with an image a frame."""
-    footage = Footage(path)
-    keypoints = keypoints_of(footage, has_bar=True)
-    complain(footage.problems)
-    return keypoints
-
-
 def problem_of(name: str, frames: NDArray[Any], layout: KeypointLayout) -> str | None:
     """Why a model of this layout cannot look at a clip; None: it can."""
     expected = f"expected [frames, {layout.num_keypoints}, {layout.num_features}] as in training ({layout.name})"
     if frames.ndim != 3 or frames.shape[1:] != (layout.num_keypoints, layout.num_features) or not len(frames):
         return f"{name}: found shape {list(frames.shape)}, {expected}"
-    if frames.dtype.kind not in "fiu" or not np.isfinite(frames).all():
-        found = f"{frames.dtype} that is no number, NaN or infinite"
+    if frames.dtype.kind not in "fiu" or not np.isfinite(as_float32(frames)).all():
+        found = f"{frames.dtype} that is no number, NaN, infinite or beyond float32"
         return f"{name}: found {found}, expected finite numbers; write 0 for a missing keypoint"
+    if layout.num_coordinates and not frames[..., : layout.num_coordinates].any():
+        return f"{name}: found nobody in {len(frames)} frames, expected a signer; extract it again, or leave it out"
     if is_holistic(layout) and (own := in_order(layout, frames)) is not layout:
         found, expected = (", ".join(order_of(each)) for each in (own, layout))
         return f"{name}: found keypoints of {found} in this order, expected {expected} as in training; reorder them"
@@ -157,8 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     usable = _usable(clips, layout, problems)
     for batch in batched(usable):
         answers = answers_of(recogniser, [frames for _, frames in batch], checkpoint, arguments.top)
-        for (name, _), of_clip in zip(batch, answers, strict=True):
-            log.info(_line(name, of_clip, arguments.json))
+        for (name, frames), of_clip in zip(batch, answers, strict=True):
+            if math.isfinite(of_clip[0].confidence):
+                log.info(_line(name, of_clip, arguments.json))
+            else:
+                problems.append(_unanswered(name, frames))
     return _refuse(problems) if problems else 0
 
 
@@ -184,7 +136,7 @@ def _usable(
         if isinstance(clip, DataError):
             problems += clip.problems
             continue
-        problem = problem_of(name, clip, layout)
+        problem = problem_of(exact(name, MAX_PATH), clip, layout)
         if problem is None:
             yield name, clip
         else:
@@ -195,7 +147,12 @@ def _line(name: str, answers: Sequence[Answer], is_json: bool) -> str:
     if is_json:
         plain = [{**vars(answer), "confidence": round(answer.confidence, 6)} for answer in answers]
         return json.dumps({"clip": name, "answers": plain}, ensure_ascii=False)
-    return f"{name}  " + "  ".join(f"{answer.sign} {answer.confidence:.3f}" for answer in answers)
+    return f"{exact(name, MAX_PATH)}  " + "  ".join(f"{answer.sign} {answer.confidence:.3f}" for answer in answers)
+
+
+def _unanswered(name: str, frames: Frames) -> str:
+    found = f"found NaN for confidences, and numbers up to {float(np.abs(frames).max()):.2g} in the clip"
+    return f"{exact(name, MAX_PATH)}: {found}, expected those of a body; scale it as in training, or extract it again"
 
 
 def _refuse(problems: Sequence[str]) -> int:
@@ -217,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
     parser.add_argument(
-        "clips", type=Path, nargs="+", help=f"files ({_EXPECTED}; video with MediaPipe) or folders of them"
+        "clips", type=Path, nargs="+", help=f"files ({EXPECTED}; video with MediaPipe) or folders of them"
     )
     parser.add_argument(
         "--top", type=_number_of_answers, default=5, metavar="N", help="signs a clip, 1 to 100 (default: %(default)s)"

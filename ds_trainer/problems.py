@@ -157,6 +157,6 @@ def _nested_model(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def exact(text: str) -> str:
+def exact(text: str, max_length: int = _MAX_SHOWN) -> str:
     """A text from a file as a message shows it: whole, unless it could spoil the line."""
-    return text if is_plain(text) else shown(text)
+    return text if is_plain(text) else shown(text, max_length)

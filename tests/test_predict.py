@@ -1,11 +1,24 @@
 """Which clips launch/predict.py finds, how many it looks at together, and what it is asked for."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+from sign_data.writers import frames as random_frames
+from sign_data.writers import grid, source
 
-from ds_trainer.predict import CLIPS_AT_ONCE, FRAMES_AT_ONCE, batched, clips_in, main
+from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.errors import DataError
+from ds_trainer.predict import CLIPS_AT_ONCE, FRAMES_AT_ONCE, batched, main, problem_of
+from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.store import INDEX_FILE, ClipStore
+from ds_trainer.tasks.sign.store_writer import write_store
+from ds_trainer.tasks.sign.task import SignTask
+from ds_trainer.tasks.sign.unlabelled import clips_in
 
 
 def test_what_is_put_aside_is_no_clip(tmp_path: Path) -> None:
@@ -43,3 +56,83 @@ def test_number_of_answers_is_told_in_a_line(top: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["run", "clip.npz", "--top", top])
     assert f"argument --top: found {top!r}, expected 1 to 100" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights, of the layout of `random_frames`."""
+    path = tmp_path_factory.mktemp("run") / "best.pth"
+    description = {
+        "model": "st_transformer", "model_size": "t_1_1", "num_members": 1, "dropout": 0.0, "num_frames": 4,
+        "motion_fraction": 0.0, "depth_weight": 1.0, "features": ["place"], "num_read": 0, "rest_fraction": 0.0,
+        "mirrors_left_handed": False, "parts": {"all": list(range(20))}, "layout": layout_for(20, 3).to_dict(),
+        "sign_names": ["one", "two"], "sign_numbers": [1, 2],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    weights = SignTask.model_from(description).state_dict()
+    known = {"task": "sign", "description": description, "state_dict": weights, "temperature": 1.5}
+    write_checkpoint(path, {**known, "settings": {}, "engine_config": {}, "epoch": 0, "metrics": {}})
+    return path
+
+
+def test_clip_store_gives_its_clips(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "prepared" / "store"
+    write_store(path, source(grid(2, 2, 2)))
+    store = ClipStore.open(path)
+    for given in (path, tmp_path):
+        found = dict(clips_in(given))
+        assert list(found) == [f"{path}:{name}" for name in store.clip_ids]
+        for clip, frames in enumerate(found.values()):
+            np.testing.assert_array_equal(frames, store.clip_frames(clip))
+    assert main([str(model), str(path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(store) == 8
+    (path / INDEX_FILE).write_bytes(b"no archive")
+    [(_, error)] = clips_in(path)
+    assert isinstance(error, DataError)
+
+
+def clip_with(number: float) -> NDArray[np.float64]:
+    clip = random_frames(6).astype(np.float64)
+    clip[0, 5, 0] = number
+    return clip
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+@pytest.mark.filterwarnings("error")
+def test_clip_that_cannot_be_judged_is_told_and_others_are_answered(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], form: list[str]
+) -> None:
+    clips = {"first": clip_with(1), "nobody": np.zeros((6, 20, 3)), "far": clip_with(1e39), "large": clip_with(3e38)}
+    np.savez(tmp_path / "clips.npz", **clips, last=clip_with(1))  # type: ignore[arg-type]  # names of its own
+    assert main([str(model), str(tmp_path / "clips.npz"), *form]) == 2
+    told = capsys.readouterr()
+    first, last = told.out.splitlines()
+    assert first.replace("first", "last") == last
+    nobody, far, large = told.err.splitlines()
+    assert "clips.npz:nobody: found nobody in 6 frames, expected a signer" in nobody
+    assert "clips.npz:far: found float64 that is no number, NaN, infinite or beyond float32" in far
+    assert "clips.npz:large: found NaN for confidences, and numbers up to 3e+38 in the clip, expected" in large
+
+
+def test_nobody_is_there_where_all_coordinates_are_0() -> None:
+    """However sure the extraction is of what it did not find; a clip without coordinates is taken as it is."""
+    layout, clip = layout_for(5, 4), random_frames(6, (5, 4))
+    assert problem_of("clip", clip, layout) is None
+    clip[:, :, :3] = 0
+    assert "found nobody in 6 frames" in str(problem_of("clip", clip, layout))
+    clip[3, 2, 1] = -0.5
+    assert problem_of("clip", clip, layout) is None
+    assert problem_of("clip", np.zeros((6, 5, 4)), replace(layout, features=("a", "b", "c", "d"))) is None
+
+
+def test_name_of_a_file_stays_within_its_line(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, empty = tmp_path / "a\x1b[31m\nb.npy", tmp_path / "c\nd.npy"
+    np.save(path, clip_with(1))
+    np.save(empty, np.zeros((0, 20, 3)))
+    assert main([str(model), str(path), str(empty)]) == 2
+    told = capsys.readouterr()
+    [line], [problem] = told.out.splitlines(), told.err.splitlines()
+    assert "a\\x1b[31m\\nb.npy'  " in line
+    assert "c\\nd.npy': found shape" in problem
+    assert main([str(model), str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["clip"] == str(path)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from ds_trainer.errors import UserError
-from ds_trainer.predict import clips_in
 from ds_trainer.report.runs import find_runs
 from ds_trainer.run.resume import run_to_continue
 from ds_trainer.run.resume_points import newest_resume_point
 from ds_trainer.source import load_source
+from ds_trainer.tasks.sign.unlabelled import clips_in
 
 
 def told_of_clips(path: Path) -> None:

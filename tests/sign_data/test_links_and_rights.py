@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from ds_trainer.errors import DataError
-from ds_trainer.predict import clips_in
 from ds_trainer.tasks.sign.clips import is_aside
 from ds_trainer.tasks.sign.extraction.work import pieces_of
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.readers import find_reader
 from ds_trainer.tasks.sign.readers.clip_file import SUFFIXES, files_below
 from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.unlabelled import clips_in
 
 from .writers import frames, write_index, write_karsl
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from ds_trainer.errors import DataError
-from ds_trainer.predict import clips_in
 from ds_trainer.tasks.sign.layout_file import load_layout
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.readers.openpose import read_openpose
 from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.unlabelled import clips_in
 
 from .writers import frames, person, write_frames, write_index
 

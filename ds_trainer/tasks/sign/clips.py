@@ -57,6 +57,12 @@ def data_flag(path: Path) -> str:
     return f"--data {legible(shlex.quote(str(path)), MAX_PATH)}"
 
 
+def as_float32(frames: NDArray[Any]) -> NDArray[np.float32]:
+    """Contiguous float32; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(frames, dtype="<f4")
+
+
 def is_aside(name: str) -> bool:
     """Whether a file or folder is hidden, or one that macOS adds to an archive and Linux to a disk."""
     return name.startswith(".") or name in ("__MACOSX", "lost+found")

@@ -21,6 +21,7 @@ from ds_trainer.tasks.sign.clips import (
     ClipSource,
     Progress,
     RawClip,
+    as_float32,
     by_number,
     no_progress,
     plain_name,
@@ -131,7 +132,7 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
             if isinstance(clip, RawClip):
                 shapes.add(clip.frames.shape)
             if not problems:
-                frames_TKC = _as_float32(clip.frames)
+                frames_TKC = as_float32(clip.frames)
                 frames_file.append(frames_TKC)
                 index.add(clip, frames_TKC)
         if wrong_order := shapes.wrong_order():
@@ -204,7 +205,7 @@ def _problems_of(clip: RawClip, shape_KC: tuple[int, ...] | None, source: ClipSo
     if shape_KC is not None and frames.shape[1:] != shape_KC:
         found, expected = ("{} keypoints x {} features".format(*shape) for shape in (frames.shape[1:], shape_KC))
         return [*problems, f"{where}: found {found}, expected {expected} as in the clips before; extract it again"]
-    return problems + _non_finite(where, _as_float32(frames))
+    return problems + _non_finite(where, as_float32(frames))
 
 
 def _non_finite(where: str, frames: NDArray[np.float32]) -> list[str]:
@@ -216,12 +217,6 @@ def _non_finite(where: str, frames: NDArray[np.float32]) -> list[str]:
         f"{where}: found {num_bad} NaN or infinite numbers in {int(is_bad_T.sum())} of {len(frames)} frames, "
         f"first in frame {int(is_bad_T.argmax())}, expected finite ones; write 0 for a missing keypoint"
     ]
-
-
-def _as_float32(frames: NDArray[Any]) -> NDArray[np.float32]:
-    """Contiguous float32; what is too large for it becomes infinite and is reported as such."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(frames, dtype="<f4")
 
 
 def _flush(file: BinaryIO) -> None:
