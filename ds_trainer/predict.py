@@ -21,7 +21,7 @@ from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
 from ds_trainer.problems import exact
 from ds_trainer.progress import complain, log
-from ds_trainer.source import load_source
+from ds_trainer.source import load_source, uncalibrated
 from ds_trainer.tasks.sign.clips import MAX_PATH, as_float32
 from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         layout = KeypointLayout.from_dict(checkpoint["description"]["layout"])
     except UserError as error:
         return _refuse(error.problems)
+    complain(uncalibrated(checkpoint), "note")
     problems: list[str] = []
     clips = (clip for path in arguments.clips for clip in clips_in(path))
     usable = _usable(clips, layout, problems)

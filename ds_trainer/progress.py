@@ -106,10 +106,10 @@ def tell_problems(problems: Iterable[str]) -> None:
         log.error(f"error: {problem}")
 
 
-def complain(problems: Iterable[str]) -> None:
+def complain(problems: Iterable[str], kind: str = "error") -> None:
     """The same on standard error, where standard output is read by a program."""
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"{kind}: {problem}", file=sys.stderr)
 
 
 def with_bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:

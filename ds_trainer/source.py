@@ -1,5 +1,6 @@
 """What is exported: a checkpoint, or the state at a resume point, whichever ZeRO stage and world size wrote it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ def load_source(path: Path, task: str | None = None) -> Checkpoint:
         f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, its folder resume (the newest "
         "resume point), or one resume point in it"
     )
+
+
+def uncalibrated(checkpoint: Mapping[str, Any]) -> list[str]:
+    """What must be told of a checkpoint with classes that has no temperature."""
+    remedy = "best.pth of a run that has ended has one"
+    told = f"no temperature was fitted to these weights: confidences are not calibrated; {remedy}"
+    return [] if "temperature" in checkpoint else [told]
 
 
 def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any], task: str | None) -> Checkpoint:

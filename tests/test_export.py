@@ -83,6 +83,7 @@ def test_every_form_answers_like_the_model_that_was_trained(
     path = tmp_path / f"model.{form}"
     output = export(run_dir, form, path)
     assert "held-out clips differ by" in output
+    assert "no temperature" not in output
     checkpoint = load_checkpoint(run_dir / "best.pth")
     recogniser = load_recogniser(checkpoint)
     opened = ClipStore.open(store)
@@ -139,6 +140,7 @@ def test_resume_point_of_any_stage_and_world_size_gives_the_best_checkpoint(
     assert load_source(point)["state_dict"].keys() == last["state_dict"].keys()
     output = export(run_dir / "resume", "safetensors", tmp_path / "weights.safetensors")
     assert "differ by 0 at most" in output
+    assert "note: no temperature was fitted to these weights: confidences are not calibrated" in output
 
 
 def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, store: Path, tmp_path: Path) -> None:

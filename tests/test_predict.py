@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sign_data.writers import frames as random_frames
 from sign_data.writers import grid, source
 
-from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.errors import DataError
 from ds_trainer.predict import CLIPS_AT_ONCE, FRAMES_AT_ONCE, batched, main, problem_of
 from ds_trainer.tasks.sign.known_layouts import layout_for
@@ -136,3 +136,18 @@ def test_name_of_a_file_stays_within_its_line(tmp_path: Path, model: Path, capsy
     assert "c\\nd.npy': found shape" in problem
     assert main([str(model), str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["clip"] == str(path)
+
+
+def test_confidences_without_a_temperature_are_told(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "clip.npy", clip_with(1))
+    assert main([str(model), str(tmp_path / "clip.npy")]) == 0
+    assert capsys.readouterr().err == ""
+    stopped = load_checkpoint(model)
+    del stopped["temperature"], stopped["format"]
+    write_checkpoint(tmp_path / "best.pth", stopped)
+    assert main([str(tmp_path / "best.pth"), str(tmp_path / "clip.npy"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)
+    assert told.err.startswith("note: no temperature was fitted to these weights: confidences are not calibrated")

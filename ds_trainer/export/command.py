@@ -14,7 +14,7 @@ from ds_trainer.command import command
 from ds_trainer.errors import CheckpointError, TaskError
 from ds_trainer.export import formats
 from ds_trainer.progress import log
-from ds_trainer.source import load_source
+from ds_trainer.source import load_source, uncalibrated
 from ds_trainer.task import Deployment, Task
 
 NUM_COMPARED = 32
@@ -88,7 +88,11 @@ def _compare(
     Raises:
         CheckpointError: it is larger than can be explained.
     """
-    inputs, what = _inputs(checkpoint, task_type, deployment)
+    task = task_type.as_trained(checkpoint)
+    if task is None or task.class_names is not None:
+        for notice in uncalibrated(checkpoint):
+            log.info(f"note: {notice}")
+    inputs, what = _inputs(task, deployment)
     with torch.no_grad():
         expected = formats.answers_of(deployment.module)(*inputs)
         if form in formats.WEIGHTS:
@@ -120,11 +124,12 @@ def _differences(found: Tensor, expected: Tensor) -> Tensor:
     return torch.where(is_same, 0.0, (found.double() - expected.double()).abs())
 
 
-def _inputs(
-    checkpoint: Mapping[str, Any], task_type: type[Task], deployment: Deployment
-) -> tuple[tuple[Tensor, ...], str]:
-    """Held-out examples of the data that the model was trained on, or the deployment's own; and that in words."""
-    task = task_type.as_trained(checkpoint)
+def _inputs(task: Task | None, deployment: Deployment) -> tuple[tuple[Tensor, ...], str]:
+    """Held-out examples of the data that the model was trained on, or the deployment's own; and that in words.
+
+    Args:
+        task: as trained; None: its data is not here.
+    """
     recorded = None if task is None else task.recorded(NUM_COMPARED)
     if recorded is not None:
         return recorded, f"{len(recorded[0])} held-out clips"
