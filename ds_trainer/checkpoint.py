@@ -34,6 +34,7 @@ from ds_trainer.text_file import check_regular
 FORMAT = "ds_trainer checkpoint 1"
 
 _MAX_NAME = 200
+_EXPORTS = (".safetensors", ".pt2", ".onnx")
 _TYPES: dict[str, type] = {"task": str, "description": dict, "state_dict": dict}
 _TYPES |= {"settings": dict, "engine_config": dict, "epoch": int}
 
@@ -56,6 +57,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; expected the best.pth of a run directory") from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
+        if path.suffix in _EXPORTS:
+            raise CheckpointError(
+                f"{path}: found an export, expected what it was made from; give the run or its .pth"
+            ) from error
         raise CheckpointError(f"{path}: damaged, or no checkpoint of ds_trainer ({reason_of(error)})") from error
     found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
     if not (isinstance(found, str) and found == FORMAT and isinstance(checkpoint, dict)):

@@ -12,6 +12,7 @@ import torch
 
 from ds_trainer.checkpoint import FORMAT, load_checkpoint, load_model, write_checkpoint
 from ds_trainer.errors import CheckpointError, SettingsError, WriteError
+from ds_trainer.export.formats import MOST_DIFFERENCE
 from ds_trainer.files import aside_of
 from ds_trainer.tasks.toy.task import ToyTask
 
@@ -134,6 +135,14 @@ def test_file_that_is_none(path: Path) -> None:
     (path.parent / "notes.txt").write_text("not a checkpoint")
     with pytest.raises(CheckpointError, match=r"notes\.txt: damaged, or no checkpoint"):
         load_checkpoint(path.parent / "notes.txt")
+
+
+@pytest.mark.parametrize("form", sorted({*MOST_DIFFERENCE} - {"pth"}))
+def test_export_is_no_checkpoint(path: Path, form: str) -> None:
+    export = path.with_suffix(f".{form}")
+    export.write_bytes(b"an export")
+    with pytest.raises(CheckpointError, match=rf"best\.{form}: found an export, .*; give the run or its \.pth"):
+        load_checkpoint(export)
 
 
 def test_checkpoint_of_an_unknown_task(path: Path) -> None:
