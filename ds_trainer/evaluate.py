@@ -30,7 +30,7 @@ from ds_trainer.pretrained import before
 from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.run.environment import elsewhere, load_environment
-from ds_trainer.source import Checkpoint, load_source
+from ds_trainer.source import Checkpoint, load_source, uncalibrated
 from ds_trainer.task import Task, build_task, load_task_type, splits_of
 from ds_trainer.torch_errors import mendable_errors_told
 
@@ -89,7 +89,10 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
     checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
     task, dataset, model = _agreed_by_all(lambda: _built(own, flags, checkpoint))
     told = distributed.agreed(lambda: _must_be_told(task, dataset, checkpoint))
-    temperature = checkpoint.get("temperature", 1.0) if task.class_names is not None else None
+    temperature = None
+    if task.class_names is not None:
+        temperature = checkpoint.get("temperature", 1.0)
+        told += uncalibrated(checkpoint)
     micro_batch = own.micro_batch or checkpoint["engine_config"].get(_MICRO_BATCH)
     if not isinstance(micro_batch, int) or micro_batch < 1:
         raise CheckpointError(

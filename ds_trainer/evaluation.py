@@ -122,10 +122,10 @@ def tell(results: Results, scored: str) -> None:
     log.info(f"{scored}:{shown}")
     calibration = results.calibration
     if calibration is not None:
-        log.info(
-            f"calibration error {calibration.error_before:.3f}, {calibration.error_after:.3f} with the temperature "
-            f"{calibration.temperature:.2f} that validation gives"
+        fitted = (
+            f", {calibration.error_after:.3f} with the temperature {calibration.temperature:.2f} that validation gives"
         )
+        log.info(f"calibration error {calibration.error_before:.3f}{fitted if calibration.temperature != 1.0 else ''}")
 
 
 def by_group(task: Task, dataset: Dataset[Any], metrics: Metrics) -> dict[str, dict[str, float]]:

@@ -155,6 +155,9 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
         assert found["by_group"] == status["by_group"]
         assert found["calibration_error"] == status["calibration_error"]
         assert found["notes"] == []
+    output = succeed([sys.executable, "launch/evaluate.py", run_dir / "resume"], timeout_s=100)
+    assert "no temperature was fitted" in output
+    assert "that validation gives" not in output
 
 
 def test_evaluate_passes_as_many_clips_at_once_as_it_is_told(run_dir: Path, tmp_path: Path) -> None:
