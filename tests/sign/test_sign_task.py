@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cadences import cadence
+from pydantic_core import to_jsonable_python
 from sign_data.writers import frames, grid, packed_arrays, source
 
 from ds_trainer.errors import DataError, SettingsError
+from ds_trainer.run.resume import choose_run
+from ds_trainer.run.run_dir import Run
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.task import SignTask
 
@@ -164,6 +168,32 @@ def test_fingerprint_is_that_of_the_data(build: BuildTask, tmp_path: Path) -> No
     assert len(fingerprint) >= 12
     assert build(seed=5, selected_signs_to=2).fingerprint() == fingerprint
     assert build(data=str(tmp_path / "less")).fingerprint() != fingerprint
+
+
+def test_run_goes_on_with_its_clips_wherever_they_lie_and_with_no_others(build: BuildTask, tmp_path: Path) -> None:
+    engine = {"train_batch_size": 2, "train_micro_batch_size_per_gpu": 2}
+    for name in ("own.npz", "moved.npz"):
+        np.savez(tmp_path / name, **packed_arrays(signer=np.array(["a", "b", "c"])))
+    (tmp_path / "names.txt").write_text("one\ntwo\n")
+    layout = tmp_path / "described.yaml"
+    layout.write_text("features: [x, y, z]\nparts: {pose: 0-19}\n")
+
+    def chosen(data: str, resume: str = "auto", **settings: Any) -> Path | None:
+        task = build(data=str(tmp_path / data), stores_dir=tmp_path / "stores", runs_dir=tmp_path / "runs",
+                     split="signer:c", val_by="signer", val_fraction=0.5, resume=resume, **settings)  # fmt: skip
+        if not run.dir.exists():
+            (run.dir / "resume" / "epoch_0001-step_00000010").mkdir(parents=True)
+            environment = {"data_fingerprint": task.fingerprint(), "world_size": 1}
+            run.write_provenance(to_jsonable_python(task.settings), engine, environment)
+            run.write_status("stopped")
+        return choose_run(task.settings, task, lambda ranks: engine)[0]
+
+    run = Run(tmp_path / "runs" / "one", {}, cadence())
+    assert chosen("own.npz") == chosen("moved.npz") == chosen("moved.npz", str(run.dir)) == run.dir
+    for others in ({"labels": tmp_path / "names.txt"}, {"layout": layout}):
+        assert chosen("own.npz", **others) is None
+        with pytest.raises(SettingsError, match=r"^--resume \S+one: data fingerprint was \w+, now \w+; give [^\n]+$"):
+            chosen("own.npz", str(run.dir), **others)
 
 
 def test_examples_have_the_names_of_their_clips(build: BuildTask) -> None:

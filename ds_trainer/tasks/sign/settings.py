@@ -17,7 +17,11 @@ _SIZES = "widths of the shoulders, and of a hand that is seen from its wrist in 
 
 
 class SignSettings(TaskSettings):
-    """Flags of the sign task."""
+    """Flags of the sign task.
+
+    Where the data lies and what is said of it makes no other run: the fingerprint tells whether the clips, their names
+    and their layout are others.
+    """
 
     data: str = setting(
         "default",
@@ -25,12 +29,16 @@ class SignSettings(TaskSettings):
         "a clip store, a file or folder of clips, or default: 26 fingerspelled letters in 16 languages, with the "
         "settings of ds_configs/recipes/fingerspelling.yaml in place of the defaults shown here, unless --config names "
         "others",
+        is_identity=False,
     )
     labels: Path | None = setting(
-        None, _DATA, "names of the signs: a text file of one a line, or the KArSL labels file"
+        None, _DATA, "names of the signs: a text file of one a line, or the KArSL labels file", is_identity=False
     )
     layout: Path | None = setting(
-        None, _DATA, "what the keypoints are, as a YAML file says (docs/data.md); without it what their number says"
+        None,
+        _DATA,
+        "what the keypoints are, as a YAML file says (docs/data.md); without it what their number says",
+        is_identity=False,
     )
     signers: NameList = setting((), _DATA, "the only signers to use, separated by commas; none named: all")
     selected_signs_from: int | None = setting(None, _DATA, "number of the first sign to use, from 1", ge=1)
