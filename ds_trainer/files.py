@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import yaml
+
 from ds_trainer.errors import WriteError
 
 _JSON_LOCK = threading.Lock()
@@ -84,6 +86,12 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
     with _JSON_LOCK:
         write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as YAML, atomically."""
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:

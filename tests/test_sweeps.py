@@ -2,14 +2,19 @@
 
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from launching import ROOT, clean_environment, succeed
+import yaml
+from launching import ROOT, clean_environment, run, succeed
+
+from ds_trainer.tasks.sign.store import ClipStore
 
 
 @pytest.mark.slow
@@ -18,11 +23,7 @@ def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp
     """Two trainings of one fold at a time would write the same files."""
     flags = command(store, tmp_path, "--num_epochs", "40")
     process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("seed_0/*/*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    (run_dir,) = (path.parent for path in tmp_path.glob("seed_0/*/*/metrics.jsonl"))
+    run_dir = await_first_epoch(tmp_path)
     process.kill()
     process.wait()
     assert json.loads((run_dir / "status.json").read_text())["status"] == "running", "the test comes too late"
@@ -60,10 +61,7 @@ def test_sweep_that_is_ended_ends_its_training_at_a_resume_point(store: Path, tm
     process = subprocess.Popen(
         command(store, tmp_path, "--num_epochs", "500"), cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("seed_0/*/*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    await_first_epoch(tmp_path)
     process.terminate()
     assert process.wait(60) == 75
     (status_path,) = tmp_path.glob("seed_0/*/*/status.json")
@@ -131,6 +129,60 @@ def test_other_settings_in_the_same_folder_are_refused(store: Path, tmp_path: Pa
     assert "holds a sweep of other settings: " in refused.stdout
     assert "dropout" in refused.stdout
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_folds_are_trained_as_the_sweep_began_whatever_becomes_of_the_files(store: Path, tmp_path: Path) -> None:
+    recipe, engine, sweep_dir = tmp_path / "recipe.yaml", tmp_path / "engine.json", tmp_path / "sweep"
+    recipe.write_text("dropout: 0.1\nlabel_smoothing: 1e-05\n")
+    engine.write_text((ROOT / "ds_configs/fp32.json").read_text())
+    flags = command(store, sweep_dir, "--config", str(recipe), "--deepspeed_config", str(engine))
+    process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL)
+    await_first_epoch(sweep_dir)
+    recipe.write_text("dropout: 0.4\n")
+    engine.write_text("{")
+    assert process.wait(200) == 0
+    run_dirs = [path.parent for path in sweep_dir.glob("seed_0/*/*/run.yaml")]
+    settings = [yaml.safe_load((run_dir / "run.yaml").read_text()) for run_dir in run_dirs]
+    assert [(each["dropout"], each["label_smoothing"]) for each in settings] == 3 * [(0.1, 1e-05)]
+    assert len({(run_dir / "engine.json").read_text() for run_dir in run_dirs}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_no_table_holds_folds_of_other_data(store: Path, tmp_path: Path) -> None:
+    data, sweep_dir, prepared = tmp_path / "clips.npz", tmp_path / "sweep", ClipStore.open(store)
+    arrays = {"frames": prepared.frames, "offsets": prepared.offsets, "y": prepared.sign, "signer": prepared.signer}
+    np.savez(data, **arrays)
+    flags = command(data, sweep_dir, "--stores_dir", str(tmp_path / "stores"))
+    process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.PIPE, text=True)
+    run_dir = await_first_epoch(sweep_dir)
+    np.savez(data, **arrays | {"y": np.roll(prepared.sign, 1)})  # clips get other signs
+    output, _ = process.communicate(timeout=200)
+    *_, refused = output.splitlines()
+    assert (process.returncode, (sweep_dir / "table.txt").exists()) == (2, False), output
+    assert "is no run of this sweep: data fingerprint was " in refused
+    assert str(run_dir) not in refused
+    statuses = [json.loads(path.read_text())["status"] for path in sweep_dir.glob("seed_0/*/*/status.json")]
+    assert statuses.count("finished") == 2, "it was told before the third had trained"
+
+    np.savez(data, **arrays)
+    again = run(flags)
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (2, refused)
+    (other,) = (path.parent for path in sweep_dir.glob("seed_0/*/*/run.yaml") if str(path.parent) in refused)
+    shutil.rmtree(other)
+    moved = [flag if flag != data else data.rename(tmp_path / "moved.npz") for flag in flags]
+    assert "1 of 3 folds are done already" in succeed(moved, timeout_s=200)
+
+
+def await_first_epoch(sweep_dir: Path) -> Path:
+    """The run directory of the first fold, which trains."""
+    deadline = time.monotonic() + 60
+    while not (records := list(sweep_dir.glob("seed_0/*/*/metrics.jsonl"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return records[0].parent
 
 
 @pytest.mark.slow

@@ -1,8 +1,6 @@
 """The command line of launch/cross_validate.py."""
 
 import argparse
-import hashlib
-import json
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,28 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 
+from ds_trainer import distributed
 from ds_trainer.classification import summarise
 from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.cross_validation.folds import Fold, folds_of
+from ds_trainer.cross_validation.plan import Plan
 from ds_trainer.cross_validation.scored import scored_by
-from ds_trainer.cross_validation.sweep import FoldStopped, run_folds, scores_in
+from ds_trainer.cross_validation.sweep import FoldStopped, finished_run, run_folds, scores_in
 from ds_trainer.cross_validation.table import Results, Scores, draw_table, table_lines, write_table
-from ds_trainer.engine.config import load_engine_config
+from ds_trainer.engine.config import load_engine_config, resolve_engine_config
 from ds_trainer.errors import DataError, SettingsError
-from ds_trainer.files import make_folder, write_json
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.problems import nearest_name, shown
 from ds_trainer.progress import log, with_bar
-from ds_trainer.settings import identity
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.clips import NOBODY, by_number
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.split_draws import signers_of
 from ds_trainer.tasks.sign.splits import SplitRule, impossible_in, is_in_range
 from ds_trainer.tasks.sign.store import ClipStore
-
-_OF_EACH_FOLD = ("split", "seed")
 
 
 @command
@@ -70,26 +66,27 @@ def _parser() -> argparse.ArgumentParser:
 def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
     settings: Any = load_settings(flags, load_task_type)
     _refuse_what_folds_decide(own, flags, settings)
+    written = load_engine_config(settings.deepspeed_config)
+    resolved = resolve_engine_config(written, 1, distributed.device().type, source=str(settings.deepspeed_config))
     store = ClipStore.open(
         resolve_store(settings.data, settings.labels, settings.stores_dir, settings.layout, with_bar)
     )
     signers = signers_of_folds(settings, store)
     folds = folds_of(signers, own.folds, own.seeds, settings.seed)
     scored = scored_by(folds, settings)
-    plan = {
-        "settings": {name: value for name, value in identity(settings).items() if name not in _OF_EACH_FOLD},
-        "num_epochs": settings.num_epochs,
-        "early_stopping_epochs": settings.early_stopping_epochs,
-        "folds": own.folds or len(signers),
-        "engine_config": load_engine_config(settings.deepspeed_config),
-        "data_fingerprint": store.fingerprint,
-    }
-    sweep_dir = own.sweep_dir or settings.runs_dir / f"cross_validation-{_hash(plan)}"
-    _claim(sweep_dir, plan)
+    plan = Plan(settings, written, resolved, store.fingerprint, own.folds or len(signers))
+    sweep_dir = own.sweep_dir or plan.dir_in(settings.runs_dir)
+    plan.claim(sweep_dir)
+    plan.refuse_others(folds, sweep_dir)
+
+    def is_done(fold: Fold) -> bool:
+        plan.refuse_others([fold], sweep_dir)
+        return finished_run(fold, sweep_dir) is not None
+
     log.info(f"{len(folds)} trainings in {sweep_dir}")
-    run_folds(folds, flags, sweep_dir, own.jobs, lambda fold: scores_in(fold, sweep_dir, own.metric) is not None)
+    run_folds(folds, [*flags, *plan.write_inputs(sweep_dir)], sweep_dir, own.jobs, is_done)
     results = Results(own.metric, _scores(folds, sweep_dir, own.metric), scored)
-    about = {"command": ["launch/cross_validate.py", *flags], **plan}
+    about = {"command": ["launch/cross_validate.py", *flags], **plan.described()}
     write_table(sweep_dir, results, about)
     draw_table(sweep_dir / "table.png", results)
     for line in table_lines(results):
@@ -140,31 +137,10 @@ def _refuse_what_folds_decide(own: argparse.Namespace, flags: Sequence[str], set
         raise SettingsError(problems)
 
 
-def _claim(sweep_dir: Path, plan: dict[str, Any]) -> None:
-    """Note in a new folder what it is for; refuse one that is for something else."""
-    path = sweep_dir / "plan.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [name for name in plan if before.get(name) != plan[name]]
-        settings = [name for name, value in plan["settings"].items() if before["settings"].get(name) != value]
-        if differing:
-            raise SettingsError(
-                f"{path}: holds a sweep of other settings: {', '.join(settings or differing)} differ; choose another "
-                "--sweep_dir or delete the folder"
-            )
-        return
-    make_folder(sweep_dir)
-    write_json(path, plan)
-
-
 def _scores(folds: Sequence[Fold], sweep_dir: Path, metric: str) -> Scores:
     scores: dict[int, dict[str, float]] = {}
     for fold in folds:
-        found = scores_in(fold, sweep_dir, metric)
-        assert found is not None, "all folds have ended well"
-        scores.setdefault(fold.seed, {}).update(found)
+        run_dir = finished_run(fold, sweep_dir)
+        assert run_dir is not None, "all folds have ended well"
+        scores.setdefault(fold.seed, {}).update(scores_in(run_dir, fold, metric))
     return scores
-
-
-def _hash(plan: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(plan, sort_keys=True).encode(), digest_size=4).hexdigest()

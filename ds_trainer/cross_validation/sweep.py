@@ -34,18 +34,28 @@ class FoldStopped(Exception):
     """The training of a fold was asked to stop, and can be continued."""
 
 
-def scores_in(fold: Fold, sweep_dir: Path, metric: str) -> dict[str, float] | None:
-    """The score of each signer held out, from the newest run of the fold that has ended; None: there is none yet."""
-    for status_path in sorted(fold.dir_in(sweep_dir).glob("*/status.json"), reverse=True):
-        status = json.loads(status_path.read_text(encoding="utf-8"))
-        if status["status"] == "finished":
-            found = {signer: status["by_group"][signer][metric] for signer in fold.signers}
-            return {signer: math.nan if score is None else score for signer, score in found.items()}  # null in JSON
+def finished_run(fold: Fold, sweep_dir: Path) -> Path | None:
+    """The newest run of the fold that has ended; None: there is none yet."""
+    for run_dir in sorted((path.parent for path in fold.dir_in(sweep_dir).glob("*/status.json")), reverse=True):
+        if _status_of(run_dir)["status"] == "finished":
+            return run_dir
     return None
 
 
+def scores_in(run_dir: Path, fold: Fold, metric: str) -> dict[str, float]:
+    """The score of each signer held out, from a run that has ended."""
+    by_group = _status_of(run_dir)["by_group"]
+    found = {signer: by_group[signer][metric] for signer in fold.signers}
+    return {signer: math.nan if score is None else score for signer, score in found.items()}  # null in JSON
+
+
+def _status_of(run_dir: Path) -> dict[str, Any]:
+    status: dict[str, Any] = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
+    return status
+
+
 def run_folds(
-    folds: Sequence[Fold], flags: Sequence[str], sweep_dir: Path, num_jobs: int, is_done: Callable[[Fold], bool]
+    folds: Sequence[Fold], flags: Sequence[str | Path], sweep_dir: Path, num_jobs: int, is_done: Callable[[Fold], bool]
 ) -> None:
     """Train what is not done yet; a fold that was interrupted continues where it was.
 
@@ -54,6 +64,7 @@ def run_folds(
 
     Args:
         flags: those of launch/train.py that all folds share.
+        is_done: whether a fold was trained; it may refuse how.
         num_jobs: folds side by side; they share the processor's cores, and each has a GPU of its own if there are any.
 
     Raises:
@@ -71,6 +82,7 @@ def run_folds(
         with log_file:
             if not is_done(fold):
                 trainings.train(fold, log_file)
+                is_done(fold)  # or it is told at once that the data is no longer what it was
         return fold
 
     with ThreadPoolExecutor(num_jobs) as pool:
@@ -109,7 +121,7 @@ def share_of(job: int, num_jobs: int) -> dict[str, str]:
 class _Trainings:
     """Processes that train folds side by side, until one fails or the sweep ends."""
 
-    def __init__(self, flags: Sequence[str], sweep_dir: Path, num_jobs: int):
+    def __init__(self, flags: Sequence[str | Path], sweep_dir: Path, num_jobs: int):
         self.is_over = Event()
         self.cause: FoldError | FoldStopped | None = None
         """What ended the sweep, if a training did."""
@@ -201,7 +213,7 @@ def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
 
 
 def _start(
-    fold: Fold, flags: Sequence[str], sweep_dir: Path, share: Mapping[str, str], log_file: IO[bytes]
+    fold: Fold, flags: Sequence[str | Path], sweep_dir: Path, share: Mapping[str, str], log_file: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     own: list[Any] = ["--runs_dir", fold.dir_in(sweep_dir), "--resume", "auto"]
     command = [sys.executable, "-m", "ds_trainer", *flags, *fold.flags, *own]

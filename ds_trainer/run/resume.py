@@ -72,12 +72,12 @@ def run_to_continue(resume: str, runs_dir: Path, identity_at: IdentityAt) -> Pat
             raise CheckpointError(
                 f"--resume: {run_dir} is no run directory (no run.yaml); expected auto, must, never or a path"
             )
-    differences = _differences(run_dir, identity_at)
-    if differences:
+    differing = differences(run_dir, identity_at)
+    if differing:
         remedy = "give the settings it was made with, or start afresh with --resume never"
-        if any(line.startswith("data fingerprint") for line in differences):
+        if any(line.startswith("data fingerprint") for line in differing):
             remedy += f"; --pretrained {run_dir} begins a new run on other data with its weights"
-        raise SettingsError([f"--resume {run_dir}: {line}; {remedy}" for line in differences])
+        raise SettingsError([f"--resume {run_dir}: {line}; {remedy}" for line in differing])
     return run_dir
 
 
@@ -173,15 +173,14 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     for *_, run_dir in sorted(saved, reverse=True):
         try:
             status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"]
-            differences = [] if status == "finished" else _differences(run_dir, identity_at)
+            differing = [] if status == "finished" else differences(run_dir, identity_at)
         except (OSError, ValueError, KeyError, TypeError, CheckpointError, SettingsError):
             continue  # some other directory, or a run that was killed before it had written its settings
         if status == "finished":
             continue
-        if not differences:
+        if not differing:
             return run_dir
-        more = f"; and {len(differences) - _MOST_TOLD} more" if differences[_MOST_TOLD:] else ""
-        others.append(f"note: {run_dir} is unfinished, but {'; '.join(differences[:_MOST_TOLD])}{more}: not continued")
+        others.append(f"note: {run_dir} is unfinished, but {in_short(differing)}: not continued")
     for line in others[:1]:
         log.info(line)
     return None
@@ -197,18 +196,32 @@ def _identity_of(run_dir: Path) -> tuple[Identity, int]:
         return identity, int(environment["world_size"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise CheckpointError(
-            f"--resume: {run_dir}: cannot read what the run was made with ({reason_of(error)}); start afresh with "
-            "--resume never"
+            f"{run_dir}: cannot read what the run was made with ({reason_of(error)}); restore the file, or delete the "
+            "folder and start afresh"
         ) from error
 
 
-def _differences(run_dir: Path, identity_at: IdentityAt) -> list[str]:
+def differences(run_dir: Path, identity_at: IdentityAt) -> list[str]:
+    """In what a run is another than what is asked for, a line each.
+
+    Args:
+        identity_at: as in `run_to_continue`.
+
+    Raises:
+        CheckpointError: the run does not say what it was made with.
+    """
     old, world_size = _identity_of(run_dir)
     return [
         f"{name} was {_shown(old.get(name), value)}, now {_shown(value, old.get(name))}"
         for name, value in identity_at(world_size).items()
         if old.get(name) != value
     ]
+
+
+def in_short(differing: list[str]) -> str:
+    """The first of these differences, in one line."""
+    more = f"; and {len(differing) - _MOST_TOLD} more" if differing[_MOST_TOLD:] else ""
+    return f"{'; '.join(differing[:_MOST_TOLD])}{more}"
 
 
 def _shown(value: Any, other: Any) -> Any:

@@ -18,14 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from torch import Tensor
 
 from ds_trainer import gpu
 from ds_trainer.batches import Batch, BatchLoader
 from ds_trainer.distributed import agreed, is_master
 from ds_trainer.engine.engine import gradient_norm, learning_rate
-from ds_trainer.files import write_atomically, write_json
+from ds_trainer.files import write_json, write_yaml
 from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
 from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.epoch_sums import EpochSums
@@ -190,7 +189,7 @@ class Run:
 
     def write_provenance(self, settings: Record, engine_config: Record, environment: Record) -> None:
         """Write the resolved settings and what they ran on."""
-        self._write_settings(settings)
+        write_yaml(self.dir / "run.yaml", settings)
         write_json(self.dir / "engine.json", engine_config)
         write_json(self.dir / "environment.json", environment)
 
@@ -205,11 +204,7 @@ class Run:
                 log.warning(f"continued with {package} {now[package]}, the run began with {before[package]}")
         first.setdefault("continued", []).append({"step": self.steps_done, **environment})
         write_json(path, first)
-        self._write_settings(settings)
-
-    def _write_settings(self, settings: Record) -> None:
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        write_atomically(self.dir / "run.yaml", lambda file: file.write(text.encode()))
+        write_yaml(self.dir / "run.yaml", settings)
 
     def record_test(self, split: str, results: Mapping[str, Any]) -> None:
         """Write what the best checkpoint reaches on the split that nothing was chosen by."""
