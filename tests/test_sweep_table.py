@@ -84,10 +84,10 @@ def test_table_says_all_of_it(tmp_path: Path) -> None:
     write_table(tmp_path, Results("top1", SCORES, SCORED), {"command": ["x"]})
     text = (tmp_path / "table.txt").read_text()
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line}
-    assert rows["held"] == ["out", "clips", "seed", "0", "seed", "1", "mean"]
+    assert rows["held"] == ["out", "clips", "seed", "0", "seed", "1", "mean", "±", "over", "seeds"]
     assert rows["ann"] == ["10", "0.900", "1.000", "0.950", "±", "0.071"]
     assert "mean of 2 signers: 0.7500" not in text, "the row says it"
-    assert "lowest bob, 0.550" in text
+    assert "between signers ± 0.283; lowest bob, 0.550 of 64 clips\n" in text
     assert text.endswith("\nbob: 8 of 64 clips are of signs that nobody in training makes: never recognised\n")
     assert (tmp_path / "table.csv").read_text().splitlines() == [
         "signer,seed,top1,num_clips", "ann,0,0.9,10", "bob,0,0.5,64", "ann,1,1.0,10", "bob,1,0.6,64"
@@ -111,7 +111,7 @@ def test_axis_of_scores_begins_at_0(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_worst_signer_is_told_whose_loss_is_the_highest() -> None:
-    assert "highest ann, 0.950" in "".join(table_lines(Results("loss", SCORES, SCORED)))
+    assert "highest ann, 0.950 of 10 clips" in "".join(table_lines(Results("loss", SCORES, SCORED)))
 
 
 def test_one_seed_has_no_deviation() -> None:

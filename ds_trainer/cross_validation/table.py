@@ -64,10 +64,11 @@ def table_lines(results: Results) -> list[str]:
     scores, num_clips, summary = results.scores, results.scored.num_clips, summarise(results.scores)
     width = max(len(name) for name in (*summary.mean_of_signer, "held out", "mean"))
     seeds = "".join(f"  {f'seed {seed}':>7}" for seed in scores)
+    over_seeds = " ± over seeds" if len(scores) > 1 else ""
     lines = [
         f"{results.metric} on the signers held out, who took no part in the training or in its choice of epoch",
         "",
-        f"{'held out':{width}}    clips{seeds}     mean",
+        f"{'held out':{width}}    clips{seeds}     mean{over_seeds}",
     ]
     for signer, mean in summary.mean_of_signer.items():
         values = "".join(f"  {by_signer[signer]:7.3f}" for by_signer in scores.values())
@@ -75,7 +76,7 @@ def table_lines(results: Results) -> list[str]:
         lines.append(f"{signer:{width}}  {num_clips[signer]:7}{values}  {mean:7.3f}{spread}")
     means = "".join(f"  {mean:7.3f}" for mean in summary.mean_of_seed.values())
     spread = f" ± {summary.deviation_of_seeds:.3f}" if len(scores) > 1 else ""
-    lines += [f"{'mean':{width}}  {'':7}{means}  {summary.mean:7.3f}{spread}", "", _between(results.metric, summary)]
+    lines += [f"{'mean':{width}}  {'':7}{means}  {summary.mean:7.3f}{spread}", "", _between(results, summary)]
     return lines + [
         f"{signer}: {num} of {num_clips[signer]} clips are of signs that nobody in training makes: never recognised"
         for signer, num in results.scored.num_untrained.items()
@@ -83,12 +84,14 @@ def table_lines(results: Results) -> list[str]:
     ]
 
 
-def _between(metric: str, summary: Summary) -> str:
+def _between(results: Results, summary: Summary) -> str:
     """How far signers are apart, and whom it serves worst."""
     of_signer = summary.mean_of_signer
-    kind, worst = ("highest", max) if metric == "loss" else ("lowest", min)
+    kind, worst = ("highest", max) if results.metric == "loss" else ("lowest", min)
     signer = worst(of_signer, key=lambda signer: of_signer[signer])
-    return f"between signers ± {_deviation(list(of_signer.values())):.3f}; {kind} {signer}, {of_signer[signer]:.3f}"
+    spread, num_clips = _deviation(list(of_signer.values())), results.scored.num_clips[signer]
+    of_clips = f"{num_clips} clip{'s' if num_clips > 1 else ''}"
+    return f"between signers ± {spread:.3f}; {kind} {signer}, {of_signer[signer]:.3f} of {of_clips}"
 
 
 def write_table(sweep_dir: Path, results: Results, about: Mapping[str, Any]) -> None:

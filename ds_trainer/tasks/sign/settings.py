@@ -52,7 +52,7 @@ class SignSettings(TaskSettings):
     val_by: Literal["clip", "signer"] = setting(
         "clip",
         _DATA,
-        "whether validation takes clips of every training signer or all clips of some, who then do not train: of few "
+        "whether validation takes clips of any training signer or all clips of some, who then do not train: of few "
         "signers that costs more than it tells",
     )
     val_fraction: float = setting(0.15, _DATA, "fraction of the training clips, or signers, that validate", gt=0, lt=1)
