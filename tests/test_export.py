@@ -22,6 +22,7 @@ from ds_trainer.tasks.sign.store import ClipStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
+NUM_CLIPS = 120  # of which ten validate, or no temperature would be fitted
 MODEL = [
     "--num_frames", "8", "--num_epochs", "2", "--motion_fraction", "0.5", "--features", "place,presence,velocity,bone",
     "--weight_average_decay", "0.5",
@@ -31,7 +32,18 @@ MODEL = [
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stores = tmp_path_factory.mktemp("stores")
-    shape = ["--num_clips", "60", "--num_signs", "4", "--num_signers", "3", "--min_frames", "8", "--max_frames", "14"]
+    shape = [
+        "--num_clips",
+        str(NUM_CLIPS),
+        "--num_signs",
+        "4",
+        "--num_signers",
+        "3",
+        "--min_frames",
+        "8",
+        "--max_frames",
+        "14",
+    ]
     layout = ["--layout", "holistic_75"]
     succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, *layout, "--stores_dir", stores])
     (path,) = stores.glob("*/")
@@ -85,6 +97,7 @@ def test_every_form_answers_like_the_model_that_was_trained(
     assert "held-out clips differ by" in output
     assert "no temperature" not in output
     checkpoint = load_checkpoint(run_dir / "best.pth")
+    assert checkpoint["temperature"] != 1.0, "or the test says nothing of it"
     recogniser = load_recogniser(checkpoint)
     opened = ClipStore.open(store)
     clips = [opened.clip_frames(clip) for clip in (3, 17, 31)]
@@ -150,7 +163,7 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
         output = succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
         found = json.loads((tmp_path / "out.json").read_text())
         num_scored = sum(group["num_examples"] for group in found["by_group"].values())
-        assert f", {num_scored} of 60 examples)" in output
+        assert f", {num_scored} of {NUM_CLIPS} examples)" in output
         assert found["results"] == status["results"]
         assert found["by_group"] == status["by_group"]
         assert found["calibration_error"] == status["calibration_error"]
@@ -192,7 +205,7 @@ def test_evaluate_scores_all_of_other_data(run_dir: Path, store: Path, tmp_path:
     found, before = (json.loads(path.read_text()) for path in (tmp_path / "out.json", run_dir / "status.json"))
     assert sum(group["num_examples"] for group in found["by_group"].values()) == len(ClipStore.open(store))
     num_known = len(ClipStore.open(store)) - sum(group["num_examples"] for group in before["by_group"].values())
-    assert found["notes"] == [f"{num_known} of the 60 scored clips were trained or validated on"]
+    assert found["notes"] == [f"{num_known} of the {NUM_CLIPS} scored clips were trained or validated on"]
     for signer, scored in before["by_group"].items():
         assert found["by_group"][signer] == pytest.approx(scored, rel=1e-3)
     refused = run([*command, "--on", "val"])

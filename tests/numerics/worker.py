@@ -27,6 +27,8 @@ from ds_trainer.validation import validate
 from ds_trainer.weight_average import averaged_weights
 
 GLOBAL_BATCH = 48
+PATIENCE = {"fp32": 0, "bf16": 1}
+"""The rate is lowered before the run stops, and after it, for which the epochs that were no better count."""
 SETTINGS = combined_settings(ToySettings)(
     deepspeed_config=Path("unused"),
     task="toy",
@@ -63,10 +65,12 @@ class Case:
 
     task_type = ToyTask
 
-    def __init__(self, precision: str, stage: int, micro_batch: int, **others: Any):
+    def __init__(self, precision: str, stage: int, micro_batch: int, num_workers: int = 0, **others: Any):
         settings = SETTINGS.model_copy(update=others)
         self.task = self.task_type(settings)
+        self.task.num_workers = num_workers
         self.job: Job = build_job(settings, self.task, engine_config(precision, stage, micro_batch))
+        self.job.plateau.threshold = 0.9  # no epoch is better by so much: the rate falls when patience is at its end
 
     def train(self, run: Run, num_epochs: int) -> Path | None:
         job = self.job
@@ -184,6 +188,7 @@ def main(out: Path) -> None:
         for precision in ("fp32", "bf16"):
             results[f"plateau {precision} {stage}"] = plateau_effect(precision, stage)
             how = {"precision": precision, "stage": stage, "micro_batch": micro // 2, "dropout": 0.2}
+            how |= {"plateau_patience": PATIENCE[precision], "num_workers": int(stage == 2)}
             results[f"straight {precision} {stage}"] = straight(out, f"straight-{precision}-{stage}", 4, **how)
             results[f"resumed {precision} {stage}"] = resumed(out, f"resumed-{precision}-{stage}", **how)
             results[f"mid-epoch {precision} {stage}"] = resumed_in_mid_epoch(out, f"mid-{precision}-{stage}", **how)
