@@ -119,6 +119,8 @@ def test_limbs_keep_the_directions_of_bones(known: KeypointLayout) -> None:
         ratios.append(ratio)
     assert 0.6 - 1e-6 <= torch.stack(ratios).min() < 0.9
     assert 1.1 < torch.stack(ratios).max() <= 1.4 + 1e-6
+    spread = torch.stack(ratios).amax(0) - torch.stack(ratios).amin(0)
+    assert (spread > 0.3).all(), "each bone of a body by itself"
 
 
 def test_turn_keeps_distances_in_space_and_the_height_or_not() -> None:
@@ -126,7 +128,8 @@ def test_turn_keeps_distances_in_space_and_the_height_or_not() -> None:
     original = clips(layout, 200, num_frames=1)
     turned = augmented(replace(NOTHING, max_turn_degrees=30), original, layout, Draw.of(0, 0, torch.arange(200)))
     torch.testing.assert_close(distances(turned), distances(original), rtol=1e-4, atol=1e-4)
-    assert ((turned - original).abs() > 0.01).flatten(1).any(1).float().mean() > 0.95
+    is_other_BD = ((turned - original).abs() > 0.01).flatten(1, 2).any(1)
+    assert (is_other_BD.float().mean(0) > 0.9).all(), "about the vertical axis and about that of the shoulders"
     flat = layout_for(7, 2)
     in_plane = clips(flat)
     assert torch.equal(
@@ -146,6 +149,20 @@ def test_stretch_grows_each_coordinate_by_itself() -> None:
     assert 1.18 < ratio.max() <= 1.2 + 1e-5
     correlation = torch.corrcoef(ratio[:, 0, 0].T)
     assert (correlation - torch.eye(3)).abs().max() < 0.2
+
+
+def test_a_body_is_stretched_and_then_turned() -> None:
+    """In the plane and out of it: its axes stay at right angles, as they would not if its picture were stretched."""
+    layout = layout_for(7, 3)
+    axes = torch.eye(3)[[0, 1, 2, 0, 1, 2, 0]].expand(50, 1, -1, -1)
+    changes = Augmentation(max_rotation_degrees=30, max_turn_degrees=30, max_stretch_fraction=0.4)
+    draw = Draw.of(0, 0, torch.arange(50))
+    changed = augmented(changes, axes, layout, draw)[:, 0, :3]
+    products = changed @ changed.transpose(1, 2)
+    torch.testing.assert_close(products, torch.diag_embed(products.diagonal(dim1=1, dim2=2)), rtol=0, atol=1e-6)
+    hardly = augmented(replace(changes, max_turn_degrees=1e-4), axes, layout, draw)
+    in_plane = augmented(replace(changes, max_turn_degrees=0), axes, layout, draw)
+    torch.testing.assert_close(hardly, in_plane, rtol=0, atol=1e-5)
 
 
 def test_limbs_cost_what_has_bones_and_a_face_nothing() -> None:

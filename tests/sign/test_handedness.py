@@ -60,6 +60,15 @@ def test_hand_that_rests_in_sight_is_told_by_how_little_it_moves(
     assert found.tolist() == [is_left]
 
 
+def test_hand_that_is_mostly_out_of_sight_rests_however_far_it_travels() -> None:
+    """The left hand holds a letter; on its way to the lap the right one passes by."""
+    clips_BTKC = torch.from_numpy(clip(HOLISTIC, (1.0, 0.4)))[None]
+    clips_BTKC[0, :8, list(HOLISTIC.parts["right_hand"]), 1] += torch.linspace(0, 1, 8)[:, None]
+    found = is_left_handed(clips_BTKC, HOLISTIC)
+    assert found is not None
+    assert found.tolist() == [True]
+
+
 def test_of_keypoints_without_sides_nothing_is_told() -> None:
     layout = layout_for(7, 3)
     assert is_left_handed(torch.rand(2, 5, 7, 3), layout) is None
@@ -81,20 +90,22 @@ def stored(tmp_path: Path) -> Callable[..., ClipStore]:
 
 @pytest.mark.parametrize("layout", [HOLISTIC, KINECT])
 def test_signers_with_a_hand_of_their_own_are_told(stored: Callable[..., ClipStore], layout: KeypointLayout) -> None:
-    store = stored(layout, ann=[RIGHT, RIGHT, BOTH, RIGHT, RIGHT], bob=[LEFT, LEFT, BOTH], cem=[BOTH, RIGHT])
+    store = stored(layout, ann=[RIGHT, RIGHT, BOTH, RIGHT, RIGHT], bob=[*[LEFT] * 60, BOTH], cem=[BOTH, RIGHT])
     found = Handedness.of(store, np.arange(len(store)))
     assert found.tells_signers
-    assert found.notices == ["seen in a mirror, as signed with the left hand: 2 of 7 clips of one hand (bob)"]
+    assert found.notices == ["seen in a mirror, as signed with the left hand: 60 of 65 clips of one hand (bob)"]
     only_right = Handedness.of(store, np.arange(5))
     assert (only_right.tells_signers, only_right.notices) == (True, [])
 
 
 @pytest.mark.parametrize("layout", [HOLISTIC, KINECT])
 def test_signs_with_a_hand_of_their_own_are_told(stored: Callable[..., ClipStore], layout: KeypointLayout) -> None:
-    store = stored(layout, ann=[LEFT, RIGHT, BOTH, LEFT, RIGHT], bob=[LEFT, RIGHT, RIGHT])
+    """By more than a fifth of their clips of one hand that are of the other one; fewer may be mistakes."""
+    store = stored(layout, ann=[LEFT, RIGHT, BOTH, RIGHT], bob=[LEFT, RIGHT, RIGHT, RIGHT])
     found = Handedness.of(store, np.arange(len(store)))
     assert not found.tells_signers
     assert "no clip is mirrored for its hand" in found.notices[0]
+    assert Handedness.of(store, np.arange(3, len(store))).tells_signers, "one of five"
 
 
 def test_of_no_clips_nothing_is_said(stored: Callable[..., ClipStore]) -> None:
@@ -103,8 +114,11 @@ def test_of_no_clips_nothing_is_said(stored: Callable[..., ClipStore]) -> None:
 
 @pytest.mark.parametrize("jump", [0.0, 0.3])
 @pytest.mark.parametrize("way", [0.0, 0.1])
-def test_hand_in_sight_that_trembles_or_is_lost_for_a_frame_signs_nothing(way: float, jump: float) -> None:
-    """The right hand holds a letter, or circles, while the tracker guesses where the other one is."""
+@pytest.mark.parametrize("num_hidden", [0, 11])
+def test_hand_in_sight_that_trembles_or_is_lost_for_a_frame_signs_nothing(
+    num_hidden: int, way: float, jump: float
+) -> None:
+    """The right hand holds a letter, or circles, while the tracker guesses where the other one is, or its fingers."""
     clips_BTKC = torch.from_numpy(clip(HOLISTIC, BOTH))[None]
     left, right = (list(HOLISTIC.parts[f"{side}_hand"]) for side in ("left", "right"))
     angle_T = torch.linspace(0, 6.28, 20)
@@ -112,6 +126,7 @@ def test_hand_in_sight_that_trembles_or_is_lost_for_a_frame_signs_nothing(way: f
     clips_BTKC[0, :, right, 1] += way * angle_T.sin()[:, None]
     clips_BTKC[0, :, left, :2] += 0.015 * torch.randn(20, 1, 2, generator=torch.Generator().manual_seed(0))
     clips_BTKC[0, 7, left, :2] += jump
+    clips_BTKC[0, :, left[len(left) - num_hidden :]] = 0
     found = is_left_handed(clips_BTKC, HOLISTIC)
     assert found is not None
     assert found.tolist() == [False]

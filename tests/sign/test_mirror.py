@@ -68,6 +68,14 @@ def test_fraction_of_mirrored_clips() -> None:
     assert 60 < num_mirrored(layout, 0.25) < 140
 
 
+def test_features_that_are_no_coordinates_are_seen_in_no_mirror() -> None:
+    """Where it is not known which of them is x, none is turned round."""
+    layout = layout_for(20, 6)
+    assert layout.mirror is not None
+    original = clips(layout)
+    assert torch.equal(normalise(original, layout, is_mirrored_B=torch.ones(3, dtype=torch.bool)), original)
+
+
 def test_layout_without_a_mirror_is_never_mirrored() -> None:
     draw = Draw.of(0, 0, torch.arange(3))
     assert replace(NOTHING, mirror_fraction=1.0).mirrors(layout_for(7, 3), draw) is None

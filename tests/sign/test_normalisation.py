@@ -125,6 +125,20 @@ def test_measured_bodies_face_the_camera() -> None:
     torch.testing.assert_close(across[:, 2], torch.zeros(3), rtol=0, atol=1e-5)
 
 
+def test_measured_bodies_are_turned_as_a_whole() -> None:
+    """All distances within one keep their proportions, as do those of one whose shoulders are never both seen."""
+    layout = layout_for(20, 3)
+    assert layout.scale is not None
+    original = clips(layout, 2).double()
+    original[1, :, layout.scale[0]] = 0
+    seen = [keypoint for keypoint in range(20) if keypoint != layout.scale[0]]
+    before, after = (
+        torch.cdist(each, each) for each in (original[:, :, seen], normalise(original, layout)[:, :, seen])
+    )
+    largest_before, largest_after = (each.amax((1, 2, 3), keepdim=True) for each in (before, after))
+    torch.testing.assert_close(after / largest_after, before / largest_before)
+
+
 def test_measured_bodies_face_the_camera_whatever_their_depth_counts() -> None:
     """A depth of no weight leaves x and y as they are seen from in front."""
     layout = layout_for(20, 3)
@@ -178,14 +192,18 @@ def test_hands_are_seen_from_their_wrists(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("shape", [(184, 4), (75, 4), (543, 4)])
 def test_hand_without_its_wrist_is_missing(shape: tuple[int, int]) -> None:
-    """A hand has no place of its own where its origin is unknown; far-off numbers would be worse than none."""
+    """A hand has no place of its own where its origin is unknown; far-off numbers would be worse than none.
+
+    Where it is seen it is as large as ever.
+    """
     layout = layout_for(*shape)
-    without_wrist = clips(layout, 1)
+    without_wrist = clips(layout, 1, num_frames=1).expand(-1, 6, -1, -1).clone()
+    whole = normalise(without_wrist, layout)
     for part, root in layout.part_roots.items():
         without_wrist[:, 2, root] = 0
         hand = points(normalise(without_wrist, layout), layout)[0][:, list(layout.parts[part])]
         assert (hand[2] == 0).all()
-        assert (hand[3, 1:] != 0).all()
+        torch.testing.assert_close(hand[3], points(whole, layout)[0, 3, list(layout.parts[part])])
 
 
 @pytest.mark.parametrize("shape", [(184, 4), (20, 3), (75, 4), (543, 4)])

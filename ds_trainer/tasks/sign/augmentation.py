@@ -33,7 +33,8 @@ class Augmentation:
         max_shift: largest shift of the body along each coordinate; what has a root of its own stays there.
         max_turn_degrees: largest rotation of the body about the vertical axis and about the line of its shoulders,
             either way, as if seen by another camera; where there is a depth.
-        max_stretch_fraction: largest growth or shrinking along each coordinate by itself, as a fraction.
+        max_stretch_fraction: largest growth or shrinking along each coordinate by itself, as a fraction, before the
+            body is turned.
         max_limb_fraction: largest growth or shrinking of each bone by itself, as a fraction; both sides alike.
         max_displacement: largest shift of each keypoint by itself.
         noise: standard deviation of what is added to each coordinate in each frame.
