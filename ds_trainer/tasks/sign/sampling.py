@@ -40,10 +40,10 @@ class Sampling:
         max_cut_fraction: in training a clip begins and ends up to this fraction of its length earlier or later; where
             it has no frames, the first or last one stands still.
         num_read: frames that are looked at for movement; 0: twice as many as are taken.
-        rest_fraction: up to this fraction of a clip's mean movement counts as none, if half of the clip moves no more:
-            trackers tremble and bodies sway while nothing is signed. Fully so in clips of as many frames as are looked
-            at: shorter ones repeat frames, which stand still, so that less counts as rest (docs/experiments.md). 0: all
-            counts.
+        rest_fraction: the median movement counts as none, or this fraction of the mean where that is less, and is taken
+            off all others: trackers tremble and bodies sway while nothing is signed. Fully so in clips of as many
+            frames as are looked at: shorter ones repeat frames, which stand still, so that less counts as rest
+            (docs/experiments.md). 0: all counts.
     """
 
     num_frames: int
