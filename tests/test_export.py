@@ -7,70 +7,26 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from launching import ROOT, clean_environment, run, succeed, torchrun
+from sign_runs import NUM_CLIPS, config_of, prepared_store, train
 
 from ds_trainer.checkpoint import load_checkpoint, load_model
 from ds_trainer.export.command import main as export_command
 from ds_trainer.export.formats import MOST_DIFFERENCE
 from ds_trainer.predict import answers_of, load_recogniser
-from ds_trainer.source import load_source
 from ds_trainer.tasks.sign.store import ClipStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
-NUM_CLIPS = 120  # of which ten validate, or no temperature would be fitted
-MODEL = [
-    "--num_frames", "8", "--num_epochs", "2", "--motion_fraction", "0.5", "--features", "place,presence,velocity,bone",
-    "--weight_average_decay", "0.5",
-]  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    stores = tmp_path_factory.mktemp("stores")
-    shape = [
-        "--num_clips",
-        str(NUM_CLIPS),
-        "--num_signs",
-        "4",
-        "--num_signers",
-        "3",
-        "--min_frames",
-        "8",
-        "--max_frames",
-        "14",
-    ]
-    layout = ["--layout", "holistic_75"]
-    succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, *layout, "--stores_dir", stores])
-    (path,) = stores.glob("*/")
-    return path
-
-
-def held_out(store: Path) -> str:
-    return ClipStore.open(store).signer_names[1]
-
-
-def train(store: Path, runs: Path, ranks: int, config: str, *flags: str) -> Path:
-    split = ["--split", f"signer:{held_out(store)}", "--val_by", "clip"]
-    shared = ["--deepspeed_config", config, "--data", store, "--runs_dir", runs, *MODEL, *split, *flags]
-    succeed([*(torchrun(ranks) if ranks > 1 else [sys.executable]), "launch/train.py", *shared], timeout_s=200)
-    (run_dir,) = runs.iterdir()
-    return run_dir
-
-
-def config_of(tmp_path: Path, stage: int, precision: str) -> str:
-    config = json.loads((ROOT / "ds_configs" / "fp32.json").read_text())
-    config["zero_optimization"]["stage"] = stage
-    config["train_micro_batch_size_per_gpu"] = 4
-    if precision == "bf16":
-        config["bf16"] = {"enabled": True}
-    path = tmp_path / f"stage_{stage}.json"
-    path.write_text(json.dumps(config))
-    return str(path)
+    return prepared_store(tmp_path_factory.mktemp("stores"))
 
 
 def export(source: Path, form: str, out: Path) -> str:
@@ -134,28 +90,6 @@ def test_every_form_answers_like_the_model_that_was_trained(
     np.testing.assert_allclose(found, expected, rtol=0, atol=MOST_DIFFERENCE[form])
 
 
-@pytest.mark.parametrize(
-    ("ranks", "stage", "precision"),
-    [(2, 0, "bf16"), (3, 1, "fp32"), (2, 2, "bf16"), (2, 3, "bf16")],
-)
-def test_resume_point_of_any_stage_and_world_size_gives_the_best_checkpoint(
-    store: Path, tmp_path: Path, ranks: int, stage: int, precision: str
-) -> None:
-    """The last epoch was the best: then both hold the same averaged weights, to the bit."""
-    model = ["--model", "bilstm", "--model_size", "t_1_1"]
-    run_dir = train(store, tmp_path / "runs", ranks, config_of(tmp_path, stage, precision), *model)
-    best, last = load_source(run_dir), load_source(run_dir / "resume")
-    assert best["epoch"] == last["epoch"] == 1, "or the test says nothing"
-    assert best["state_dict"].keys() == last["state_dict"].keys()
-    for name, value in best["state_dict"].items():
-        assert torch.equal(value, last["state_dict"][name]), name
-    (point,) = (run_dir / "resume").glob("epoch_*")
-    assert load_source(point)["state_dict"].keys() == last["state_dict"].keys()
-    output = export(run_dir / "resume", "safetensors", tmp_path / "weights.safetensors")
-    assert "differ by 0 at most" in output
-    assert "note: no temperature was fitted to these weights: confidences are not calibrated" in output
-
-
 def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, store: Path, tmp_path: Path) -> None:
     status = json.loads((run_dir / "status.json").read_text())
     for ranks in (1, 2):
@@ -173,11 +107,17 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
     assert "that validation gives" not in output
 
 
+def evaluated(run_dir: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
+    evaluate = [sys.executable, "launch/evaluate.py", run_dir, "--json", tmp_path / "out.json"]
+    succeed([*evaluate, *flags], timeout_s=100)
+    found: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())
+    return found
+
+
 def test_evaluate_passes_as_many_clips_at_once_as_it_is_told(run_dir: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "launch/evaluate.py", run_dir, "--json", tmp_path / "out.json", "--micro_batch"]
-    succeed([*command, "3"], timeout_s=100)
-    found = json.loads((tmp_path / "out.json").read_text())["results"]
+    found = evaluated(run_dir, tmp_path, "--micro_batch", "3")["results"]
     assert found == pytest.approx(json.loads((run_dir / "status.json").read_text())["results"], rel=1e-3)
+    command = [sys.executable, "launch/evaluate.py", run_dir, "--micro_batch"]
     for number, problem in (("1000000000000", "error: out of memory: "), ("0", "error: --micro_batch: found 0")):
         refused = run([*command, number])
         assert refused.returncode == 2
@@ -188,9 +128,7 @@ def test_evaluate_passes_as_many_clips_at_once_as_it_is_told(run_dir: Path, tmp_
 
 def test_evaluate_on_some_of_the_signs_knows_them_by_name(run_dir: Path, store: Path, tmp_path: Path) -> None:
     """The model still chooses among all its signs: what it answers to each clip is what it answered before."""
-    command = [sys.executable, "launch/evaluate.py", run_dir, "--json", tmp_path / "out.json"]
-    succeed([*command, "--selected_signs_from", "2", "--selected_signs_to", "3"], timeout_s=100)
-    found = json.loads((tmp_path / "out.json").read_text())["results"]
+    found = evaluated(run_dir, tmp_path, "--selected_signs_from", "2", "--selected_signs_to", "3")["results"]
     with (run_dir / "diagnostics" / "answers.csv").open(encoding="utf-8", newline="") as file:
         answers = list(csv.DictReader(file))
     some = {ClipStore.open(store).sign_names[sign] for sign in (1, 2)}
@@ -200,19 +138,15 @@ def test_evaluate_on_some_of_the_signs_knows_them_by_name(run_dir: Path, store: 
 
 
 def test_evaluate_scores_all_of_other_data(run_dir: Path, store: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "launch/evaluate.py", run_dir, "--split", "all"]
-    succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
-    found, before = (json.loads(path.read_text()) for path in (tmp_path / "out.json", run_dir / "status.json"))
+    found, before = evaluated(run_dir, tmp_path, "--split", "all"), json.loads((run_dir / "status.json").read_text())
     assert sum(group["num_examples"] for group in found["by_group"].values()) == len(ClipStore.open(store))
     num_known = len(ClipStore.open(store)) - sum(group["num_examples"] for group in before["by_group"].values())
     assert found["notes"] == [f"{num_known} of the {NUM_CLIPS} scored clips were trained or validated on"]
     for signer, scored in before["by_group"].items():
         assert found["by_group"][signer] == pytest.approx(scored, rel=1e-3)
-    refused = run([*command, "--on", "val"])
-    assert (refused.returncode, "error: --on val: --split, or the task, leaves nothing for it" in refused.stdout) == (
-        2,
-        True,
-    )
+    refused = run([sys.executable, "launch/evaluate.py", run_dir, "--split", "all", "--on", "val"])
+    assert refused.returncode == 2
+    assert "error: --on val: --split, or the task, leaves nothing for it" in refused.stdout
 
 
 def test_evaluate_refuses_signs_that_the_model_does_not_know(run_dir: Path, store: Path, tmp_path: Path) -> None:
@@ -223,9 +157,8 @@ def test_evaluate_refuses_signs_that_the_model_does_not_know(run_dir: Path, stor
         offsets=opened.offsets, y=opened.sign, label_names=np.array([f"other {name}" for name in opened.sign_names]),
         signer=np.array(opened.signer_names)[opened.signer], ids=opened.clip_ids,
     )  # fmt: skip
-    command = [sys.executable, "launch/evaluate.py", run_dir, "--data", tmp_path / "clips.npz"]
-    command += ["--stores_dir", tmp_path / "stores", "--split", "random"]
-    refused = run(command)
+    command = [sys.executable, "launch/evaluate.py", run_dir, "--data", tmp_path / "clips.npz", "--split", "random"]
+    refused = run([*command, "--stores_dir", tmp_path / "stores"])
     assert refused.returncode == 2
     assert "error: sign_names: found other " in refused.stdout
     assert "Traceback" not in refused.stdout

@@ -1,0 +1,48 @@
+"""Small runs on synthetic clips, whose checkpoints are exported and scored."""
+
+import json
+import sys
+from pathlib import Path
+
+from launching import ROOT, succeed, torchrun
+
+from ds_trainer.tasks.sign.store import ClipStore
+
+NUM_CLIPS = 120  # of which ten validate, or no temperature would be fitted
+MODEL = [
+    "--num_frames", "8", "--num_epochs", "2", "--motion_fraction", "0.5", "--features", "place,presence,velocity,bone",
+    "--weight_average_decay", "0.5",
+]  # fmt: skip
+
+
+def prepared_store(stores: Path) -> Path:
+    """Synthetic clips of four signs and three signers."""
+    shape = ["--num_signs", "4", "--num_signers", "3", "--min_frames", "8", "--max_frames", "14"]
+    shape += ["--num_clips", str(NUM_CLIPS)]
+    layout = ["--layout", "holistic_75"]
+    succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, *layout, "--stores_dir", stores])
+    (path,) = stores.glob("*/")
+    return path
+
+
+def held_out(store: Path) -> str:
+    return ClipStore.open(store).signer_names[1]
+
+
+def train(store: Path, runs: Path, ranks: int, config: str, *flags: str) -> Path:
+    split = ["--split", f"signer:{held_out(store)}", "--val_by", "clip"]
+    shared = ["--deepspeed_config", config, "--data", store, "--runs_dir", runs, *MODEL, *split, *flags]
+    succeed([*(torchrun(ranks) if ranks > 1 else [sys.executable]), "launch/train.py", *shared], timeout_s=200)
+    (run_dir,) = runs.iterdir()
+    return run_dir
+
+
+def config_of(tmp_path: Path, stage: int, precision: str) -> str:
+    config = json.loads((ROOT / "ds_configs" / "fp32.json").read_text())
+    config["zero_optimization"]["stage"] = stage
+    config["train_micro_batch_size_per_gpu"] = 4
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True}
+    path = tmp_path / f"stage_{stage}.json"
+    path.write_text(json.dumps(config))
+    return str(path)
