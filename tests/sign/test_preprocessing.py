@@ -1,6 +1,7 @@
 """What a model sees where it is used is what it saw in evaluation, from the checkpoint's description alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,16 @@ import pytest
 import torch
 
 from ds_trainer.command_line import load_settings
+from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
+from ds_trainer.tasks.sign.augmentation import Augmentation
 from ds_trainer.tasks.sign.preprocessing import Preprocessing
+from ds_trainer.tasks.sign.sampling import Sampling
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
 from ds_trainer.tasks.sign.task import SignTask
+
+from .examples import LAYOUTS, clips, preprocessing
 
 WAYS: dict[str, list[str]] = {
     "as it is": [],
@@ -45,3 +51,33 @@ def test_recorded_clips_are_seen_as_in_evaluation(store: Path, way: str) -> None
     description = json.loads(json.dumps(task.description()))
     found_BTKC = Preprocessing.of(description)(padded_BNKC, num_frames_B)
     assert torch.equal(found_BTKC, expected_BTKC)
+
+
+def test_each_number_is_the_one_that_the_checkpoint_has() -> None:
+    """None is that of a model that says nothing, nor of the data at hand."""
+    described = {
+        "layout": LAYOUTS["kinect_20x3"].to_dict(),
+        "parts": {"right_arm": [8, 9, 10, 11], "left_arm": [4, 5, 6, 7]},
+        "num_frames": 3,
+        "motion_fraction": 0.75,
+        "num_read": 40,
+        "rest_fraction": 0.125,
+        "depth_weight": 0.25,
+        "features": ["bone", "place"],
+        "mirrors_left_handed": False,
+    }
+    used = Preprocessing.of(described)
+    assert used.sampling == Sampling(3, motion_fraction=0.75, num_read=40, rest_fraction=0.125)
+    assert (used.depth_weight, used.features, used.mirrors_left_handed) == (0.25, ["bone", "place"], False)
+    assert [[used.taken[keypoint] for keypoint in part] for part in used.parts] == [[8, 9, 10, 11], [4, 5, 6, 7]]
+
+
+def test_body_is_turned_in_training_as_it_stood_whatever_its_depth_counts() -> None:
+    """Up to its size, which counts depth, too."""
+    layout = LAYOUTS["kinect_20x3"]
+    used, recorded = preprocessing(layout, Sampling(6)), clips(layout, num_clips=3, num_frames=6)
+    draw, turned = Draw.of(0, 0, torch.arange(3)), Augmentation(max_turn_degrees=40)
+    whole, flat = (replace(used, depth_weight=weight).of_sampled(recorded, draw, turned) for weight in (1.0, 0.25))
+    deepened = flat * torch.tensor([1.0, 1.0, 4.0])
+    whole, deepened = (each / each.square().sum((1, 2, 3), keepdim=True).sqrt() for each in (whole, deepened))
+    torch.testing.assert_close(deepened, whole, rtol=1e-4, atol=1e-5)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.content import content_of
 from ds_trainer.tasks.sign.split_notices import label_notices
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
 
-from .writers import BuildStore, grid, source
+from .writers import BuildStore, frames, grid, source
 
 
 def with_copies(tmp_path: Path, *copies: tuple[int, int], blank: tuple[int, ...] = ()) -> ClipStore:
@@ -39,6 +40,12 @@ def test_copy_on_the_other_side_is_refused_whatever_its_name(tmp_path: Path) -> 
     assert store.clip_ids[first] in problem
     assert store.clip_ids[second] in problem
     assert problem.endswith("remove the copies from the data, which has 1 in all")
+    for own, sides in (((1, 2, 3), "training and in validation"), ((2, 3, 1), "validation and in test")):
+        split = np.full(len(store), own[2], dtype=np.int8)
+        split[[first, second]] = own[:2]
+        by_data = replace(store, split=split)
+        with pytest.raises(DataError, match=f"--split own: found the same recording in {sides}"):
+            make_splits(by_data, SplitRule(split="own"))
     both_in_test = replace(rule, split="signer:s01,s02")
     assert len(make_splits(store, both_in_test).test) == 8
 
@@ -89,3 +96,9 @@ def test_blank_clips_are_no_copies(tmp_path: Path) -> None:
     assert (store.content == 0).sum() == 10
     splits = make_splits(store, SplitRule(split="random"))
     assert not any("copies" in notice for notice in splits.notices)
+    assert store.sign[splits.test].tolist() == [0, 1, 2, 3], "a fifth of the five clips of each sign"
+
+
+def test_clips_of_the_same_numbers_in_another_shape_are_no_copies() -> None:
+    clip = frames(4, (20, 3))
+    assert len({content_of(clip), content_of(clip.reshape(2, 40, 3)), content_of(clip.reshape(4, 30, 2))}) == 3

@@ -192,6 +192,16 @@ def test_many_signs_of_few_clips_still_give_their_share(build_store: BuildStore)
     assert len(np.unique(store.sign[splits.train])) == 50
 
 
+def test_sign_of_one_clip_trains_and_no_other_gives_more_for_it(tmp_path: Path) -> None:
+    """Half of the clips of nine signs, of which the fifth has four clips and the others one."""
+    clips = [clip for clip in grid(signs=9, signers=2, repetitions=4) if clip.sign == 5 or clip.clip_id.endswith("_0")]
+    write_store(tmp_path / "store", source(clips, num_signs=9))
+    store = ClipStore.open(tmp_path / "store")
+    splits = make_splits(store, SplitRule(split="signer:s02", val_fraction=0.5))
+    assert store.sign[splits.val].tolist() == [4, 4]
+    assert np.bincount(store.sign[splits.train]).tolist() == [1, 1, 1, 1, 2, 1, 1, 1, 1]
+
+
 def test_validation_has_at_least_one_clip(build_store: BuildStore) -> None:
     splits = make_splits(build_store(signs=1, signers=2, repetitions=2), SplitRule(val_fraction=0.01))
     assert (len(splits.train), len(splits.val)) == (1, 1)

@@ -1,6 +1,7 @@
 """Recordings of some signers in which y runs the other way are told."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,10 @@ def store_of(path: Path, layout: KeypointLayout, head: Sequence[int], sides: Seq
         for number in range(6):
             frames_TKC = random.normal(0, 1, (9, layout.num_keypoints, layout.num_features)).astype(np.float32)
             frames_TKC[:, list(head), 1] += side
+            frames_TKC[..., 1] += 30  # from the corner of the image
             frames_TKC[:3, list(head)] = 0  # not found
-            frames_TKC[5, layout.centre[0]] = 0
+            frames_TKC[4, layout.centre[0]] = 0
+            frames_TKC[5, list(layout.centre)] = 0
             clips.append(RawClip(frames_TKC, 1 + number % 2, f"s{signer}", "", f"{signer}-{number}", "test"))
     write_store(path, source(clips, layout=layout))
     return ClipStore.open(path)
@@ -44,10 +47,23 @@ def test_signers_whose_y_runs_the_other_way_are_told(tmp_path: Path, of: str) ->
     assert turned_notices(store, np.flatnonzero(store.signer % 2 == 1)) == []
 
 
-@pytest.mark.parametrize("sides", [[9, 9, 9], [-9, -9, -9], [9, 0, 9], [9]])
+@pytest.mark.parametrize("sides", [[9, 9, 9], [-9, -9, -9], [9, -0.5, 9], [9]])
 def test_signers_who_are_alike_or_lie_down_are_not_told(tmp_path: Path, sides: list[float]) -> None:
     store = store_of(tmp_path / "store", *HEADS["kinect"], sides=sides)
     assert turned_notices(store, np.arange(len(store))) == []
+
+
+def test_signer_who_lies_is_not_told_though_the_head_is_a_little_lower(tmp_path: Path) -> None:
+    """A video that is turned by a right angle is none whose y runs the other way."""
+    upright = store_of(tmp_path / "store", *HEADS["kinect"], sides=[9, 9, 9])
+    frames_NKC, of_second = upright.frames.copy(), slice(*upright.offsets[[6, 12]])
+    x_NK, y_NK = frames_NKC[of_second, :, 0].copy(), frames_NKC[of_second, :, 1].copy()
+    frames_NKC[of_second, :, 0], frames_NKC[of_second, :, 1] = 0.87 * y_NK, -0.5 * y_NK
+    store = replace(upright, frames=frames_NKC)
+    assert turned_notices(store, np.arange(len(store))) == []
+    frames_NKC[of_second, :, 0] = x_NK
+    (told,) = turned_notices(store, np.arange(len(store)))
+    assert told.startswith("s1: y runs the other way")
 
 
 def test_scored_signers_are_compared_with_those_of_training(tmp_path: Path) -> None:

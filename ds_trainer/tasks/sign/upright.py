@@ -80,6 +80,6 @@ def _above(frames_NKC: NDArray[np.float32], head: list[int], layout: KeypointLay
 
 
 def _middle(axis_NK: NDArray[np.float32], is_there_NK: NDArray[np.bool_], keypoints: list[int]) -> NDArray[np.float64]:
-    is_there_Nk = is_there_NK[:, keypoints]
-    total_N = np.where(is_there_Nk, axis_NK[:, keypoints], 0).sum(1, dtype=np.float64)
-    return np.asarray(total_N / is_there_Nk.sum(1).clip(min=1))
+    """Over those that are there; the others are 0."""
+    total_N = axis_NK[:, keypoints].sum(1, dtype=np.float64)
+    return np.asarray(total_N / is_there_NK[:, keypoints].sum(1).clip(min=1))
