@@ -13,17 +13,25 @@ from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.readers import find_reader, karsl_packed
 from ds_trainer.tasks.sign.readers.plain_pickle import load_plain_object
+from ds_trainer.tasks.sign.store_writer import write_store
 
 from .reading import facts, read
 from .writers import KARSL_SHAPE, frames, write_karsl, write_karsl_packed
 
 
 def test_karsl_folder(tmp_path: Path) -> None:
-    write_karsl(tmp_path, {("01", "train", 1): [2, 3], ("01", "test", 1): [4], ("02", "train", 502): [5]})
+    write_karsl(tmp_path, {("01", "train", 1): [2, 3], ("01", "test", 1): [4], ("al-2", "train", 502): [5]})
     source, clips = read(tmp_path)
-    assert facts(clips) == [(1, "01", "test", 4), (1, "01", "train", 2), (1, "01", "train", 3), (502, "02", "train", 5)]
+    assert facts(clips[:3]) == [(1, "01", "test", 4), (1, "01", "train", 2), (1, "01", "train", 3)]
+    assert facts(clips[3:]) == [(502, "al-2", "train", 5)]
     np.testing.assert_array_equal(clips[1].frames, frames(2, KARSL_SHAPE, 1))
     assert (source.num_signs, source.claims_unseen_signers) == (502, False)
+
+
+def test_sign_that_karsl_has_not_is_refused(tmp_path: Path) -> None:
+    write_karsl(tmp_path / "karsl", {("01", "train", 502): [2], ("01", "test", 503): [2]})
+    with pytest.raises(DataError, match=r"0503\.npz: .*found sign 503, expected 1\.\.502"):
+        write_store(tmp_path / "store", find_reader(tmp_path / "karsl").read(tmp_path / "karsl"))
 
 
 def test_one_damaged_karsl_file_does_not_hide_the_others(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_other_keypoints_of_openpose_have_a_confidence(tmp_path: Path) -> None:
 def test_frames_are_in_the_order_of_their_numbers_and_of_one_person(tmp_path: Path) -> None:
     large, small, unsure = frames(3, (67, 3), seed=1)
     small[:, :2] *= 0.1
-    unsure[:, 2] *= 0.05
+    unsure *= (2, 2, 0.05)
     large[7] = (3, 4, 0)
     people = [[person(small), person(large), person(unsure)], [], [person(unsure)]]
     write_frames(tmp_path / "clip", people, numbers=(9, 10, 11))

@@ -9,6 +9,7 @@ import pytest
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import ClipSource, RawClip
+from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.prepare import resolve_store
 from ds_trainer.tasks.sign.readers import default, find_reader, pose_file
 
@@ -52,9 +53,36 @@ def test_default_clips_are_fractions_of_the_image(default_clips: list[RawClip]) 
     shoulders_NKD = everything[:, :2, :3]
     # The recordings are scaled so that the shoulders are 200 of 500 pixels apart, around the middle of the image.
     np.testing.assert_allclose(np.median(shoulders_NKD, axis=0), [[0.7, 0.5, 0], [0.3, 0.5, 0]], atol=0.02)
+    left, right = everything[:, 4], everything[:, 5]  # the body's wrists
+    for hand, own, other in (("left_hand", left, right), ("right_hand", right, left)):
+        palm = everything[:, layout_for(*KARSL_SHAPE).parts[hand][0]]
+        own, other = (palm[palm[:, 3] > 0] - wrist[palm[:, 3] > 0] for wrist in (own, other))
+        assert (np.hypot(*own[:, :2].T) < np.hypot(*other[:, :2].T)).mean() > 0.95
     # A face is about as deep as it is wide: depth has the unit of x.
     face = everything[:, 6:142]
     assert 0.3 < np.ptp(face[..., 2], axis=1).mean() / np.ptp(face[..., 0], axis=1).mean() < 3
+
+
+@pytest.mark.parametrize(("width", "height", "depth"), [(400, 200, 0.25), (200, 400, 0.125)])
+def test_units_are_the_larger_side_of_an_image_whose_width_is_that_of_depth(
+    width: int, height: int, depth: float
+) -> None:
+    """The shoulders are 250.2 deep in the middle, and a keypoint lies a quarter of the width behind them."""
+    recorded_TKC = np.array([[[20, 40, 250.1], [60, 40, 250.3], [100, 50, 250.45], [7, 7, 7]]])
+    found_TKC = pose_file.in_image_units(recorded_TKC, np.array([[1.0, 1.0, 0.5, 0.0]]), width, height)
+    np.testing.assert_allclose(found_TKC[0, 2:], [[0.25, 0.125, depth, 0.5], [0, 0, 0, 0]], atol=1e-6)
+
+
+def test_of_two_people_the_first_is_read(tmp_path: Path, default_clips: list[RawClip]) -> None:
+    from pose_format import Pose
+    from pose_format.numpy import NumPyPoseBody
+
+    alone = Pose.read(Path(default_clips[0].origin).read_bytes())
+    data, confidence = np.ma.getdata(alone.body.data), np.ma.getdata(alone.body.confidence)
+    both = NumPyPoseBody(alone.body.fps, np.concatenate([data, data + 50], 1), np.concatenate([confidence] * 2, 1))
+    with open(tmp_path / "both.pose", "wb") as file:
+        Pose(alone.header, both).write(file)
+    np.testing.assert_array_equal(pose_file.read_pose(tmp_path / "both.pose"), default_clips[0].frames)
 
 
 def test_pose_folder_has_the_clips_of_its_index(tmp_path: Path, default_clips: list[RawClip]) -> None:

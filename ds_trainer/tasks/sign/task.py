@@ -83,10 +83,9 @@ class SignTask(Task):
                 seed=settings.seed,
             ),
         )
-        self.train_set, self.val_set, test_set = (
+        self.train_set, self.val_set, self.test_set = (
             ClipNumbers(clips, self.store.clip_ids) for clips in (splits.train, splits.val, splits.test)
         )
-        self.test_set = test_set if len(test_set) else None
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
         hands = Handedness.of(self.store, splits.train)
@@ -227,7 +226,7 @@ class SignTask(Task):
         self.objective = classification_objective(len(names), self.settings.label_smoothing)
 
     def recorded(self, limit: int) -> tuple[Tensor, ...]:
-        held_out = self.clips_of(self.test_set or self.val_set)
+        held_out = self.clips_of(self.test_set)
         return padded(map(self.store.clip_frames, evenly(held_out, limit).tolist()))
 
     def clips_of(self, dataset: Dataset[Any] | None) -> Clips:
