@@ -6,7 +6,7 @@ import torch
 from ds_trainer.randomness import Draw
 from ds_trainer.tasks.sign.settings import SignSettings
 
-from .examples import AS_IT_IS, BuildTask, batch, normalise
+from .examples import AS_IT_IS, REPETITIONS, SIGNERS, SIGNS, BuildTask, batch, normalise
 
 
 @pytest.mark.parametrize("clip", [0, 2, 47])
@@ -58,3 +58,27 @@ def test_preparing_leaves_the_store_alone(build: BuildTask) -> None:
     clips_BTKC, _ = batch(task, [0, 1])
     clips_BTKC.zero_()
     assert (task.store.frames == before).all()
+
+
+def test_what_is_evaluated_is_prepared_and_described_as_it_was_trained(build: BuildTask) -> None:
+    """Whatever the data at hand says of hands and of lengths."""
+    now = {**AS_IT_IS, "num_frames": 4}
+    trained = build(**now, depth_weight=0.0).description()
+    assert trained["depth_weight"] == 0, "not that of the layout, which none would get"
+    trained |= {"mirrors_left_handed": False, "num_read": 9, "rest_fraction": 0.25}
+    task = build(**now)
+    assert not (batch(task, [7])[0][..., 2] == 0).any()
+    task.number_as_in(trained)
+    assert (batch(task, [7])[0][..., 2] == 0).all()
+    assert task.preprocessing.sampling.num_read == 9
+    assert {**task.description(), "depth_weight": 0.0} == trained, "or it would be refused as other data"
+
+
+@pytest.mark.parametrize("name", ["max_tempo_fraction", "max_cut_fraction"])
+def test_time_passes_otherwise_in_training_alone(build: BuildTask, name: str) -> None:
+    none = {name: 0.0 for name in SignSettings.model_fields if name.startswith(("max_", "noise")) or "mask" in name}
+    plain, uneven = (build(**{**none, **given}) for given in ({}, {name: 0.4}))
+    draw = Draw.of(1, 2, torch.arange(SIGNS * SIGNERS * REPETITIONS))
+    every = list(range(SIGNS * SIGNERS * REPETITIONS))
+    assert not torch.equal(batch(plain, every, draw)[0], batch(uneven, every, draw)[0])
+    assert torch.equal(batch(plain, every)[0], batch(uneven, every)[0])

@@ -12,10 +12,8 @@ from pydantic_core import to_jsonable_python
 from sign_data.writers import frames, grid, packed_arrays, source
 
 from ds_trainer.errors import DataError, SettingsError
-from ds_trainer.randomness import Draw
 from ds_trainer.run.resume import choose_run
 from ds_trainer.run.run_dir import Run
-from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.task import SignTask
 
@@ -214,30 +212,6 @@ def test_skeletons_are_the_clips_as_recorded(build: BuildTask) -> None:
     assert task.store.layout.is_metric, "y points upwards, as a depth camera measures it; pictures count downwards"
     assert np.array_equal(second.points_TKD[is_there_TK], frames_TKC[is_there_TK][:, :2] * (1, -1))
     assert len(first.parts_K) == task.store.layout.num_keypoints
-
-
-def test_what_is_evaluated_is_prepared_and_described_as_it_was_trained(build: BuildTask) -> None:
-    """Whatever the data at hand says of hands and of lengths."""
-    now = {**AS_IT_IS, "num_frames": 4}
-    trained = build(**now, depth_weight=0.0).description()
-    assert trained["depth_weight"] == 0, "not that of the layout, which none would get"
-    trained |= {"mirrors_left_handed": False, "num_read": 9, "rest_fraction": 0.25}
-    task = build(**now)
-    assert not (batch(task, [7])[0][..., 2] == 0).any()
-    task.number_as_in(trained)
-    assert (batch(task, [7])[0][..., 2] == 0).all()
-    assert task.preprocessing.sampling.num_read == 9
-    assert {**task.description(), "depth_weight": 0.0} == trained, "or it would be refused as other data"
-
-
-@pytest.mark.parametrize("name", ["max_tempo_fraction", "max_cut_fraction"])
-def test_time_passes_otherwise_in_training_alone(build: BuildTask, name: str) -> None:
-    none = {name: 0.0 for name in SignSettings.model_fields if name.startswith(("max_", "noise")) or "mask" in name}
-    plain, uneven = (build(**{**none, **given}) for given in ({}, {name: 0.4}))
-    draw = Draw.of(1, 2, torch.arange(SIGNS * SIGNERS * REPETITIONS))
-    every = list(range(SIGNS * SIGNERS * REPETITIONS))
-    assert not torch.equal(batch(plain, every, draw)[0], batch(uneven, every, draw)[0])
-    assert torch.equal(batch(plain, every)[0], batch(uneven, every)[0])
 
 
 def test_members_of_an_ensemble_are_taught_by_themselves(build: BuildTask) -> None:
