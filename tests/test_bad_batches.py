@@ -63,7 +63,8 @@ def command(task_dir: Path, task: str, config: str) -> list[str | Path]:
     [pytest.param("bf16.json", 1, marks=pytest.mark.any_device), ("bf16.json", 2), ("fp32.json", 2)],
 )
 def test_bad_batch_is_skipped_counted_and_saved(task_dir: Path, config: str, world_size: int) -> None:
-    output = succeed([*torchrun(world_size), *command(task_dir, "Some", config)], cwd=task_dir)
+    train = [*torchrun(world_size), *command(task_dir, "Some", config), "--max_skipped_steps", "2"]
+    output = succeed(train, cwd=task_dir)  # two steps are skipped, not in a row
     assert "1 step skipped" in output
     (run_dir,) = (task_dir / "runs").iterdir()
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -77,6 +78,7 @@ def test_bad_batch_is_skipped_counted_and_saved(task_dir: Path, config: str, wor
     for epoch, folder in enumerate(folders):
         saved = json.loads((folder / "batch.json").read_text())
         assert (saved["epoch"], saved["world_size"]) == (epoch, world_size)
+        assert saved["num_updates_since"] == world_size - 1, "several ranks know it a step later"
         bad = [micro_step for micro_step in saved["micro_steps"] if micro_step["loss"] is None]
         assert len(bad) == 1
         assert bad[0]["loss_text"] == "nan"
@@ -94,16 +96,18 @@ def test_a_loss_scale_that_is_too_large_is_no_bad_batch(task_dir: Path, task: st
     config["fp16"] |= {"initial_scale_power": 24, "hysteresis": 1}
     (task_dir / "fp16.json").write_text(json.dumps(config))
     flags = ["--deepspeed_config", task_dir / "fp16.json", "--task", task, "--runs_dir", task_dir / "runs"]
-    output = succeed(
-        [*torchrun(2), Path(__file__).with_name("fp16_on_cpu.py"), *flags, "--num_epochs", "1"],
-        cwd=task_dir,
-    )
+    train = [*torchrun(2), Path(__file__).with_name("fp16_on_cpu.py"), *flags]
+    output = succeed([*train, "--num_epochs", "1"], cwd=task_dir)
     assert "steps skipped" in output
     (run_dir,) = (task_dir / "runs").iterdir()
     saved = [json.loads(path.read_text()) for path in run_dir.glob("bad_batches/*/batch.json")]
     assert all(any(line["loss"] is None for line in batch["micro_steps"]) for batch in saved)
     assert len(saved) == is_bad
     assert ("its gradient was NaN or infinite" in output) == is_bad
+    succeed([*train, "--num_epochs", "2", "--resume", run_dir], cwd=task_dir)
+    records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    skipped = [record["skipped_steps"] for record in records if record["kind"] == "epoch"]
+    assert skipped[1] == is_bad < skipped[0], "a run goes on with the loss scale that it has found"
 
 
 def test_run_stops_when_every_step_is_bad(task_dir: Path) -> None:

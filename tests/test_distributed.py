@@ -42,6 +42,18 @@ def test_agreed_raises_what_was_raised() -> None:
     assert caught.value.problems == ["one", "two"]
 
 
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_numbers_of_the_master_arrive_in_any_layout(monkeypatch: pytest.MonkeyPatch, is_turned: bool) -> None:
+    sent = torch.arange(6.0).view(2, 3)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(
+        torch.distributed, "broadcast", lambda received, src: received.copy_(sent.view(-1).view(torch.uint8))
+    )
+    own = torch.zeros(3, 2).t() if is_turned else torch.zeros(2, 3)
+    distributed.from_master(own)
+    assert torch.equal(own, sent)
+
+
 def test_only_the_master_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     decisions = []
