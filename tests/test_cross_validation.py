@@ -91,6 +91,18 @@ def test_jobs_share_the_cores(monkeypatch: pytest.MonkeyPatch, num_jobs: int, al
     assert share_of(0, num_jobs) == {"OMP_NUM_THREADS": str(expected)}
 
 
+def test_training_of_a_fold_is_no_rank_of_the_job_that_the_sweep_is_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **given: (command, given["env"]))
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    command, environment = sweep._start(Fold(("s1",), 3), [], tmp_path, {"OMP_NUM_THREADS": "2"}, None)  # type: ignore[arg-type]
+    assert command[-4:] == ["--runs_dir", tmp_path / "seed_3" / "s1", "--resume", "auto"]
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} & environment.keys()
+
+
 def test_unknown_metric_is_refused_before_the_first_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--deepspeed_config", str(ROOT / "ds_configs/fp32.json"), "--sweep_dir", str(tmp_path / "sweep")]
     assert main([*flags, "--data", str(tmp_path / "absent"), "--metric", "topl"]) == 2

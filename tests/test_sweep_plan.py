@@ -29,6 +29,8 @@ def test_sweep_is_one_of_its_settings_and_of_its_data_wherever_that_lies(tmp_pat
     assert moved.dir_in(tmp_path) == plan().dir_in(tmp_path)
     for other, told in (
         (plan(num_epochs=4, dropout=0.1), "dropout, num_epochs differ"),
+        (plan(early_stopping_epochs=2), "early_stopping_epochs differ"),
+        (replace(plan(), num_groups=3), "folds differ"),
         (replace(plan(), data_fingerprint="xyz"), "data_fingerprint differ"),
         (replace(plan(), engine_config={}), "engine_config differ"),
     ):
@@ -38,10 +40,10 @@ def test_sweep_is_one_of_its_settings_and_of_its_data_wherever_that_lies(tmp_pat
 
 
 def test_folds_that_were_trained_otherwise_are_refused_all_at_once(tmp_path: Path) -> None:
-    folds = folds_of(["s1", "s2", "s3", "s4", "s5"], None, 1, 0)
+    folds = folds_of(["s1", "s2", "s3", "s4", "s5"], None, 1, first_seed=7)
 
     def train(fold: Fold, made_by: Plan, status: str = "finished", **told: str) -> None:
-        settings = made_by.settings.model_copy(update={"split": fold.split, "data": "elsewhere", **told})
+        settings = made_by.settings.model_copy(update={"split": fold.split, "seed": 7, "data": "elsewhere", **told})
         run_dir = fold.dir_in(tmp_path) / "run"
         run_dir.mkdir(parents=True)
         write_yaml(run_dir / "run.yaml", to_jsonable_python(settings))

@@ -1,6 +1,7 @@
 """What a sweep scores and refuses before it trains, and tables that add up."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from sign_data.writers import grid, source
 
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.cross_validation.command import main
-from ds_trainer.cross_validation.folds import folds_of
+from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.scored import Scored, scored_by
+from ds_trainer.cross_validation.sweep import scores_in
 from ds_trainer.cross_validation.table import Results, draw_table, summarise, table_lines, write_table
 from ds_trainer.settings import combined_settings
 from ds_trainer.tasks.sign.settings import SignSettings
@@ -37,6 +39,13 @@ def refusal_of(capsys: pytest.CaptureFixture[str], data: Path, *flags: str) -> l
     assert main([*shared, "--data", str(data), *flags]) == 2
     assert not (data.parent / "sweep").exists()
     return capsys.readouterr().out.splitlines()
+
+
+def test_score_that_a_run_could_not_tell_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text('{"by_group": {"ann": {"top1": null}, "bob": {"top1": 0.5}}}')
+    scores = scores_in(tmp_path, Fold(("ann", "bob"), 0), "top1")
+    assert math.isnan(scores["ann"])
+    assert scores["bob"] == 0.5
 
 
 def test_what_any_fold_refuses_is_told_before_the_first_trains(
