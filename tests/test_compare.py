@@ -167,7 +167,33 @@ def test_few_runs_are_columns_in_the_order_that_was_asked_for(tmp_path: Path) ->
     assert "seed  1  0" in lines
     assert lines[-1] == "lowest validation loss: A, 1.99"
     (first / "metrics.jsonl").write_text("")
+    assert list(told(find_runs([first, second])[0]))[-1] == "lowest validation loss: B, 1.99"
     assert list(told(find_runs([first])[0]))[-1] == "no run has a best checkpoint yet"
+
+
+def test_what_runs_were_of_and_what_they_have_reached(tmp_path: Path) -> None:
+    first, second = (make_run_dir(tmp_path / name) for name in ("first", "second"))
+    for run_dir in (first, second):
+        (run_dir / "status.json").write_text('{"status": "finished"}')
+        records = [{**record, "seconds": [9, 1, 2, 30][record["epoch"]]} for record in records_of(4)]
+        (run_dir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    environment = json.loads((second / "environment.json").read_text())
+    environment |= {"data_fingerprint": "4567", "devices": {"type": "cuda", "name": "H200"}, "versions": {"torch": "3"}}
+    (second / "environment.json").write_text(json.dumps(environment))
+    (second / "run.yaml").write_text("seed: 7\nruns_dir: others\nconfig: own.yaml\n")
+    zero = {"stage": 1, "offload_optimizer": {}}
+    (second / "engine.json").write_text(json.dumps({"gradient_clipping": 1.0, "zero_optimization": zero}))
+    runs, _ = find_runs([first, second])
+    assert differing(runs) == {
+        "data_fingerprint": ["0123", "4567"],
+        "device": [None, "H200"],
+        "torch": ["2.13", "3"],
+        "engine.zero_optimization.stage": [None, 1],
+        "engine.zero_optimization.offload_optimizer": [None, {}],
+    }
+    reached = {name: value for name, (value, _) in summaries(runs).items()}
+    assert (reached["epochs"], reached["best epoch"], reached["seconds an epoch"]) == (4, 3, 9)
+    assert (reached["train loss"], reached["val loss"]) == (pytest.approx(2 / 3), 1.0)
 
 
 @pytest.mark.parametrize("number", [3, 12, 40])

@@ -1,5 +1,6 @@
 """Exports of tasks of one's own: one answer or several, of any shape; and models that no graph can hold."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,25 @@ def test_answers_of_any_kind_are_those_of_the_module(tmp_path: Path, form: str) 
 
         outputs = onnxruntime.InferenceSession(tmp_path / "model").get_outputs()
         assert [output.name for output in outputs] == ["masked", "sign", "is_any"]
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt2", "onnx"])
+def test_file_says_of_which_task_and_temperature_it_is(tmp_path: Path, form: str) -> None:
+    path, module = tmp_path / f"model.{form}", nn.Linear(7, 2)
+    checkpoint = {"task": "own", "description": {}, "temperature": 1.5, "state_dict": module.state_dict()}
+    write(form, path, checkpoint, deployment_of(module))
+    if form == "safetensors":
+        with safetensors.safe_open(path, "pt") as file:
+            texts = file.metadata()
+    elif form == "pt2":
+        extra = {"about.json": ""}
+        torch.export.load(path, extra_files=extra)
+        texts = {name: json.dumps(value) for name, value in json.loads(extra["about.json"]).items()}
+    else:
+        import onnxruntime
+
+        texts = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    assert (json.loads(texts["task"]), json.loads(texts["temperature"])) == ("own", 1.5)
 
 
 @pytest.mark.parametrize("form", ["pt2", "onnx"])

@@ -1,8 +1,10 @@
 """Which clips launch/predict.py finds, how many it looks at together, and what it is asked for."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sign_data.writers import grid, source
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.errors import DataError
 from ds_trainer.predict import CLIPS_AT_ONCE, FRAMES_AT_ONCE, batched, main, problem_of
+from ds_trainer.tasks.sign import unlabelled
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.store import INDEX_FILE, ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
@@ -37,6 +40,18 @@ def test_what_is_put_aside_is_no_clip(tmp_path: Path) -> None:
     found = dict(clips_in(tmp_path))
     assert list(found) == [str(tmp_path / name) for name in ("a.npy", "b.npy", "frames", "signs/c.npy")]
     assert all(isinstance(found[str(tmp_path / name)], np.ndarray) for name in ("a.npy", "b.npy", "signs/c.npy"))
+
+
+def test_folder_of_images_is_one_clip_and_what_is_wrong_with_an_image_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(unlabelled, "Footage", lambda path: SimpleNamespace(problems=[f"{path.name}/1.jpg: no image"]))
+    monkeypatch.setattr(unlabelled, "keypoints_of", lambda footage, has_bar: np.ones((2, 3, 3), np.float32))
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "1.jpg").touch()
+    for given in (tmp_path, tmp_path / "frames"):
+        assert [name for name, _ in clips_in(given)] == [str(tmp_path / "frames")]
+        assert "frames/1.jpg: no image" in capsys.readouterr().err
 
 
 def test_clips_go_together_as_far_as_their_frames_fit() -> None:
@@ -142,12 +157,17 @@ def test_confidences_without_a_temperature_are_told(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "clip.npy", clip_with(1))
-    assert main([str(model), str(tmp_path / "clip.npy")]) == 0
-    assert capsys.readouterr().err == ""
+    assert main([str(model), str(tmp_path / "clip.npy"), "--json"]) == 0
+    calibrated = capsys.readouterr()
+    assert calibrated.err == ""
     stopped = load_checkpoint(model)
     del stopped["temperature"], stopped["format"]
     write_checkpoint(tmp_path / "best.pth", stopped)
     assert main([str(tmp_path / "best.pth"), str(tmp_path / "clip.npy"), "--json"]) == 0
     told = capsys.readouterr()
-    assert json.loads(told.out)
+    odds, plain_odds = (
+        math.log(first["confidence"] / second["confidence"])
+        for first, second in (json.loads(out)["answers"] for out in (calibrated.out, told.out))
+    )
+    assert plain_odds == pytest.approx(1.5 * odds, rel=1e-3), "the temperature divides logits"
     assert told.err.startswith("note: no temperature was fitted to these weights: confidences are not calibrated")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from browsing import SCREENS
 from test_diagnostics import measures_of, records_of
 
 from ds_trainer.calibration import Calibration
+from ds_trainer.classification import measure
 from ds_trainer.report.answers import Answers
 from ds_trainer.report.page import NUM_DRAWN, Scored, write_page
 from ds_trainer.task import Skeleton
@@ -123,6 +125,16 @@ def test_classes_as_good_as_each_other_stand_in_their_order(tmp_path: Path) -> N
     table = text[text.index('id="classes"') :]
     places = [table.index(f"<tr><td><bdi>{number}</bdi>") for number in range(5, 12)]
     assert places == sorted(places)
+
+
+def test_worst_class_stands_first_beside_what_it_is_most_often_taken_for(tmp_path: Path) -> None:
+    targets, predicted = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2], [0, 0, 0, 0, 2, 2, 0, 1, 2, 2, 2, 0]
+    measures = measure(torch.eye(3)[predicted], torch.tensor(targets))
+    answers = Answers([""] * 12, ["x"] * 12, measures, np.ones(12))
+    scored = Scored("test split", {"loss": 0.5}, {}, ["zero", "one", "two"], answers)
+    text = write_page(make_run_dir(tmp_path / "run"), records_of(1), "x", scored).read_text(encoding="utf-8")
+    rows = re.findall(r"<tr><td><bdi>(\w+)</bdi>.*?<td><bdi>(\w*)</bdi></td></tr>", text, re.DOTALL)
+    assert rows == [("one", "two"), ("two", "zero"), ("zero", "")]
 
 
 def test_page_of_a_task_without_classes(tmp_path: Path) -> None:
