@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ds_trainer.engine.flat_model import FlatModel
+from ds_trainer.engine.flat_model import FlatModel, can_be_flat
 from ds_trainer.errors import TaskError
 
 
@@ -98,6 +98,12 @@ def test_names_of_the_state_are_the_models_and_tied_ones_point_to_the_first() ->
     flat = FlatModel(model, 10**6)
     assert list(flat.state_names) == expected
     assert {name: own for name, own in flat.state_names.items() if name != own} == {"back.weight": "embed.weight"}
+
+
+def test_weights_are_not_flat_where_layers_are_treated_by_themselves() -> None:
+    assert can_be_flat({"zero_optimization": {"stage": 2}, "data_types": {"grad_accum_dtype": "fp32"}})
+    assert not can_be_flat({"zero_optimization": {"stage": 3}})
+    assert not can_be_flat({"data_types": {"keep_in_fp32_modules": ["norm"]}})
 
 
 def test_model_computes_in_another_type_than_its_weights_have() -> None:
