@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cadences import cadence
-from own_tasks import Classes
+from own_tasks import Classes, Drawn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
@@ -20,7 +20,6 @@ from ds_trainer.classification import classification_objective
 from ds_trainer.evaluation import Results, evaluate_best, in_order, model_to_score
 from ds_trainer.run.environment import describe_environment
 from ds_trainer.run.run_dir import Run
-from ds_trainer.task import Task
 
 SIGNERS = ["ann", "bob", "bob", "cem", "bob"]
 ENGINE_CONFIG = {"train_micro_batch_size_per_gpu": 16, "gradient_clipping": 1.0}
@@ -33,22 +32,13 @@ def drawn(num_examples: int, factor: float, seed: int) -> TensorDataset:
     return TensorDataset(factor * logits_NS, torch.multinomial(logits_NS.softmax(1), 1, generator=generator)[:, 0])
 
 
-class Given(Task):
+class Given(Drawn):
     """Its inputs are the logits: too sure in validation, twice as sure in the test."""
 
     def __init__(self, num_tested: int = 500) -> None:
         self.train_set, self.val_set, self.test_set = drawn(9, 1, 0), drawn(400, 2, 1), drawn(num_tested, 4, 2)
         self.class_names = ["one", "two", "three"]
         self.objective = classification_objective(3)
-
-    def build_model(self) -> nn.Module:
-        return nn.Identity()
-
-    def label(self) -> str:
-        return "given"
-
-    def description(self) -> dict[str, Any]:
-        return {}
 
     @classmethod
     def model_from(cls, description: Mapping[str, Any]) -> nn.Module:

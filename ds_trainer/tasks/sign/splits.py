@@ -184,11 +184,12 @@ def _problems_of(store: ClipStore, split: str, train: Clips, val: Clips, test: C
 
 def _leaks(store: ClipStore, split: str, clips_of: Mapping[str, Clips]) -> list[str]:
     """The same recording on both sides of a split, under whatever name."""
-    problems, num_copies = [], len(store.copies(np.arange(len(store))))
+    problems = []
     for (one, clips), (other, others) in itertools.combinations(clips_of.items(), 2):
         copied = in_both(store.content[clips], store.content[others])
         if len(copied):
             pairs = [" and ".join(_first_of(store, content, side) for side in (clips, others)) for content in copied]
+            num_copies = len(store.copies(np.arange(len(store))))
             problems.append(
                 f"--split {split}: found the same recording in {one} and in {other}: clips {listed(pairs)}, expected "
                 f"each on one side; remove the copies from the data, which has {num_copies} in all"

@@ -122,8 +122,10 @@ class ClipStore:
         """Those of these clips that are copies of others of them, frame for frame, by name: "again of first"."""
         known = clips[self.content[clips] != 0]
         _, first, kind = np.unique(self.content[known], return_index=True, return_inverse=True)
-        pairs = zip(known.tolist(), known[first][kind].tolist(), strict=True)
-        return [f"{self.clip_ids[clip]} of {self.clip_ids[other]}" for clip, other in pairs if clip != other]
+        firsts = known[first][kind]
+        again = known != firsts
+        pairs = zip(self.clip_ids[known[again]], self.clip_ids[firsts[again]], strict=True)
+        return [f"{clip} of {other}" for clip, other in pairs]
 
     def read_evenly(self, clips: NDArray[np.int64], num_frames: int) -> NDArray[np.float32]:
         """So many frames of each of these clips, from its first to its last: [clips, num_frames, K, C]."""
