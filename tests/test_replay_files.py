@@ -33,6 +33,15 @@ def test_damaged_batch_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert problem in capsys.readouterr().out
 
 
+def test_all_problems_of_a_damaged_batch_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_bad_batch(tmp_path, "none")
+    edit(folder / "batch.json", lambda batch: batch.update({f"unknown_{number}": 0 for number in range(50)}))
+    assert main([str(folder), "--task", TASK]) == 2
+    *problems, last = capsys.readouterr().out.splitlines()
+    assert len(problems) == 20
+    assert "and 30 more problems" in last
+
+
 def test_path_that_does_not_exist_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "nowhere")]) == 2
     assert main([str(tmp_path)]) == 2

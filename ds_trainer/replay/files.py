@@ -14,7 +14,7 @@ from torch import nn
 
 from ds_trainer.checkpoint import load_checkpoint, load_model, task_type_of
 from ds_trainer.errors import CheckpointError
-from ds_trainer.problems import MAX_INT, problems_of, shortened
+from ds_trainer.problems import MAX_INT, problems_of
 from ds_trainer.settings import RunSettings, combined_settings
 from ds_trainer.task import Task
 from ds_trainer.text_file import read_text
@@ -96,8 +96,7 @@ def load_saved_step(folder: Path) -> SavedStep:
     try:
         return SavedStep.model_validate_json(text)
     except ValidationError as error:
-        problems = shortened(problems_of(error, SavedStep))
-        raise CheckpointError([f"{path}: damaged: {problem}" for problem in problems]) from error
+        raise CheckpointError([f"{path}: damaged: {problem}" for problem in problems_of(error, SavedStep)]) from error
 
 
 def _nearby(folder: Path) -> str:
@@ -180,7 +179,6 @@ def _validated(model: type[Model], values: Mapping[str, Any], source: str) -> Mo
     try:
         return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        problems = shortened(problems_of(error, model))
-        raise CheckpointError([f"{source}: {problem}" for problem in problems]) from error
+        raise CheckpointError([f"{source}: {problem}" for problem in problems_of(error, model)]) from error
     except (TypeError, ValueError, RecursionError) as error:  # a tensor, say
         raise CheckpointError(f"{source}: found what is no plain value ({error}); the file is damaged") from error
