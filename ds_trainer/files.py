@@ -81,24 +81,28 @@ def make_folder(path: Path) -> None:
         raise WriteError.of(path, error) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, atomically. A byte in a file's name that is none stands there as `\\udce9`, which JSON knows."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically; NaN and infinity as null."""
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False) + "\n"
     with _JSON_LOCK:
-        write_atomically(path, lambda file: file.write(text.encode()))
+        write_text(path, text)
 
 
 def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     """Write `values` as YAML, atomically."""
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
 
 
 def write_csv(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write a table for people and programs, atomically."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows(rows)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
+    write_text(path, text.getvalue())
 
 
 def sync(path: Path) -> None:

@@ -25,6 +25,14 @@ def test_content_replaces_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_text_that_is_no_utf8_comes_back_from_json(tmp_path: Path) -> None:
+    folder = os.fsdecode(b"/data/caf\xe9")  # a name that Linux allows, as Python has it
+    write_json(tmp_path / "environment.json", {"working_dir": folder, "signer": "نعم"})
+    text = (tmp_path / "environment.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"working_dir": folder, "signer": "نعم"}
+    assert "نعم" in text
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
 def test_failing_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Exception) -> None:
     path = tmp_path / "best.pth"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.cross_validation.scored import Scored
-from ds_trainer.files import write_atomically, write_csv, write_json
+from ds_trainer.files import write_atomically, write_csv, write_json, write_text
 
 Scores = Mapping[int, Mapping[str, float]]
 """Seed -> signer -> score."""
@@ -97,8 +97,7 @@ def _between(results: Results, summary: Summary) -> str:
 def write_table(sweep_dir: Path, results: Results, about: Mapping[str, Any]) -> None:
     """Write `table.txt`, `table.csv` (a row a signer and seed) and `results.json`."""
     scores, scored, summary = results.scores, results.scored, summarise(results.scores)
-    text = "\n".join(table_lines(results)) + "\n"
-    write_atomically(sweep_dir / "table.txt", lambda file: file.write(text.encode()))
+    write_text(sweep_dir / "table.txt", "\n".join([*table_lines(results), ""]))
     header = ("signer", "seed", results.metric, "num_clips")
     rows = [
         (signer, seed, score, scored.num_clips[signer]) for seed, own in scores.items() for signer, score in own.items()

@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from ds_trainer.files import write_atomically
+from ds_trainer.files import write_text
 
 
 def shown(value: Any) -> str:
@@ -22,5 +22,4 @@ def write_html(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["shown"] = shown
-    text = environment.get_template(template).render(values)
-    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+    write_text(path, environment.get_template(template).render(values))
