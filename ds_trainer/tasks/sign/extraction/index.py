@@ -1,12 +1,10 @@
 """The index of a folder of footage, which becomes that of its keypoints."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ds_trainer.errors import DataError
-from ds_trainer.files import make_folder, write_atomically
+from ds_trainer.files import make_folder, write_csv
 from ds_trainer.problems import legible, shortened
 from ds_trainer.tasks.sign.extraction.work import Piece, name_of
 from ds_trainer.tasks.sign.readers.clip_table import Row, index_of, read_index
@@ -45,11 +43,7 @@ def write_index(rows: Sequence[Row], out_dir: Path) -> None:
     Raises:
         WriteError: it cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    for row in rows:
-        if Path(row["path"]).exists():
-            writer.writerow({**row, "path": str(Path(row["path"]).relative_to(out_dir))})
+    made = [row for row in rows if Path(row["path"]).exists()]
+    relative = [{**row, "path": str(Path(row["path"]).relative_to(out_dir))} for row in made]
     make_folder(out_dir)
-    write_atomically(out_dir / "index.csv", lambda file: file.write(text.getvalue().encode()))
+    write_csv(out_dir / "index.csv", [[*rows[0]], *([*row.values()] for row in relative)])
