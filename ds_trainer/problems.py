@@ -1,7 +1,6 @@
 """Turns what pydantic finds wrong into lines that name the key, the value, and the nearest known name."""
 
 import difflib
-import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -151,10 +150,8 @@ def _fields(model: type[BaseModel]) -> Mapping[str, FieldInfo]:
 def _nested_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if isinstance(annotation, types.GenericAlias) or typing.get_origin(annotation) is not None:
-        found = (_nested_model(part) for part in typing.get_args(annotation))
-        return next((model for model in found if model is not None), None)
-    return None
+    found = (_nested_model(part) for part in typing.get_args(annotation))
+    return next((model for model in found if model is not None), None)
 
 
 def exact(text: str, max_length: int = _MAX_SHOWN) -> str:
