@@ -159,9 +159,10 @@ def _read_flags(argv: Sequence[str], model: type[RunSettings]) -> tuple[dict[str
 
 def _without_values_of_switches(argv: Sequence[str], model: type[RunSettings]) -> tuple[list[str], list[str]]:
     """`argv` without the likes of --dry_run=yes, and a problem for each."""
-    switches = {f"--{name}": f"--{name} or --no-{name}" for name, field in _fields_of(model, bool).items()}
-    switches |= {f"--no-{name}": f"--{name} or --no-{name}" for name in _fields_of(model, bool)}
-    switches |= {name: name for name in ("--deepspeed", "--help")}
+    switches = {name: name for name in ("--deepspeed", "--help")}
+    for name, field in model.model_fields.items():
+        if field.annotation is bool:
+            switches |= dict.fromkeys((f"--{name}", f"--no-{name}"), f"--{name} or --no-{name}")
     kept, problems = [], []
     for argument in argv:
         name, is_given, text = argument.partition("=")
@@ -170,10 +171,6 @@ def _without_values_of_switches(argv: Sequence[str], model: type[RunSettings]) -
         else:
             kept.append(argument)
     return kept, problems
-
-
-def _fields_of(model: type[RunSettings], wanted: type) -> dict[str, FieldInfo]:
-    return {name: field for name, field in model.model_fields.items() if field.annotation is wanted}
 
 
 def _value_of_flag(text: str | bool, field: FieldInfo) -> Any:
@@ -238,7 +235,6 @@ def _unusable(value: Any, field: FieldInfo | None) -> str | None:
     if (problem := impossible(value)) is not None:
         return problem
     # A list of names may be empty; elsewhere nothing is mostly a variable that the shell did not know.
-    is_wrongly_empty = value == "" and field is not None and field.default != ""
-    if is_wrongly_empty and field is not None and not _is_list(field):
+    if value == "" and field is not None and field.default != "" and not _is_list(field):
         return "found an empty text, expected a value; leave the setting out for its default"
     return None
