@@ -10,7 +10,7 @@ from ds_trainer.settings import NameList, TaskSettings, setting
 from ds_trainer.tasks.sign.features import FEATURES
 from ds_trainer.tasks.sign.models import MODELS
 from ds_trainer.tasks.sign.models.size import ModelSize
-from ds_trainer.tasks.sign.splits import RULES, SIGNER_PREFIX
+from ds_trainer.tasks.sign.split_draws import RULES, SIGNER_PREFIX
 
 _DATA, _MODEL, _AUGMENTATION = "data", "model", "augmentation (training only)"
 _SIZES = "widths of the shoulders, and of a hand that is seen from its wrist in sizes of that hand"

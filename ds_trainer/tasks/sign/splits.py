@@ -35,8 +35,6 @@ from ds_trainer.tasks.sign.split_notices import (
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.upright import turned_notices
 
-__all__ = ["RULES", "SIGNER_PREFIX", "SplitRule", "Splits", "make_splits"]
-
 
 @dataclass(frozen=True)
 class SplitRule:
