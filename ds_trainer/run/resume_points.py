@@ -10,7 +10,6 @@ mixed, other ranks need no disk in common with the master, and any number of ran
 """
 
 import json
-import logging
 import re
 import shutil
 from pathlib import Path
@@ -21,13 +20,13 @@ import torch
 from ds_trainer.errors import CheckpointError, WriteError, looking_at
 from ds_trainer.files import sha256, sync, write_atomically, write_json
 from ds_trainer.problems import reason_of
+from ds_trainer.progress import log
 
 FORMAT = "ds_trainer resume point 1"
 AVERAGE = "weight_average"
 """The name of averaged weights, where a run keeps them, among the moments of its optimizer."""
 
 State = dict[str, Any]
-log = logging.getLogger("ds_trainer")
 
 
 def resume_points(resume_dir: Path) -> list[Path]:

@@ -1,13 +1,11 @@
 """Writes big files beside training, so that a step waits for a copy off the device and not for a disk."""
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
 from ds_trainer.errors import WriteError
-
-log = logging.getLogger("ds_trainer")
+from ds_trainer.progress import log
 
 KINDS = ("best.pth", "resume point")
 """What is written, in the order in which what waits is: a resume point counts on the best checkpoint."""
