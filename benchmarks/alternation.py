@@ -61,7 +61,7 @@ class Effort:
 class Contestant:
     """The processes of one contestant."""
 
-    def __init__(self, name: str, case: Case, effort: Effort, world_size: int = 1, is_counted: bool = False):
+    def __init__(self, name: str, case: Case, effort: Effort, world_size: int, is_counted: bool):
         self.name = name
         self._timeout_s = effort.timeout_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the processes

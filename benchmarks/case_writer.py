@@ -1,6 +1,7 @@
 """Makes the folder of a case, with the clips and the first weights that ds_trainer would train with."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from benchmarks.plain_data import layout_of
 from ds_trainer.command_line import load_settings
 from ds_trainer.settings import RunSettings
 from ds_trainer.task import load_task_type
-from ds_trainer.tasks.sign.clip_numbers import ClipNumbers
 from ds_trainer.tasks.sign.task import SignTask
 
 ENGINE_CONFIG = Path(__file__).parents[1] / "ds_configs" / "bf16.json"
@@ -61,10 +61,9 @@ def write_case(folder: Path, store: Path, size: str, micro_batch: int, dropout: 
     (folder / "engine.json").write_text(json.dumps(config))
     case = Case(folder, store.resolve(), size, micro_batch, dropout, num_signs=0)
     task = SignTask(settings_of(case, folder / "runs"))
-    case = Case(folder, case.store, size, micro_batch, dropout, len(task.class_names or ()))
+    case = replace(case, num_signs=len(task.class_names or ()))
     case.save()
-    assert isinstance(task.train_set, ClipNumbers)
-    clips = task.train_set.clips
+    clips = task.clips_of(task.train_set)
     _, classes_B = task.prepare(torch.from_numpy(clips[:1]), torch.device("cpu"), None)
     class_of_sign = {sign: number for number, sign in enumerate(np.unique(task.store.sign))}
     classes = np.array([class_of_sign[sign] for sign in task.store.sign[clips]])

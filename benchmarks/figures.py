@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 OWN, COMPILED = "ds_trainer", "ds_trainer_compiled"
@@ -92,5 +92,4 @@ def _line(row: str, measure: Measure, peer: str, own: Sequence[float], theirs: S
 
 def at_most(line: Line, limit: float, goal: str) -> Line:
     """`line` with the goal that ds_trainer's own figure is at most `limit`."""
-    values = {**line.__dict__, "goal": goal, "is_met": line.own <= limit}
-    return Line(**values)
+    return replace(line, goal=goal, is_met=line.own <= limit)

@@ -3,12 +3,12 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.case import Case
+from benchmarks.pace import wait_for_device
 from benchmarks.plain_data import layout_of
 from benchmarks.plain_model import PlainModel
 
@@ -18,7 +18,7 @@ _REPETITIONS = 5
 
 def flops_of_clip(case: Case) -> float:
     """FLOPs of forward and backward pass of one clip, counted on tensors without numbers."""
-    layout = layout_of(Path(case.store))
+    layout = layout_of(case.store)
     parts = list(layout["parts"].values())
     num_keypoints, num_features = sum(map(len, parts)), len(layout["features"])
     with torch.device("meta"):
@@ -45,17 +45,12 @@ def peak_flops(threads: int) -> dict[str, float]:
 def _least_seconds(compute: Callable[[], object]) -> float:
     seconds = []
     for _ in range(_REPETITIONS):
-        _wait()
+        wait_for_device()
         began = time.perf_counter()
         compute()
-        _wait()
+        wait_for_device()
         seconds.append(time.perf_counter() - began)
     return min(seconds)
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def utilisation_note(

@@ -64,7 +64,7 @@ def _goals(bench: Bench, outcome: Outcome, title: str, case: Case, rate: float) 
     used = rate * flops / bench.peak_flops["bf16"]
     outcome.notes.append(utilisation_note(title, rate, flops, bench.peak_flops))
     least, least_used = _CLIPS_PER_SECOND.get(case.size), _UTILISATION.get(case.size)
-    lines = [
+    return [
         Line(title, "clips/s", rate, goal="" if least is None else f">= {least:,}", is_met=_is_met(rate, least)),
         Line(
             title,
@@ -74,7 +74,6 @@ def _goals(bench: Bench, outcome: Outcome, title: str, case: Case, rate: float) 
             is_met=_is_met(used, least_used),
         ),
     ]
-    return lines
 
 
 def _is_met(value: float, least: float | None) -> bool | None:
