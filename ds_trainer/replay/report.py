@@ -70,7 +70,7 @@ def _summary(case: Case, places: Sequence[int]) -> str:
     finite = [loss for loss in losses if math.isfinite(loss)]
     num_bad = len(losses) - len(finite)
     texts = [f"losses {min(finite) + 0.0:.4g} to {max(finite) + 0.0:.4g}"] if finite else []
-    texts += [f"{counted(num_bad, 'loss').replace('losss', 'losses')} not finite"] if num_bad else []
+    texts += [f"{num_bad:,} {'loss' if num_bad == 1 else 'losses'} not finite"] if num_bad else []
     return ", ".join([*texts, f"inputs up to {max(case.clips[place].largest_input for place in places):.3g}"])
 
 
