@@ -93,9 +93,9 @@ def _export_one_rank(environ: MutableMapping[str, str]) -> None:
         log.warning(f"this job of Slurm has {num_tasks} tasks, and one process trains: put srun before it to use all")
 
 
-def has_launcher(environ: Mapping[str, str] = os.environ) -> bool:
+def has_launcher() -> bool:
     """Whether this rank was started by a program that stays as long as its ranks; a shell script need not."""
-    return any(name in environ for name in _STAYING_LAUNCHERS)
+    return any(name in os.environ for name in _STAYING_LAUNCHERS)
 
 
 def hosts_of_ranks() -> list[str]:
