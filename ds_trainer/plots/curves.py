@@ -133,8 +133,8 @@ def _draw_learning_rate(axes: Axes, history: History) -> None:
 
 def _draw_gradient_norm(axes: Axes, history: History, clipping: float | None) -> None:
     style_axes(axes, "Gradient norm, before clipping", grid="y")
-    _, norms = history.of_steps("grad_norm")
-    _draw_steps(axes, history.of_steps("grad_norm"))
+    steps, norms = history.of_steps("grad_norm")
+    _draw_steps(axes, (steps, norms))
     _draw_epochs(axes, history.of_epochs("grad_norm"), "mean of the epoch", BLUE)
     if clipping is not None and axes.lines:
         label = f"clipped to {clipping:g}"

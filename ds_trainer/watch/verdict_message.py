@@ -16,9 +16,7 @@ _MOST_SHOWN = 4
 def headline(verdict: Verdict) -> str:
     """One line: who it was, where, and what is known."""
     who, is_one = _who(verdict.blamed), len(verdict.blamed) == 1
-    has, word = ("has", _last_word(verdict.blamed[0]))
-    if not is_one:
-        has = "have"
+    has, word = "has" if is_one else "have", _last_word(verdict.blamed[0])
     texts = {
         "error": f"ended with {word}",
         "lost": f"{has} ended: {word}",

@@ -77,9 +77,8 @@ def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sides) -> tuple[
         [clips_BTKC[:, :, picked(side, clips_BTKC.device), : layout.num_coordinates] for side in sides]
     )
     if set(HANDS) <= set(layout.parts):
-        left_B, right_B = _done_by_hands(both_BTkD)
-    else:
-        left_B, right_B = _moved(both_BTkD).chunk(2)
+        return _done_by_hands(both_BTkD)
+    left_B, right_B = _moved(both_BTkD).chunk(2)
     return left_B, right_B
 
 
