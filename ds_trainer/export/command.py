@@ -45,10 +45,7 @@ def _export(arguments: argparse.Namespace) -> None:
     form: str = arguments.to
     checkpoint = load_source(arguments.source, arguments.task)
     task_type = task_type_of(checkpoint, arguments.task, arguments.source)
-    beside = (
-        arguments.source.parent if arguments.source.is_file() or arguments.source.name == "resume" else arguments.source
-    )
-    path = arguments.out or beside / f"model.{form}"
+    path = arguments.out or _folder_of(arguments.source) / f"model.{form}"
     model = load_model(checkpoint)
     deployment = task_type.deployment(model, checkpoint["description"])
     if not isinstance(deployment, Deployment | None):
@@ -66,6 +63,13 @@ def _export(arguments: argparse.Namespace) -> None:
         _compare_weights(path, model, formats.read_model(form, path, checkpoint))
     else:
         _compare(form, path, checkpoint, task_type, deployment)
+
+
+def _folder_of(source: Path) -> Path:
+    """The run directory, also of a resume point in it, which the run deletes in time; the folder of a file."""
+    if source.is_file() or source.name == "resume":
+        return source.parent
+    return source.parents[1] if source.parent.name == "resume" else source
 
 
 def _compare_weights(path: Path, model: nn.Module, read_back: nn.Module) -> None:
