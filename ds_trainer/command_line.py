@@ -3,7 +3,7 @@
 import argparse
 import json
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Protocol
@@ -52,10 +52,7 @@ def load_settings(
     Raises:
         SettingsError: with every unknown name, wrong type and impossible value.
     """
-    illegible = [argument for argument in argv if not is_plain(argument)]
-    if illegible:  # told first: a file of such a name could not even be named in a message
-        lines = [f"found {shown(text)}; expected UTF-8 without control characters" for text in illegible]
-        raise SettingsError(shortened(lines))
+    refuse_illegible(argv)  # told first: a file of such a name could not even be named in a message
     first_look = _Parser(add_help=False, allow_abbrev=False)
     first_look.add_argument("--task", nargs="?")
     first_look.add_argument("--config", nargs="?")
@@ -78,6 +75,14 @@ def load_settings(
         **flags,
     }
     return _validated(values, model, problems, origins)
+
+
+def refuse_illegible(arguments: Iterable[str]) -> None:
+    """Refuse arguments that no message could show, and that no log in UTF-8 could hold."""
+    illegible = [argument for argument in arguments if not is_plain(argument)]
+    if illegible:
+        lines = [f"found {shown(text)}; expected UTF-8 without control characters" for text in illegible]
+        raise SettingsError(shortened(lines))
 
 
 def build_parser(model: type[RunSettings]) -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 from filelock import FileLock
 
 from ds_trainer.command import command
+from ds_trainer.command_line import refuse_illegible
 from ds_trainer.errors import DataError, SettingsError, looking_at
-from ds_trainer.problems import legible, nearest_name, shown
+from ds_trainer.problems import legible, nearest_name
 from ds_trainer.progress import log, with_bar
 from ds_trainer.tasks.sign import known_layouts, synthetic
 from ds_trainer.tasks.sign.clips import MAX_PATH, ClipSource, Progress, no_progress
@@ -27,7 +28,6 @@ from ds_trainer.tasks.sign.store import STORE_VERSION, ClipStore, is_store
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
 from ds_trainer.tasks.sign.upright import turned_notices
-from ds_trainer.text_file import is_plain
 
 DEFAULT_DATA = "default"
 _MAX_NAME = 50  # characters, of four bytes at most, and a file name has at most 255 bytes
@@ -173,15 +173,6 @@ def _existing(data: str | Path) -> Path:
     )
 
 
-def _check_legible(texts: Iterable[str]) -> None:
-    """Refuse arguments that no message could show, and that no log in UTF-8 could hold."""
-    problems = [
-        f"found {shown(text)}; expected UTF-8 without control characters" for text in texts if not is_plain(text)
-    ]
-    if problems:
-        raise SettingsError(problems)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch/prepare.py",
@@ -234,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 for what the user can mend.
     """
     arguments = _parser().parse_args(argv)
-    _check_legible(map(str, vars(arguments).values()))
+    refuse_illegible(map(str, vars(arguments).values()))
     store_dir = _resolve(arguments)
     store = ClipStore.open(store_dir)
     if arguments.source is None:  # what was made up can be made again: it is not worth reading back
