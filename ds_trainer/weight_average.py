@@ -33,9 +33,8 @@ def average_weights(engine: "DeepSpeedEngine", decay: float) -> None:
         masters = [master for group in optimizer.param_groups for master in group["params"]]  # under ZeRO some of them
         left = min(decay, (1 + engine.global_steps) / (10 + engine.global_steps))
         found_inf = getattr(optimizer, "found_inf", None)
-        weight = (
-            1 - left if found_inf is None else (1 - left) * (1 - found_inf)
-        )  # a skipped step leaves the average, too
+        # A skipped step leaves the average, too.
+        weight = 1 - left if found_inf is None else (1 - left) * (1 - found_inf)
         for master in masters:
             state = optimizer.state[master]
             if AVERAGE not in state:

@@ -93,9 +93,7 @@ def run_folds(
         except BaseException as error:
             trainings.end()
             pool.shutdown(wait=False, cancel_futures=True)
-            if (
-                isinstance(error, FoldStopped) and trainings.cause is not None
-            ):  # seen by one who waited, and knows no more
+            if isinstance(error, FoldStopped) and trainings.cause is not None:  # of one who waited, and knows no more
                 raise trainings.cause from None
             raise
 

@@ -84,9 +84,8 @@ def _reaches(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> dict[st
     if not others:
         return {}
     beside_NKc = np.abs(evenly(frames_NKC, 2000)[..., layout.num_coordinates :])
-    reach_c = np.quantile(
-        beside_NKc, _USUAL, axis=(0, 1), method="lower"
-    ).tolist()  # a glitch in one frame destroys nothing
+    # Not the largest: a glitch in one frame destroys nothing.
+    reach_c = np.quantile(beside_NKc, _USUAL, axis=(0, 1), method="lower").tolist()
     return {feature: reach for feature, reach in zip(others, reach_c, strict=True) if reach > _MOST}
 
 

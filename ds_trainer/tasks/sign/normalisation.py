@@ -4,9 +4,8 @@ The origin is the body's centre and the unit its size (for most layouts the midd
 distance), both averaged over the clip, so that movement of the whole body stays. Where the depth is measured, the body
 is turned about the vertical axis until its shoulders, on average over the clip, face the camera: from the first to the
 second keypoint of `scale` they then point along +x, so that a camera whose x grows to the signer's left sees all bodies
-of its data set from behind, and alike. A part with a root of
-its own, such as a hand with its wrist, is seen from there and in units of its own size: its place is known from the
-body's keypoint for that wrist.
+of its data set from behind, and alike. A part with a root of its own, such as a hand with its wrist, is seen from there
+and in units of its own size: its place is known from the body's keypoint for that wrist.
 
 A clip that shows a left hand where others show a right one is mirrored. A keypoint whose coordinates are all exactly 0
 is missing, and stays 0.

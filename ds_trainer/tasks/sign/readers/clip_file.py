@@ -61,8 +61,7 @@ def read_below(folder: Path) -> list[Path]:
 def load_clips(file: Path) -> dict[str, NDArray[Any]]:
     """The clips of a file, `[T, K, C]` if it is in order; the only one is called "".
 
-    An `.npz` holds one array a clip, or packed clips (`frames`, and `offsets` unless it
-    is filled up with zeros).
+    An `.npz` holds one array a clip, or packed clips (`frames`, and `offsets` unless it is filled up with zeros).
 
     Raises:
         DataError: it is missing, damaged, holds no clip, or is of another kind.
