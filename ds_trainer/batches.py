@@ -150,7 +150,8 @@ def size_of(dataset: Dataset[Any]) -> int:
 
 def name_of(dataset: Dataset[Any], index: int) -> str:
     """What a person calls an example: what the data set's own `name_of` says, if it has one, or its number."""
-    return str(getattr(dataset, "name_of", str)(index))
+    name = str(getattr(dataset, "name_of", str)(index))
+    return name.encode("utf-8", "backslashreplace").decode()  # the name of a file need not be UTF-8
 
 
 class BatchLoader:

@@ -1,5 +1,6 @@
 """Unit: weights that give exact means, and random numbers that a resume repeats."""
 
+import os
 import random
 from collections import Counter
 from typing import Any
@@ -13,7 +14,7 @@ from sharding import ranks, shapes, thorough
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from ds_trainer.batches import Batch, BatchLoader, ShardedSampler
+from ds_trainer.batches import Batch, BatchLoader, ShardedSampler, name_of
 from ds_trainer.randomness import Draw, seed_torch
 
 
@@ -56,6 +57,16 @@ def test_weights_and_shares_give_the_mean_of_each_step(shape: tuple[int, int, in
     for step, values in expected.items():
         assert sums[step] == pytest.approx(sum(values) / len(values))
     assert sum(len(values) for values in expected.values()) == num_examples
+
+
+def test_names_that_are_no_utf8_can_be_written() -> None:
+    """batch.json holds the names of a bad batch, and replay reads it strictly."""
+
+    class Files(TensorDataset):
+        def name_of(self, index: int) -> str:
+            return os.fsdecode(b"caf\xe9.npy")
+
+    assert name_of(Files(torch.zeros(1)), 0) == "caf\\udce9.npy"
 
 
 def test_batch_says_who_is_in_it() -> None:

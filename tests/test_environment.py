@@ -1,10 +1,12 @@
 """Unit: what a run notes of where it ran."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from ds_trainer.files import write_json
 from ds_trainer.run import environment
 
 
@@ -26,3 +28,15 @@ def test_commit_is_that_of_this_source_and_not_of_whose_repository_it_was_instal
     git("add", "venv")
     git("commit", "-m", "ours")
     assert environment.describe_environment("")["commit"] == git("rev-parse", "HEAD")
+
+
+def test_environment_of_a_folder_whose_name_is_no_utf8_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    write_json(tmp_path / "environment.json", environment.describe_environment("abc"))
+    saved = environment.load_environment(tmp_path / "best.pth")
+    assert saved is not None
+    assert saved.working_dir == str(folder)

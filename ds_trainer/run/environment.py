@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
@@ -80,8 +81,9 @@ def load_environment(path: Path) -> SavedEnvironment | None:
     """The environment of the run that `path` is or lies in; None if that is not told, as of a lone copy."""
     whole = path.resolve()
     for folder in (whole, *whole.parents[:2]):  # RUN/best.pth, RUN/bad_batches/step_00000123
-        with contextlib.suppress(OSError, ValueError):
-            return SavedEnvironment.model_validate_json(read_text(folder / "environment.json"))
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            # Not by pydantic's parser, which refuses what stands for a name of a folder that is no UTF-8.
+            return SavedEnvironment.model_validate(json.loads(read_text(folder / "environment.json")))
     return None
 
 
