@@ -5,6 +5,7 @@ import datetime
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.alternation import Effort
@@ -59,12 +60,11 @@ def _show(lines: Sequence[Line], path: Path, effort: Effort) -> None:
 
 
 def _effort(arguments: argparse.Namespace) -> Effort:
-    rounds, steps = (1, 1) if arguments.quick else (7, 3)
-    return Effort(
-        rounds=arguments.rounds or rounds,
-        steps=arguments.steps or steps,
-        warm_up=1 if arguments.quick else 2,
-        is_quick=arguments.quick,
+    usual = Effort(rounds=1, steps=1, warm_up=1, is_quick=True) if arguments.quick else Effort()
+    return replace(
+        usual,
+        rounds=arguments.rounds or usual.rounds,
+        steps=arguments.steps or usual.steps,
         threads=arguments.threads,
         engine_config=arguments.engine_config,
     )
@@ -73,8 +73,8 @@ def _effort(arguments: argparse.Namespace) -> Effort:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=ROWS, help="a row to measure; may be given again")
-    parser.add_argument("--rounds", type=int, help="turns of each contestant (default: 7)")
-    parser.add_argument("--steps", type=int, help="steps in a turn (default: 3)")
+    parser.add_argument("--rounds", type=int, help=f"turns of each contestant (default: {Effort.rounds})")
+    parser.add_argument("--steps", type=int, help=f"steps in a turn (default: {Effort.steps})")
     parser.add_argument("--threads", type=int, default=1, help="of each process (default: 1)")
     parser.add_argument("--engine_config", type=Path, default=ENGINE_CONFIG, help="default: ds_configs/bf16.json")
     parser.add_argument("--quick", action="store_true", help="see in about a minute that all of it works")

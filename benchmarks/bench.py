@@ -15,7 +15,7 @@ from benchmarks.figures import Line
 from benchmarks.stores import read_once, synthetic_store
 
 QUICK_CLIPS, CLIPS = 1_000, 4_000
-_PACKAGES = {"accelerate": "accelerate"}
+_PACKAGES = ("accelerate",)  # contestants that may be missing
 _IN_BF16 = ("plain", "deepspeed", "accelerate")
 _EMULATED_BELOW = 0.1
 
@@ -83,8 +83,8 @@ class Bench:
         """The samples of the contestants that are installed, which are also kept in `outcome`."""
         chosen = effort or self.effort
         self.say(f"{title}: {', '.join(names)}")
-        missing = [name for name in names if name in _PACKAGES and not importlib.util.find_spec(_PACKAGES[name])]
-        outcome.notes += [f"{title}: {name} is not installed: pip install {_PACKAGES[name]}" for name in missing]
+        missing = [name for name in names if name in _PACKAGES and not importlib.util.find_spec(name)]
+        outcome.notes += [f"{title}: {name} is not installed: pip install {name}" for name in missing]
         contestants = [Contestant(name, case, chosen, world_size, is_counted) for name in names if name not in missing]
         samples, problems = alternate(contestants, chosen.rounds)
         outcome.notes += [f"{title}: {problem}" for problem in problems]
