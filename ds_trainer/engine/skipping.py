@@ -30,7 +30,7 @@ def skips_on_device(optimizer: Mapping[str, Any], zero: Mapping[str, Any]) -> bo
         optimizer: the block of that name of an engine config.
         zero: its block `zero_optimization`.
     """
-    params = optimizer.get("params", {})
+    params = optimizer["params"]
     is_offloaded = (zero.get("offload_optimizer") or {}).get("device", "none") != "none"
     is_fused = params.get("fused", not params.get("foreach", False))
     return bool(params.get("torch_adam", True) and is_fused and not is_offloaded)

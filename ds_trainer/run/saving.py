@@ -136,7 +136,7 @@ def load_resume_point(engine: "DeepSpeedEngine", run: Run, plateau: ReduceLROnPl
 
 def _is_best_whole(run: Run) -> bool:
     try:
-        epoch = load_checkpoint(run.dir / "best.pth").get("epoch", -1)
+        epoch = load_checkpoint(run.dir / "best.pth")["epoch"]
         if epoch < run.best_epoch:  # a later one was written after the resume point, and will be again
             raise CheckpointError(
                 f"{run.dir / 'best.pth'}: found the model of epoch {epoch + 1}, expected that of {run.best_epoch + 1}"
