@@ -192,9 +192,11 @@ def _number_or_text(text: str, field: FieldInfo) -> Any:
 
 
 def _value_in_recipe(value: Any, field: FieldInfo | None) -> Any:
-    if isinstance(value, UnquotedNumber) and field is not None and _wants_number(field):
-        return float(value)
-    return value
+    if field is None or not _wants_number(field):
+        return value
+    if isinstance(value, list):
+        return [_value_in_recipe(part, field) for part in value]
+    return float(value) if isinstance(value, UnquotedNumber) else value
 
 
 def _is_list(field: FieldInfo) -> bool:

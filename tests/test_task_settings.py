@@ -1,5 +1,7 @@
 """Unit: settings that a task of one's own adds."""
 
+from pathlib import Path
+
 import pytest
 
 from ds_trainer.command_line import load_settings
@@ -31,6 +33,19 @@ def test_lists_of_numbers_are_given_with_commas(flags: list[str], widths: list[i
     assert settings.depths == [2, 3]
     with pytest.raises(SettingsError, match=r"--widths.1: found 'x'; input should be a valid integer"):
         load_settings(["--deepspeed_config", "unused.json", "--widths", "3,x"], lambda name: task_type)
+
+
+def test_lists_in_a_recipe_hold_numbers_as_flags_do(tmp_path: Path) -> None:
+    """1e-1 is a text to YAML 1.1, in a list as well."""
+    task_type = type("Listing", (ToyTask,), {"settings_type": Wanted})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("shares: [1e-1, 0.5]\nwidths: [3]\n")
+    flags = ["--deepspeed_config", "unused.json", "--config", str(recipe)]
+    settings = load_settings(flags, lambda name: task_type)
+    assert (settings.widths, settings.shares) == ([3], (0.1, 0.5))
+    recipe.write_text("shares: ['1e-1']\n")
+    with pytest.raises(SettingsError, match=r"shares.0: found '1e-1'; input should be a valid number"):
+        load_settings(flags, lambda name: task_type)
 
 
 class Taken(TaskSettings):
