@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def cut_the_manifest(point: Path) -> None:
 
 def empty_the_manifest(point: Path) -> None:
     (point / "manifest.json").write_text("[]")
+
+
+def test_what_a_user_lays_beside_is_no_point_and_stays(resume_dir: Path) -> None:
+    """A copy of a point, kept under another name, counts as none: it is neither continued from nor deleted."""
+    kept = [resume_dir / f"{OLDER}.mine", resume_dir / "epoch_of_the_paper"]
+    for folder in kept:
+        shutil.copytree(resume_dir / OLDER, folder)
+    write_resume_point(resume_dir, "epoch_0003-step_00000030", {"weights": torch.zeros(1)}, num_kept=1)
+    assert [point.name for point in resume_points(resume_dir)] == ["epoch_0003-step_00000030"]
+    assert all((folder / "state.pt").exists() for folder in kept)
 
 
 def test_newest_is_taken_whole(resume_dir: Path) -> None:

@@ -28,6 +28,8 @@ AVERAGE = "weight_average"
 
 State = dict[str, Any]
 
+_NAME = re.compile(r"epoch_[0-9]+-step_[0-9]+")
+
 
 def resume_points(resume_dir: Path) -> list[Path]:
     """The resume points in the folder `resume` of a run, oldest first.
@@ -41,7 +43,7 @@ def resume_points(resume_dir: Path) -> list[Path]:
 
 def _points_in(resume_dir: Path) -> list[Path]:
     found = [*resume_dir.iterdir()] if resume_dir.is_dir() else []
-    return sorted((path for path in found if path.name.startswith("epoch_")), key=place)
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=place)
 
 
 def place(point: Path) -> tuple[int, ...]:
