@@ -44,12 +44,13 @@ def _name_of(task_type: type[Task]) -> str:
 
 
 def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Each with its value in one word: -1e-05 in a word of its own would look like another flag."""
     for name, value in settings.items():
         if isinstance(value, bool):
             yield f"--{name}" if value else f"--no-{name}"
         elif isinstance(value, type):
-            yield from (f"--{name}", _name_of(value))
+            yield f"--{name}={_name_of(value)}"
         elif isinstance(value, Mapping):
             raise SettingsError(f"{name}: found a {type(value).__name__}, expected a path; write it to a JSON file")
         elif value is not None:
-            yield from (f"--{name}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+            yield f"--{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from own_tasks import Drawn
 
-from ds_trainer import SettingsError, train
+from ds_trainer import SettingsError, TaskSettings, setting, train
 from ds_trainer.task import load_task_type
 
 
@@ -48,3 +48,28 @@ def test_class_within_a_function_is_told() -> None:
 def test_engine_config_that_is_no_path(value: Any) -> None:
     with pytest.raises(SettingsError, match="deepspeed_config: found a dict, expected a path; write it to a JSON file"):
         train(deepspeed_config=value)
+
+
+class Offsets(TaskSettings):
+    offset: float = setting(0.0, "own", "of each number")
+    offsets: list[float] = setting([], "own", "of each part")
+
+
+class Shifted(Drawn):
+    settings_type = Offsets
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"offset": -1e-5}, "no_such_folder"),
+        ({"offsets": [-1.0, 2.0]}, "no_such_folder"),
+        ({"runs_dir": "-runs"}, "no_such_folder"),
+        ({"offset": "-x"}, "--offset: found '-x'; input should be a valid number"),
+        ({"compile": "yes"}, "--compile: found 'yes' behind it, expected no value"),
+    ],
+)
+def test_values_that_look_like_flags_are_values(given: dict[str, Any], problem: str) -> None:
+    """The next thing that is wrong shows that they were taken."""
+    with pytest.raises(SettingsError, match=problem):
+        train(task=Shifted, deepspeed_config="no_such_folder/bf16.json", **given)
