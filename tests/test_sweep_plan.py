@@ -39,6 +39,16 @@ def test_sweep_is_one_of_its_settings_and_of_its_data_wherever_that_lies(tmp_pat
         assert other.dir_in(tmp_path) != plan().dir_in(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["", '{"settings": {', "[]", '{"steps": 3}', '{"settings": null}'])
+def test_plan_that_is_damaged_or_of_another_program_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(
+        SettingsError, match=r"plan\.json: is no plan of a sweep \(.*\), expected .* another --sweep_dir"
+    ):
+        plan().claim(tmp_path)
+    assert (tmp_path / "plan.json").read_text() == content
+
+
 def test_folds_that_were_trained_otherwise_are_refused_all_at_once(tmp_path: Path) -> None:
     folds = folds_of(["s1", "s2", "s3", "s4", "s5"], None, 1, first_seed=7)
 

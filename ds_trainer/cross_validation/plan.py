@@ -13,6 +13,7 @@ from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.cross_validation.sweep import finished_run
 from ds_trainer.errors import SettingsError
 from ds_trainer.files import make_folder, write_json, write_yaml
+from ds_trainer.problems import reason_of
 from ds_trainer.run.resume import differences, in_short
 from ds_trainer.settings import RunSettings, identity
 
@@ -63,7 +64,7 @@ class Plan:
             make_folder(sweep_dir)
             write_json(path, self.described())
             return
-        before, now = json.loads(path.read_text(encoding="utf-8")), self.described()
+        before, now = _read(path), self.described()
         settings = [name for name, value in now["settings"].items() if before["settings"].get(name) != value]
         differing = settings + [name for name in now if name != "settings" and before.get(name) != now[name]]
         if differing:
@@ -109,3 +110,19 @@ class Plan:
             "data fingerprint": self.data_fingerprint,
         }
         return differences(run_dir, lambda _: expected)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What `claim` noted.
+
+    Raises:
+        SettingsError: it is damaged, or a file of that name that something else wrote.
+    """
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return {**plan, "settings": {**plan["settings"]}}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"{path}: is no plan of a sweep ({type(error).__name__}: {reason_of(error)}), expected the one that this "
+            "command wrote; choose another --sweep_dir, or delete the file"
+        ) from error
