@@ -130,10 +130,6 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-def _null(loader: _Loader, node: yaml.ScalarNode) -> None:
-    return None
-
-
 def _bool(loader: _Loader, node: yaml.ScalarNode) -> bool:
     value = _BOOLS.get(loader.construct_scalar(node).lower())
     if value is None:
@@ -182,7 +178,7 @@ _Loader.yaml_constructors = {}
 for _tag, (_form, _first) in _FORMS.items():
     _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_form})$"), _first)
 _CONSTRUCTORS = {
-    _NULL: _null,
+    _NULL: lambda loader, node: None,
     _BOOL: _bool,
     _INT: _number,
     _FLOAT: _number,
