@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,18 @@ EXIT_USER_ERROR = 2
 
 _ROOM = 2**20
 
+# What a terminal acts on: control characters, those of ISO 6429 above 127 too, and those that turn the order of a line.
+# Half a surrogate stands for a byte of a file name that is not UTF-8.
+_ACTED_ON = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def harmless(text: str) -> str:
+    """`text` with escapes, as JSON has them, in place of what a terminal acts on; lines and tabs stay.
+
+    Names of files and clips come from elsewhere, and may hold what clears the screen or says something else.
+    """
+    return _ACTED_ON.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
 
 class UserError(Exception):
     """Base of all errors that end a command with status 2 and its message instead of a traceback.
@@ -21,7 +34,8 @@ class UserError(Exception):
     """
 
     def __init__(self, problems: str | Sequence[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        lines = [problems] if isinstance(problems, str) else problems
+        self.problems = [harmless(line).replace("\n", "\\u000a") for line in lines]
         super().__init__("\n".join(self.problems))
 
     def __reduce__(self) -> tuple[type["UserError"], tuple[list[str]]]:

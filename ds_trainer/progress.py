@@ -14,6 +14,7 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 
 from ds_trainer.distributed import is_master
+from ds_trainer.errors import harmless
 
 T = TypeVar("T")
 log = logging.getLogger("ds_trainer")
@@ -63,13 +64,18 @@ class _LogHandler(logging.StreamHandler[TextIO]):
             os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record))
+
+
 def start_log(is_verbose: bool = False) -> None:
     """Send the package's log to standard output; other ranks than the master keep quiet below warnings."""
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     handler = _LogHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.DEBUG if is_verbose else logging.INFO if is_master() else logging.WARNING)
@@ -109,7 +115,7 @@ def tell_problems(problems: Iterable[str]) -> None:
 def complain(problems: Iterable[str], kind: str = "error") -> None:
     """The same on standard error, where standard output is read by a program."""
     for problem in problems:
-        print(f"{kind}: {problem}", file=sys.stderr)
+        print(f"{kind}: {harmless(problem)}", file=sys.stderr)
 
 
 def with_bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:

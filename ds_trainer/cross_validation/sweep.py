@@ -27,7 +27,15 @@ _LINES_SHOWN = 15
 
 
 class FoldError(UserError):
-    """The training of a fold failed."""
+    """The training of a fold failed.
+
+    Args:
+        last_lines: of its log, told below the problem.
+    """
+
+    def __init__(self, problem: str, last_lines: Sequence[str] = ()):
+        super().__init__(problem)
+        self.problems = ["\n    ".join([*self.problems, *last_lines])]
 
 
 class FoldStopped(Exception):
@@ -228,5 +236,4 @@ def _error_of(fold: Fold, status: int, sweep_dir: Path) -> FoldError | FoldStopp
         return FoldStopped(str(fold))
     path = fold.dir_in(sweep_dir) / "log.txt"
     last = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-_LINES_SHOWN:]
-    told = f"{fold}: training ended with status {status}; its log is {path}, and ends:"
-    return FoldError("\n    ".join([told, *last]))
+    return FoldError(f"{fold}: training ended with status {status}; its log is {path}, and ends:", last)
