@@ -117,6 +117,28 @@ def test_header_that_claims_an_absurd_size(shape: tuple[int, ...]) -> None:
             prepared(path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archive_in_a_form_that_numpy_never_writes_is_refused(method: int) -> None:
+    """Of these `zipfile` unpacks all that 1,729 bytes hold, 2 GiB, before it looks at the size that is announced."""
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, array in packed_arrays().items():
+            archive.writestr(f"{name}.npy", npy(array))
+    with laid_out({"clips.npz": file.getvalue()}) as path, pytest.raises(DataError, match="neither stored nor defl"):
+        prepared(path)
+
+
+@pytest.mark.parametrize("descr", ["<U0", "|S0", "|V0", []])
+@pytest.mark.parametrize("name", ["label_names", "signer", "frames"])
+def test_header_that_claims_many_entries_of_no_bytes(descr: Any, name: str) -> None:
+    """A list of them fills any memory: 2 KB of `label_names` did."""
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (10**9,)})
+    raw = npz({**packed_arrays(), name: file.getvalue()})
+    with laid_out({"clips.npz": raw}) as path, pytest.raises(DataError, match=f"{name} has entries of no bytes"):
+        prepared(path)
+
+
 def test_directory_that_claims_an_absurd_size() -> None:
     raw = bytearray(npz(packed_arrays()))
     for place in [place for place in range(len(raw)) if raw[place : place + 4] == b"PK\x01\x02"]:

@@ -27,7 +27,8 @@ def test_a_damaged_file_is_told_in_one_line(tmp_path: Path, name: str, shown: st
         resolve_store(tmp_path / "clips", None, tmp_path / "stores", None)
     assert any(shown in problem for problem in caught.value.problems), caught.value.problems
     for problem in caught.value.problems:
-        assert is_plain(problem) and not set(problem) & set("\x9b\u202e"), repr(problem)
+        assert is_plain(problem), repr(problem)
+        assert not set(problem) & set("\x9b\u202e"), repr(problem)
 
 
 def test_a_line_of_the_log_does_not_clear_the_screen(capsys: pytest.CaptureFixture[str]) -> None:

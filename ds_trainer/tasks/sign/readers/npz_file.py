@@ -24,6 +24,9 @@ _HARMLESS_BYTES = 2**28
 _MAX_RATIO = 100
 """Recordings shrink to a half at best; what shrinks to less than a hundredth was made to fill memory or disk."""
 
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""What numpy writes. Of others `zipfile` (3.11) unpacks all there is before it looks at the size that is announced."""
+
 
 class _PickledObjects(Exception):
     """The file would have to be unpickled."""
@@ -62,6 +65,8 @@ class Archive:
             raise ValueError("it holds two arrays of the same name")
         if len(members) % 2**16 != _num_listed(archive):
             raise ValueError(f"{len(members)} arrays are found, and {_num_listed(archive)} announced")
+        if any(member.compress_type not in _METHODS for member in members.values()):
+            raise ValueError("it is neither stored nor deflated, as numpy writes it")
         num_bytes = sum(member.file_size for member in members.values())
         if num_bytes > max(_HARMLESS_BYTES, _MAX_RATIO * sum(member.compress_size for member in members.values())):
             raise ValueError(f"it would unpack to {num_bytes} bytes, more than {_MAX_RATIO} times its size")
@@ -154,6 +159,8 @@ def _read_header(stream: IO[bytes], name: str, file_size: int) -> tuple[tuple[in
     shape, is_fortran, dtype = read_any_header(stream)
     if dtype.hasobject:
         raise _PickledObjects
+    if not dtype.itemsize and math.prod(shape):
+        raise ValueError(f"{name} has entries of no bytes: {dtype} {shape}")
     found, expected = file_size - stream.tell(), math.prod(shape) * dtype.itemsize
     if min(shape, default=1) < 0 or found != expected:
         raise ValueError(f"{name} has {found} bytes, not the {expected} of {dtype} {shape}")
