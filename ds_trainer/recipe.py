@@ -88,15 +88,10 @@ class _Refused(yaml.MarkedYAMLError):
         self.line = mark.line + 1
 
 
-class _Loader(yaml.SafeLoader):
-    """Loads plain values alone.
-
-    Attributes:
-        problems: names that stand more than once, each with its line.
-    """
+class PlainLoader(yaml.SafeLoader):
+    """Loads YAML without anchors, and of no more depth than settings have: no text becomes more than it is long."""
 
     def __init__(self, text: str):
-        self.problems: list[str] = []
         self._depth = 0
         super().__init__(text)
 
@@ -113,6 +108,18 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+
+class _Loader(PlainLoader):
+    """Loads plain values alone.
+
+    Attributes:
+        problems: names that stand more than once, each with its line.
+    """
+
+    def __init__(self, text: str):
+        self.problems: list[str] = []
+        super().__init__(text)
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
         first_lines: dict[str, int] = {}

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ds_trainer.calibration import Calibration
 from ds_trainer.classification import class_scores, confusion_matrix, most_frequent_confusions, targets_and_predictions
@@ -20,6 +19,7 @@ from ds_trainer.plots.curves import curve_figures
 from ds_trainer.report.answers import Answers
 from ds_trainer.report.figures import svg_of
 from ds_trainer.report.html import write_html
+from ds_trainer.run.reading import read_json, read_yaml
 from ds_trainer.task import Skeleton
 
 NUM_DRAWN = 12
@@ -58,10 +58,10 @@ def write_page(run_dir: Path, records: Sequence[Mapping[str, Any]], title: str, 
         records: the lines of metrics.jsonl.
         title: what the run is called.
     """
-    engine = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
-    environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+    engine = read_json(run_dir / "engine.json")
+    environment = read_json(run_dir / "environment.json")
     hosts = environment.get("hosts", [environment["host"]])
-    settings = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
+    settings = read_yaml(run_dir / "run.yaml")
     curves = curve_figures(records, engine.get("gradient_clipping") or None)
     path = run_dir / "report.html"
     write_html(

@@ -1,17 +1,15 @@
 """Runs as they lie on disk, read back to be compared."""
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ds_trainer.errors import DataError, looking_at
 from ds_trainer.plots.curves import History, Series
 from ds_trainer.problems import reason_of, shown
+from ds_trainer.run.reading import read_json, read_yaml
 from ds_trainer.run.records import Record, Records
 
 CURVES = {
@@ -98,10 +96,10 @@ def _runs_below(path: Path, num_folders: int, problems: list[str]) -> list[Path]
 
 
 def _read(run_dir: Path) -> PastRun:
-    def mapping(name: str, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+    def mapping(name: str, read: Callable[[Path], Any] = read_json) -> dict[str, Any]:
         try:
-            value = parse((run_dir / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            value = read(run_dir / name)
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else reason_of(error)
             raise ValueError(f"{name}: {reason}") from error
         if not isinstance(value, dict):
@@ -109,7 +107,7 @@ def _read(run_dir: Path) -> PastRun:
         return value
 
     environment = mapping("environment.json")
-    own = mapping("run.yaml", yaml.safe_load)
+    own = mapping("run.yaml", read_yaml)
     settings = {name: value for name, value in own.items() if name not in _NOT_COMPARED}
     ran_on = {name: environment[name] for name in ("commit", "world_size", "data_fingerprint")}
     ran_on |= {"device": environment["devices"].get("name"), **environment["versions"]}

@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 
 def _record(line: bytes) -> Record | None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         record = finite(json.loads(line))  # versions before this one wrote NaN where values lie deeper
         return record if isinstance(record, dict) and "kind" in record else None
     return None

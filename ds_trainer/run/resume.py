@@ -1,17 +1,15 @@
 """Which run a job continues, decided by `--resume`, and with which engine config."""
 
-import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError, looking_at
 from ds_trainer.problems import reason_of
 from ds_trainer.progress import log
+from ds_trainer.run.reading import read_json, read_yaml
 from ds_trainer.run.resume_points import place, resume_points
 from ds_trainer.settings import RunSettings, identity
 from ds_trainer.task import Task
@@ -148,7 +146,7 @@ def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:
     Raises:
         SettingsError: so many ranks cannot share it equally.
     """
-    config: dict[str, Any] = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = read_json(run_dir / "engine.json")
     batch, micro_batch = config["train_batch_size"], config["train_micro_batch_size_per_gpu"]
     if batch % world_size:
         below, above = batch // world_size * world_size, -(-batch // world_size) * world_size
@@ -172,7 +170,7 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     saved = [(_written_s(point), run_dir.name, run_dir) for run_dir, point in points if point is not None]
     for *_, run_dir in sorted(saved, reverse=True):
         try:
-            status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))["status"]
+            status = read_json(run_dir / "status.json")["status"]
             differing = [] if status == "finished" else differences(run_dir, identity_at)
         except (OSError, ValueError, KeyError, TypeError, CheckpointError, SettingsError):
             continue  # some other directory, or a run that was killed before it had written its settings
@@ -189,12 +187,11 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
 def _identity_of(run_dir: Path) -> tuple[Identity, int]:
     """What makes a run what it is, and the number of ranks that started it."""
     try:
-        settings = yaml.safe_load((run_dir / "run.yaml").read_text(encoding="utf-8"))
-        engine = json.loads((run_dir / "engine.json").read_text(encoding="utf-8"))
-        environment = json.loads((run_dir / "environment.json").read_text(encoding="utf-8"))
+        settings, engine = read_yaml(run_dir / "run.yaml"), read_json(run_dir / "engine.json")
+        environment = read_json(run_dir / "environment.json")
         identity = {**settings, "engine config": engine, "data fingerprint": environment["data_fingerprint"]}
         return identity, int(environment["world_size"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise CheckpointError(
             f"{run_dir}: cannot read what the run was made with ({reason_of(error)}); restore the file, or delete the "
             "folder and start afresh"

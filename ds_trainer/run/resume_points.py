@@ -9,7 +9,6 @@ stands there is whole, and the newest is found by its name. One file, and not on
 mixed, other ranks need no disk in common with the master, and any number of ranks can continue.
 """
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from ds_trainer.errors import CheckpointError, WriteError, looking_at
 from ds_trainer.files import sha256, sync, write_atomically, write_json
 from ds_trainer.problems import reason_of
 from ds_trainer.progress import log
+from ds_trainer.run.reading import read_json
 
 FORMAT = "ds_trainer resume point 1"
 AVERAGE = "weight_average"
@@ -104,7 +104,7 @@ def read_resume_point(point: Path) -> State:
         CheckpointError: it is incomplete, damaged or of another format.
     """
     try:
-        manifest = json.loads((point / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(point / "manifest.json")
         expected, path = manifest["files"]["state.pt"], point / "state.pt"
         if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
             raise CheckpointError(f"{point}: state.pt is damaged: it does not match the manifest")

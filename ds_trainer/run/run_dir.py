@@ -11,7 +11,6 @@ runs/2026-11-22_14-03-09-signs_502-st_transformer-s_4_6/
   profile/                                   with --profile: a trace and its summary
 """
 
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +27,7 @@ from ds_trainer.files import write_json, write_yaml
 from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
 from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.epoch_sums import EpochSums
+from ds_trainer.run.reading import read_json
 from ds_trainer.run.records import Record, Records
 from ds_trainer.stopping import WantsStop
 from ds_trainer.utilisation import Utilisation
@@ -197,7 +197,7 @@ class Run:
         """Write what the run goes on with: its settings, such as more epochs, in place of those before, and beside the
         first environment this one. Warn where that may change its numbers."""
         path = self.dir / "environment.json"
-        first = json.loads(path.read_text(encoding="utf-8"))
+        first = read_json(path)
         before, now = first["versions"], environment["versions"]
         for package in sorted(now.keys() & before.keys()):
             if now[package] != before[package]:
@@ -220,7 +220,7 @@ class Run:
         path = self.dir / "status.json"
         if not is_master():
             time.sleep(_MASTER_FIRST_S)
-            if not path.exists() or json.loads(path.read_text())["status"] != "running":
+            if not path.exists() or read_json(path)["status"] != "running":
                 return  # a host with a disk of its own, or the master lives, and knows better
         self._put_status("failed", {"reason": reason})
 

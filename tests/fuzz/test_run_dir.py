@@ -1,15 +1,19 @@
 """A run directory whose files were damaged: it is continued as it was, refused with one message, or passed over."""
 
 import json
+import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds_trainer.report.runs import find_runs
 from ds_trainer.run.records import Records
 from ds_trainer.run.resume import run_to_continue
 from ds_trainer.run.resume_points import newest_resume_point, write_resume_point
@@ -18,6 +22,7 @@ from fuzz.strategies import examples, told
 SETTINGS = {"task": "toy", "seed": 3, "signers": []}
 ENGINE = {"train_batch_size": 48, "bf16": {"enabled": True}}
 IDENTITY = {**SETTINGS, "engine config": ENGINE, "data fingerprint": "abc"}
+ENVIRONMENT = {"data_fingerprint": "abc", "world_size": 1, "commit": None, "devices": {}, "versions": {}}
 STATE = {"world_size": 1, "run": {"steps_done": 7}, "engine": {"weights": {"w": torch.arange(50.0)}}}
 NAMES = ("run.yaml", "engine.json", "environment.json", "status.json", "metrics.jsonl")
 
@@ -43,7 +48,7 @@ def make_run(runs_dir: Path) -> Path:
     run_dir.mkdir(parents=True)
     (run_dir / "run.yaml").write_text(yaml.safe_dump(SETTINGS))
     (run_dir / "engine.json").write_text(json.dumps(ENGINE))
-    (run_dir / "environment.json").write_text(json.dumps({"data_fingerprint": "abc", "world_size": 1}))
+    (run_dir / "environment.json").write_text(json.dumps(ENVIRONMENT))
     (run_dir / "status.json").write_text(json.dumps({"status": "running"}))
     (run_dir / "metrics.jsonl").write_text('{"kind": "step", "step": 7}\n')
     write_resume_point(run_dir / "resume", "epoch_0000-step_00000007", STATE, num_kept=1)
@@ -77,6 +82,39 @@ def test_damaged_run_is_continued_refused_or_passed_over(name: str, how: tuple[s
         assert run_to_continue("auto", Path(folder), identity_at) in (run_dir, None)
         assert told(lambda: run_to_continue(str(run_dir), Path(folder), identity_at)) in (run_dir, None)
         assert isinstance(Records(run_dir / "metrics.jsonl").load(), list)
+
+
+DEEP = "[" * 10**5
+LAUGHS = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)), "task: *a39"])
+HOSTILE = {
+    "aliases that make 2**40 of one": ("run.yaml", LAUGHS),
+    "lists within lists": ("run.yaml", f"task: {'[' * 5000}"),
+    "a tag that runs code": ("run.yaml", "task: !!python/object/apply:os.mkdir [trace]"),
+    **{f"deep {name}": (name, f"{DEEP}\n") for name in NAMES[1:]},
+    "infinite world size": ("environment.json", '{"data_fingerprint": "abc", "world_size": 1e999}'),
+    "deep manifest": ("resume/epoch_0000-step_00000007/manifest.json", DEEP),
+    **{f"pipe for {name}": (name, None) for name in NAMES[:-1]},
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("name", "content"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_run_made_up_to_hang_or_crash_is_passed_over_or_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str | None
+) -> None:
+    """One such folder must not keep the others of a runs directory from being continued and compared."""
+    monkeypatch.chdir(tmp_path)
+    run_dir = make_run(tmp_path / "runs")
+    shutil.copytree(run_dir, whole := tmp_path / "runs" / "2026-01-01_00-00-01-toy")
+    os.utime(whole / "resume" / "epoch_0000-step_00000007", (0, 0))  # looked at last
+    (run_dir / name).unlink()
+    os.mkfifo(run_dir / name) if content is None else (run_dir / name).write_text(content)
+    assert run_to_continue("auto", tmp_path / "runs", identity_at) in (run_dir, whole)
+    told(lambda: run_to_continue(str(run_dir), tmp_path / "runs", identity_at))
+    found, _ = find_runs([run_dir, whole])
+    assert found[-1].path == whole
+    told(lambda: newest_resume_point(run_dir / "resume"))
+    assert not (tmp_path / "trace").exists()
 
 
 @examples(150)
