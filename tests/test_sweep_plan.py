@@ -9,7 +9,8 @@ from pydantic_core import to_jsonable_python
 
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.plan import Plan
-from ds_trainer.errors import SettingsError
+from ds_trainer.cross_validation.sweep import finished_run
+from ds_trainer.errors import CheckpointError, SettingsError
 from ds_trainer.files import write_json, write_yaml
 from ds_trainer.settings import combined_settings
 from ds_trainer.tasks.sign.settings import SignSettings
@@ -37,16 +38,6 @@ def test_sweep_is_one_of_its_settings_and_of_its_data_wherever_that_lies(tmp_pat
         with pytest.raises(SettingsError, match=f"plan.json: holds a sweep of other settings: {told}; choose another"):
             other.claim(tmp_path)
         assert other.dir_in(tmp_path) != plan().dir_in(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["", '{"settings": {', "[]", '{"steps": 3}', '{"settings": null}'])
-def test_plan_that_is_damaged_or_of_another_program_is_told(tmp_path: Path, content: str) -> None:
-    (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(
-        SettingsError, match=r"plan\.json: is no plan of a sweep \(.*\), expected .* another --sweep_dir"
-    ):
-        plan().claim(tmp_path)
-    assert (tmp_path / "plan.json").read_text() == content
 
 
 def test_folds_that_were_trained_otherwise_are_refused_all_at_once(tmp_path: Path) -> None:
@@ -87,3 +78,18 @@ def test_folds_that_were_trained_otherwise_are_refused_all_at_once(tmp_path: Pat
             strict=True,
         )
     ]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "3", "{}", '{"settings": 3}', '{"settings": null}', "[" * 10**5, '{"status": ', "\xff"]
+)
+def test_a_damaged_file_of_a_sweep_is_told_in_one_line(tmp_path: Path, content: str) -> None:
+    fold = Fold(("s1",), 0)
+    for path in (tmp_path / "plan.json", fold.dir_in(tmp_path) / "run" / "status.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "latin-1")
+    with pytest.raises(SettingsError, match=r"plan\.json: (is no plan of a sweep|holds a sweep of other)"):
+        plan().claim(tmp_path)
+    if not content.endswith("}"):
+        with pytest.raises(CheckpointError, match=r"status\.json: cannot be read .*; delete its folder"):
+            finished_run(fold, tmp_path)

@@ -13,7 +13,8 @@ from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.cross_validation.sweep import finished_run
 from ds_trainer.errors import SettingsError
 from ds_trainer.files import make_folder, write_json, write_yaml
-from ds_trainer.problems import reason_of
+from ds_trainer.problems import reason_of, shown
+from ds_trainer.run.reading import read_json
 from ds_trainer.run.resume import differences, in_short
 from ds_trainer.settings import RunSettings, identity
 
@@ -119,10 +120,12 @@ def _read(path: Path) -> dict[str, Any]:
         SettingsError: it is damaged, or a file of that name that something else wrote.
     """
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        return {**plan, "settings": {**plan["settings"]}}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        plan = read_json(path)
+        if not (isinstance(plan, dict) and isinstance(plan.get("settings"), dict)):
+            raise ValueError(f"found {shown(plan)}")
+    except (OSError, ValueError) as error:
         raise SettingsError(
-            f"{path}: is no plan of a sweep ({type(error).__name__}: {reason_of(error)}), expected the one that this "
-            "command wrote; choose another --sweep_dir, or delete the file"
+            f"{path}: is no plan of a sweep ({reason_of(error)}), expected the one that this command wrote; choose "
+            "another --sweep_dir, or delete the file"
         ) from error
+    return plan

@@ -1,7 +1,6 @@
 """Runs the folds, one after the other or side by side, each a training of the ordinary kind in a process of its own."""
 
 import fcntl
-import json
 import math
 import os
 import subprocess
@@ -18,10 +17,12 @@ import joblib
 import torch
 
 from ds_trainer.cross_validation.folds import Fold
-from ds_trainer.errors import UserError
+from ds_trainer.errors import CheckpointError, UserError
 from ds_trainer.job import EXIT_STOPPED
+from ds_trainer.problems import reason_of, shown
 from ds_trainer.progress import clock, log
 from ds_trainer.rank_variables import without_ranks
+from ds_trainer.run.reading import read_json
 
 _LINES_SHOWN = 15
 
@@ -45,7 +46,7 @@ class FoldStopped(Exception):
 def finished_run(fold: Fold, sweep_dir: Path) -> Path | None:
     """The newest run of the fold that has ended; None: there is none yet."""
     for run_dir in sorted((path.parent for path in fold.dir_in(sweep_dir).glob("*/status.json")), reverse=True):
-        if _status_of(run_dir)["status"] == "finished":
+        if _status_of(run_dir).get("status") == "finished":
             return run_dir
     return None
 
@@ -58,7 +59,15 @@ def scores_in(run_dir: Path, fold: Fold, metric: str) -> dict[str, float]:
 
 
 def _status_of(run_dir: Path) -> dict[str, Any]:
-    status: dict[str, Any] = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
+    path = run_dir / "status.json"
+    try:
+        status = read_json(path)
+        if not isinstance(status, dict):
+            raise ValueError(f"found {shown(status)}")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({reason_of(error)}), expected what training wrote; delete its folder"
+        ) from error
     return status
 
 
