@@ -136,21 +136,19 @@ def _meeting_store(timeout_s: float) -> Store:
     """The store at MASTER_ADDR and MASTER_PORT, which the master keeps unless `torchrun` does.
 
     As torch makes it, except that the master does not wait here until all have come, so that it can say who has not.
+    A rank that is alone keeps it to itself: torch's listens on all addresses of the host, and takes what anybody sends.
     """
+    if world_size() == 1:
+        return dist.HashStore()  # type: ignore[attr-defined]  # as below
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     keeps_it = is_master() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     if not is_master():
         _wait_for_master(address, port, timeout_s)
     try:
         return dist.TCPStore(  # type: ignore[attr-defined]  # documented, though its module does not list it
-            address,
-            port,
-            world_size(),
-            is_master=keeps_it,
-            timeout=datetime.timedelta(seconds=timeout_s),
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
+            address, port, world_size(), is_master=keeps_it, timeout=datetime.timedelta(seconds=timeout_s),
+            wait_for_workers=False, multi_tenant=True,
+        )  # fmt: skip
     except dist.DistNetworkError as error:
         problem = "cannot listen" if keeps_it else f"no answer from rank 0 within {timeout_s:.0f} s"
         raise MeetingError(

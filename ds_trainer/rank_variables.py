@@ -19,7 +19,7 @@ from ds_trainer.errors import SettingsError
 log = logging.getLogger("ds_trainer")
 
 ANY_PORT = "0"
-"""The store of a rank that is alone takes a port as it listens: one that is chosen before may be another's by then."""
+"""Of a rank that is alone: it listens nowhere, so that no port can be another's."""
 
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _OTHER_LAUNCHERS = (

@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch.distributed import distributed_c10d
@@ -89,10 +90,32 @@ def test_busy_port_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> N
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        for name, value in zip(NAMES, ("0", "1", "0", "127.0.0.1", port), strict=True):
+        for name, value in zip(NAMES, ("0", "2", "0", "127.0.0.1", port), strict=True):
             monkeypatch.setenv(name, value)
         with pytest.raises(MeetingError, match=f"^rank 0: 127.0.0.1:{port}: cannot listen .* `deepspeed --master_port"):
             distributed.join(timeout_s=20)
+
+
+@pytest.mark.usefixtures("kept_timeouts")
+@pytest.mark.parametrize("port", [None, "29500"], ids=["plain start", "launcher"])
+def test_a_rank_that_is_alone_listens_for_nobody(monkeypatch: pytest.MonkeyPatch, port: str | None) -> None:
+    """Torch's store takes what anybody sends, on all addresses of the host. So a busy port is none of its business."""
+    for name, value in zip(NAMES, ("0", "1", "0", "127.0.0.1", port), strict=True) if port else ():
+        monkeypatch.setenv(name, value)
+    export_rank_variables()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        if port:
+            monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
+        distributed.join(timeout_s=20)
+        try:
+            opened = [own.laddr for own in psutil.Process().net_connections() if own.status == psutil.CONN_LISTEN]
+            assert [place for place in opened if place.ip in ("::", "0.0.0.0")] == []
+            assert distributed.gathered(3) == [3]
+        finally:
+            distributed.leave()
 
 
 @pytest.mark.usefixtures("kept_timeouts")

@@ -159,7 +159,7 @@ def _read_header(stream: IO[bytes], name: str, file_size: int) -> tuple[tuple[in
     shape, is_fortran, dtype = read_any_header(stream)
     if dtype.hasobject:
         raise _PickledObjects
-    if not dtype.itemsize and math.prod(shape):
+    if dtype.itemsize == 0 and math.prod(shape) != 0:
         raise ValueError(f"{name} has entries of no bytes: {dtype} {shape}")
     found, expected = file_size - stream.tell(), math.prod(shape) * dtype.itemsize
     if min(shape, default=1) < 0 or found != expected:
