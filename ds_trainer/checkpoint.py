@@ -10,8 +10,9 @@ A checkpoint is a dictionary of plain values and tensors:
     temperature                    what its logits are divided by; absent before the run has ended
     versions                       of Python and the packages that wrote it
 
-A file from elsewhere is safe to load: no pickle in it is run, nothing is imported because it says so, and it takes no
-more memory than it is long. Loading notices any damage, by the checksums that torch writes and does not look at.
+A file from elsewhere is safe to load: no pickle in it is run, nothing is imported because it says so, and what would
+make much of few bytes is refused (`checkpoint_room.py`). Loading notices any damage, by the checksums that torch writes
+and does not look at.
 """
 
 import math
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ds_trainer.checkpoint_room import refuse_repeated, refuse_roomy_names, refuse_unfounded
 from ds_trainer.errors import CheckpointError
 from ds_trainer.files import write_atomically
 from ds_trainer.problems import exact, legible, reason_of, shortened, shown
@@ -54,6 +56,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         check_regular(path)
         _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        refuse_repeated(checkpoint)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; expected the best.pth of a run directory") from error
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
@@ -76,13 +79,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_sums(path: Path) -> None:
-    """Compare each part of the file with its checksum, which `torch.load` (2.13) does not."""
+    """Compare each part of the file with its checksum, which `torch.load` (2.13) does not, and see what it names."""
     with zipfile.ZipFile(path) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
             raise ValueError("it is compressed, which torch never does")
         damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {shown(damaged)} is wrong")
+        refuse_roomy_names(archive)
 
 
 def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
@@ -107,6 +111,7 @@ def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
     task_type = load_task_type(name)
     sketch = sketched_state(task_type, description)
     if sketch:
+        refuse_unfounded(weights, sketch)
         _check_fit(weights, sketch)  # at first without memory for the weights: a description may ask for any size
     try:
         model = task_type.model_from(description)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ds_trainer.checkpoint import sketched_state
 from ds_trainer.distributed import agreed
 from ds_trainer.errors import CheckpointError
-from ds_trainer.problems import legible
+from ds_trainer.problems import legible, shown
 from ds_trainer.progress import log
 from ds_trainer.source import Checkpoint, load_source
 from ds_trainer.task import Task
@@ -98,6 +98,8 @@ def before(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
     """The checkpoints that this one, too, began with, as far as they are here: they have learnt as well."""
     paths: list[str] = []
     while (path := dict(checkpoint.get("settings", {})).get("pretrained")) and path not in paths:
+        if not isinstance(path, str):
+            raise CheckpointError(f"settings: pretrained: found {shown(path)}, expected a path; the file is damaged")
         paths.append(path)
         try:
             checkpoint = load_source(Path(path))
