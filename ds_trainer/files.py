@@ -47,7 +47,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """
     aside = aside_of(path)
     try:
-        with aside.open("wb") as file:
+        aside.unlink(missing_ok=True)  # of a process of this number that was killed
+        with aside.open("xb") as file:  # and through no link that another user put there
             write(file)
             file.flush()
             os.fsync(file.fileno())

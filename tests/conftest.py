@@ -3,6 +3,8 @@
 import ctypes
 import logging
 import os
+import resource
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,3 +90,14 @@ def browser() -> Iterator[Any]:
         )  # fmt: skip
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files of this process may not grow beyond 100 kB, which fails like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)

@@ -13,7 +13,6 @@ import torch
 from ds_trainer.checkpoint import FORMAT, load_checkpoint, load_model, write_checkpoint
 from ds_trainer.errors import CheckpointError, SettingsError, WriteError
 from ds_trainer.export.formats import MOST_DIFFERENCE
-from ds_trainer.files import aside_of
 from ds_trainer.tasks.toy.task import ToyTask
 
 DESCRIPTION = {"num_hidden": 4, "num_arms": 3, "dropout": 0.5}
@@ -194,12 +193,11 @@ def test_failing_write_leaves_the_old_checkpoint(path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+@pytest.mark.usefixtures("small_disk")
 def test_full_disk(path: Path) -> None:
     write_checkpoint(path, content(epoch=1))
-    aside_of(path).symlink_to("/dev/full")
     with pytest.raises(WriteError, match=r"best\.pth: cannot be written"):
-        write_checkpoint(path, content(epoch=2))
+        write_checkpoint(path, content(epoch=2, extra=torch.zeros(50_000)))
     assert load_checkpoint(path)["epoch"] == 1
 
 

@@ -77,13 +77,12 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
     assert (seen, path.read_bytes()) == ([b"old"], b"new")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full, a disk that is always full")
+@pytest.mark.usefixtures("small_disk")
 def test_full_disk(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    aside_of(path).symlink_to("/dev/full")
-    with pytest.raises(WriteError, match=r"file: cannot be written \(No space left on device\); make room"):
-        write_atomically(path, lambda file: file.write(b"new"))
+    with pytest.raises(WriteError, match=r"file: cannot be written \(File too large\); make room"):
+        write_atomically(path, lambda file: file.write(bytes(200_000)))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -181,3 +180,14 @@ def test_checksum(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"content" * 100_000)
     assert sha256(path) == hashlib.sha256(b"content" * 100_000).hexdigest()
+
+
+def test_a_link_that_another_planted_where_a_file_is_written_aside_leads_nowhere(tmp_path: Path) -> None:
+    """The name is no secret: in a folder that all may write to, such as /tmp, it would have anything overwritten."""
+    path, precious = tmp_path / "report.html", tmp_path / "precious"
+    precious.write_text("precious")
+    aside_of(path).symlink_to(precious)
+    write_atomically(path, lambda file: file.write(b"page"))
+    assert path.read_bytes() == b"page"
+    assert not path.is_symlink()
+    assert precious.read_text() == "precious"

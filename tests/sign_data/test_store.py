@@ -2,11 +2,8 @@
 
 import os
 import pickle
-import resource
-import signal
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,19 +205,18 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
         write_store(tmp_path / "file" / "store", source([_clip()]))
 
 
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """Files of this process may not grow beyond 100 kB, which fails like a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.usefixtures("small_disk")
 def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="enough space"):
         write_store(tmp_path / "store", source([_clip(frames=frames(1000))]))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o700), (0o022, 0o755), (0o002, 0o775)])
+def test_a_store_is_as_private_as_other_files_of_its_owner(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_store(tmp_path / "store", source([_clip()]))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == mode

@@ -2,8 +2,8 @@
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,8 +55,8 @@ def write_store(store_dir: Path, source: ClipSource, progress: Progress = no_pro
     partial_dir: Path | None = None
     try:
         store_dir.parent.mkdir(parents=True, exist_ok=True)
-        partial_dir = Path(tempfile.mkdtemp(prefix=f".{store_dir.name}.", suffix=".partial", dir=store_dir.parent))
-        partial_dir.chmod(0o755)  # mkdtemp's folder is private; a store may be shared
+        partial_dir = store_dir.parent / f".{store_dir.name}.{secrets.token_hex(4)}.partial"
+        partial_dir.mkdir()  # not mkdtemp, whose folder is private: a store may be shared, where its owner's files are
         _write_files(partial_dir, source, progress)
         sync(partial_dir)
         partial_dir.rename(store_dir)
