@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ds_trainer.checkpoint import load_checkpoint, task_type_of
+from ds_trainer.checkpoint import load_checkpoint, load_model, task_type_of
 from ds_trainer.engine.flat_model import state_names
 from ds_trainer.errors import CheckpointError, looking_at
+from ds_trainer.problems import reason_of
 from ds_trainer.run.resume_points import AVERAGE, newest_resume_point, read_resume_point
 
 Checkpoint = dict[str, Any]
@@ -48,6 +49,16 @@ def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any], task: st
 
     What the model is stands in the run's best checkpoint. Averaged weights are taken where the run keeps them.
     """
+    try:
+        return _as_best(run_dir, point, state, task)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:  # its checksum is right: it was made up
+        raise CheckpointError(
+            f"{point}: no state that this version reads ({type(error).__name__}: {reason_of(error)}); go back to the "
+            "version it was made with, or give another resume point"
+        ) from error
+
+
+def _as_best(run_dir: Path, point: Path, state: dict[str, Any], task: str | None) -> Checkpoint:
     if state["run"]["epochs_done"] == 0 and not (run_dir / "best.pth").exists():
         raise CheckpointError(
             f"{point}: no epoch of the run has ended yet, expected one: best.pth, which comes with it, says what the "
@@ -57,8 +68,8 @@ def _at_resume_point(run_dir: Path, point: Path, state: dict[str, Any], task: st
     engine = state["engine"]
     trained = engine["moments"].get(AVERAGE) or engine["weights"]
     values = {**engine["others"][0], **trained}
-    model = task_type_of(about, task, run_dir).model_from(about["description"])
-    names = state_names(model)
+    task_type_of(about, task, run_dir)  # imports one of your own, if it is named
+    names = state_names(load_model(about))
     missing = sorted(set(names.values()) - values.keys())
     if missing:
         raise CheckpointError(f"{point}: has no {missing[0]}, expected the state of the model of best.pth beside it")

@@ -17,7 +17,10 @@ from ds_trainer.report.runs import find_runs
 from ds_trainer.run.records import Records
 from ds_trainer.run.resume import run_to_continue
 from ds_trainer.run.resume_points import newest_resume_point, write_resume_point
+from ds_trainer.source import load_source
 from fuzz.strategies import examples, told
+
+from .test_checkpoint import TOY, content, saved
 
 SETTINGS = {"task": "toy", "seed": 3, "signers": []}
 ENGINE = {"train_batch_size": 48, "bf16": {"enabled": True}}
@@ -129,3 +132,31 @@ def test_damaged_resume_point_is_whole_or_refused(name: str, how: tuple[str, int
             _, state = found
             assert torch.equal(state["engine"]["weights"]["w"], STATE["engine"]["weights"]["w"])
             assert state["run"] == STATE["run"]
+
+
+BEST = {**content("toy"), "state_dict": content("toy")["state_dict"]}
+RUN_STATE = {"epochs_done": 1, "steps_done": 7}
+WEIGHTS = {"weights": BEST["state_dict"], "moments": {}, "others": [{}]}
+
+
+@pytest.mark.parametrize(
+    ("state", "description"),
+    [
+        *(({}, None), ({"run": 3}, None), ({"run": RUN_STATE}, None), ({"run": RUN_STATE, "engine": {}}, None)),
+        ({"run": RUN_STATE, "engine": {**WEIGHTS, "others": []}}, None),
+        ({"run": RUN_STATE, "engine": {**WEIGHTS, "weights": dict.fromkeys(WEIGHTS["weights"], "x")}}, None),
+        ({"run": RUN_STATE, "engine": WEIGHTS}, {}),
+        ({"run": RUN_STATE, "engine": WEIGHTS}, {**TOY, "num_hidden": 20_000}),
+    ],
+)
+def test_a_resume_point_that_somebody_made_up_is_told(tmp_path: Path, state: Any, description: Any) -> None:
+    about = BEST if description is None else {**BEST, "description": description}
+    (tmp_path / "best.pth").write_bytes(saved(about))
+    write_resume_point(tmp_path / "resume", "epoch_0001-step_00000007", state, num_kept=1)
+    assert told(lambda: load_source(tmp_path / "resume")) is None
+
+
+def test_a_resume_point_that_is_whole_is_read(tmp_path: Path) -> None:
+    (tmp_path / "best.pth").write_bytes(saved(BEST))
+    write_resume_point(tmp_path / "resume", "epoch_0001-step_00000007", {"run": RUN_STATE, "engine": WEIGHTS}, 1)
+    assert load_source(tmp_path / "resume")["epoch"] == 0
