@@ -1,5 +1,6 @@
 """Unit: beats over real connections: who is heard, who is gone, and for how long."""
 
+import contextlib
 import multiprocessing
 import socket
 import time
@@ -149,3 +150,14 @@ def test_rank_that_has_no_way_to_the_master_is_told_of_once(hub: Hub, caplog: py
         lookout.look(asks=False, has_joined=True)
         time.sleep(0.02)
     assert [record.getMessage()[:19] for record in caplog.records] == ["no beat from rank 1", "no beat from rank 2"]
+
+
+@pytest.mark.parametrize("line", [b"[" * 60_000, b"3", b"[]", b"{}", b'{"token": 3}', b"\xff", b"x" * 200_000])
+def test_a_stranger_at_the_door_changes_nothing(hub: Hub, link: Link, line: bytes) -> None:
+    """Nor ends a thread with a traceback, which pytest would tell."""
+    with socket.create_connection(("127.0.0.1", hub.port)) as stranger:
+        stranger.sendall(line + b"\n")
+        stranger.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert stranger.recv(100) == b"", "hung up"
+    assert within(5, lambda: hub.heard()[0].beat is not None)

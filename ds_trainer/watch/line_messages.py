@@ -11,7 +11,7 @@ from typing import Any
 _LONGEST_LINE = 2**16
 _open: "weakref.WeakSet[socket.socket]" = weakref.WeakSet()
 
-NOT_A_MESSAGE = (ValueError, KeyError, TypeError)
+NOT_A_MESSAGE = (ValueError, KeyError, TypeError, RecursionError)
 CLOSED_THERE = (ConnectionRefusedError, ConnectionResetError, BrokenPipeError)
 """The other system says that nobody has this end of the connection any more, unlike one that says nothing."""
 
