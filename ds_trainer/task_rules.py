@@ -115,9 +115,9 @@ def refuse_untrainable(task: Task, model: nn.Module, config: Mapping[str, Any]) 
 
     Raises:
         TaskError: a weight has no shape yet, is complex or has sparse gradients, or no weight is trained; ZeRO-3 cannot
-            divide one; or answers have names, and the objective measures none.
+            divide one; a buffer cannot be copied; or answers have names, and the objective measures none.
     """
-    problems = [*_shapeless(model), *_complex(model), *_sparse(model)]
+    problems = [*_shapeless(model), *_complex(model), *_sparse(model), *_uncopied(model)]
     if is_divided(config):
         problems += _indivisible(model)
     if not problems and not any(weight.requires_grad for weight in model.parameters()):
@@ -183,6 +183,20 @@ def _sparse(model: nn.Module) -> Iterator[str]:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse and layer.weight.requires_grad:
             yield f"{name or 'it'} has sparse gradients, which cannot be clipped; build it with sparse=False"
+
+
+def _uncopied(model: nn.Module) -> Iterator[str]:
+    """Buffers that one rank cannot send to another as they are; those that no checkpoint holds are not sent."""
+    buffers = dict(model.named_buffers())
+    for name in model.state_dict():
+        buffer = buffers.get(name)
+        if buffer is None or is_lazy(buffer):
+            continue
+        if buffer.layout != torch.strided or buffer.is_quantized:
+            kind = "quantized" if buffer.is_quantized else "sparse"
+            yield f"{name} is a {kind} buffer, which is not sent to other ranks; register it with persistent=False"
+        elif any(stride == 0 and size > 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True)):
+            yield f"{name} is a buffer that shows one number in many places; register its clone() or contiguous()"
 
 
 def _indivisible(model: nn.Module) -> Iterator[str]:

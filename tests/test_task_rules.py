@@ -31,6 +31,12 @@ class Weights(nn.Module):
         self.own = nn.ParameterList(nn.Parameter(weight, requires_grad=is_trained) for weight in weights)
 
 
+def with_buffer(buffer: torch.Tensor, is_saved: bool = True) -> nn.Module:
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", buffer, persistent=is_saved)
+    return model
+
+
 def scripted() -> nn.Module:
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         return nn.Sequential(nn.Linear(2, 2), torch.jit.script(nn.Linear(2, 2)))
@@ -40,6 +46,8 @@ REFUSED = {
     "lazy": (nn.Sequential(nn.LazyLinear(4)), ["0.weight has no shape yet", "0.bias has no shape yet"]),
     "complex": (Weights(torch.zeros(3, dtype=torch.complex64)), ["own.0 is complex64, which DeepSpeed does not train"]),
     "sparse": (nn.Sequential(nn.Embedding(4, 2, sparse=True)), ["0 has sparse gradients, which cannot be clipped"]),
+    "sparse buffer": (with_buffer(torch.eye(3).to_sparse()), ["mask is a sparse buffer, which is not sent"]),
+    "shown often": (with_buffer(torch.ones(1).expand(3, 3)), ["mask is a buffer that shows one number in many places"]),
     "frozen": (Weights(torch.zeros(3), is_trained=False), ["no weight is trained"]),
     "empty": (nn.Identity(), ["no weight is trained"]),
 }
@@ -77,6 +85,20 @@ def test_refused_where_weights_are_divided(model: nn.Module, problem: str) -> No
 
 def test_frozen_weights_may_be_of_any_type() -> None:
     model = nn.ModuleList([nn.Linear(2, 2), Weights(torch.zeros(3, dtype=torch.complex64), is_trained=False)])
+    refuse_untrainable(TASK, model, PLAIN)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        with_buffer(torch.eye(3).to_sparse(), is_saved=False),
+        with_buffer(torch.ones(1).expand(3, 3), is_saved=False),
+        with_buffer(torch.arange(5).expand(1, -1)),
+        with_buffer(torch.zeros(0, 3)),
+    ],
+    ids=["sparse, not saved", "shown often, not saved", "positions", "nothing"],
+)
+def test_buffers_that_can_be_copied_are_left_alone(model: nn.Module) -> None:
     refuse_untrainable(TASK, model, PLAIN)
 
 
