@@ -25,6 +25,7 @@ from ds_trainer.distributed import agreed, is_master
 from ds_trainer.engine.engine import gradient_norm, learning_rate
 from ds_trainer.files import write_json, write_yaml
 from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
+from ds_trainer.run.busy_cores import BusyCores
 from ds_trainer.run.cadence import Cadence
 from ds_trainer.run.epoch_sums import EpochSums
 from ds_trainer.run.reading import read_json
@@ -74,6 +75,7 @@ class Run:
         self._remaining_time = RemainingTime()
         self._epoch_began = time.monotonic()
         self._examples_per_second = 0.0
+        self._cores = BusyCores()
 
     # -- how far it has come ------------------------------------------------------------------------------------------
 
@@ -122,6 +124,7 @@ class Run:
     def with_progress(self, batches: BatchLoader) -> Iterable[Batch]:
         """The batches of an epoch that are still to come, behind a progress bar."""
         began, num_examples = time.monotonic(), 0
+        self._cores.start()
         stand_at("fetching", self.epochs_done + 1, self.steps_done + 1)
         for batch in with_bar(batches, len(batches), f"epoch {self.epochs_done + 1}/{self.num_epochs}"):
             num_examples += batches.sampler.passed_at_once
@@ -130,6 +133,7 @@ class Run:
             stand_at("fetching", self.epochs_done + 1, self.steps_done + 1)
         gpu.wait()  # for the epoch's last steps, as reading its loss will in a moment
         seconds = time.monotonic() - began
+        self._cores.end(seconds)
         self._examples_per_second = min(num_examples, batches.num_examples) / seconds if seconds else 0.0
 
     def after_step(self, engine: "DeepSpeedEngine", loss: Tensor) -> None:
