@@ -17,7 +17,7 @@ train: setup
 	deepspeed launch/train.py --deepspeed_config ds_configs/bf16.json
 
 test: setup
-	python -m pytest -n auto --dist loadfile -m "not multinode"
+	python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not multinode"
 	@if nvidia-smi -L >/dev/null 2>&1; then $(MAKE) test-gpu; fi
 
 # What a CPU cannot show, and what is to hold on a GPU as well; all other tests leave a GPU alone.

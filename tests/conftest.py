@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """A GPU is seen only where its tests are asked for: all others are of a CPU, and start more ranks than one has."""
     if not config.option.markexpr.startswith("gpu"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that may take longest begin, lest a worker is left with one of them alone."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        if item.get_closest_marker("slow"):
+            seconds[item.path] += limit.args[0] if limit else 120
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ def trained(runs_dir: Path, *flags: str) -> tuple[list[dict[str, float]], int]:
 
 def test_a_compiled_run_learns_the_same_and_compiles_once(tmp_path: Path) -> None:
     """The last micro-batch of each epoch is a shorter one, and training and validation alternate."""
-    flags = ["--model", "st_transformer", "--dropout", "0"]  # what dropout leaves out differs
+    flags = ["--model", "st_transformer", "--num_members", "2", "--dropout", "0"]  # what dropout leaves out differs
     eager, graphs_of_eager = trained(tmp_path / "eager", *flags)
     compiled, graphs = trained(tmp_path / "compiled", *flags, "--compile")
     assert (graphs_of_eager, graphs) == (0, 2), "one for training, one for validation"
@@ -44,7 +44,8 @@ def test_a_compiled_run_learns_the_same_and_compiles_once(tmp_path: Path) -> Non
 
 
 def test_a_compiled_run_with_dropout_can_be_profiled_and_used(tmp_path: Path) -> None:
-    flags = ["--model", "conv_transformer", "--num_epochs", "1", "--compile", "--profile", "--runs_dir", tmp_path]
+    small = ["--model", "conv_transformer", "--num_members", "1", "--num_epochs", "1"]
+    flags = [*small, "--compile", "--profile", "--runs_dir", tmp_path]
     succeed([sys.executable, "launch/train.py", *FLAGS, *flags], timeout_s=500)
     run_dir = only_run(tmp_path)
     assert_complete(run_dir, num_signs=26)
