@@ -97,6 +97,7 @@ def test_answers_of_any_kind_are_those_of_the_module(tmp_path: Path, form: str) 
         assert [output.name for output in outputs] == ["masked", "sign", "is_any"]
 
 
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.11, reading a .pt2
 @pytest.mark.parametrize("form", ["safetensors", "pt2", "onnx"])
 def test_file_says_of_which_task_and_temperature_it_is(tmp_path: Path, form: str) -> None:
     path, module = tmp_path / f"model.{form}", nn.Linear(7, 2)
