@@ -4,6 +4,7 @@ Axes: B clips, N frames of the longest clip, T frames of one, K keypoints, C fea
 """
 
 import argparse
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,8 +42,15 @@ class Answer:
     confidence: float
 
 
-def problem_of(name: str, frames: NDArray[Any], layout: KeypointLayout) -> str | None:
-    """Why a model of this layout cannot look at a clip; None: it can."""
+def problem_of(
+    name: str, frames: NDArray[Any], layout: KeypointLayout, parts: Mapping[str, Sequence[int]]
+) -> str | None:
+    """Why a model cannot look at a clip; None: it can.
+
+    Args:
+        layout: of the clips that it was trained on.
+        parts: keypoints that it looks at, by body part.
+    """
     expected = f"expected [frames, {layout.num_keypoints}, {layout.num_features}] as in training ({layout.name})"
     if frames.ndim != 3 or frames.shape[1:] != (layout.num_keypoints, layout.num_features) or not len(frames):
         return f"{name}: found shape {list(frames.shape)}, {expected}"
@@ -51,6 +59,11 @@ def problem_of(name: str, frames: NDArray[Any], layout: KeypointLayout) -> str |
         return f"{name}: found {found}, expected finite numbers; write 0 for a missing keypoint"
     if layout.num_coordinates and not frames[..., : layout.num_coordinates].any():
         return f"{name}: found nobody in {len(frames)} frames, expected a signer; extract it again, or leave it out"
+    looked_at = list(itertools.chain(*parts.values()))
+    looked_at += [layout.mirror[keypoint] for keypoint in looked_at if layout.mirror]  # a left-handed signer's
+    if layout.num_coordinates and not frames[:, looked_at, : layout.num_coordinates].any():
+        found = f"found none of {', '.join(parts)} in {len(frames)} frames"
+        return f"{name}: {found}, which is all that the model looks at; extract it again, or leave it out"
     if is_holistic(layout) and (own := in_order(layout, frames)) is not layout:
         found, expected = (", ".join(order_of(each)) for each in (own, layout))
         return f"{name}: found keypoints of {found} in this order, expected {expected} as in training; reorder them"
@@ -98,13 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         checkpoint = load_source(arguments.checkpoint)
         recogniser = load_recogniser(checkpoint)
-        layout = KeypointLayout.from_dict(checkpoint["description"]["layout"])
+        description = checkpoint["description"]
+        layout, parts = KeypointLayout.from_dict(description["layout"]), description["parts"]
     except UserError as error:
         return _refuse(error.problems)
     complain(uncalibrated(checkpoint), "note")
     problems: list[str] = []
     clips = (clip for path in arguments.clips for clip in clips_in(path))
-    usable = _usable(clips, layout, problems)
+    usable = _usable(clips, layout, parts, problems)
     for batch in batched(usable):
         answers = answers_of(recogniser, [frames for _, frames in batch], checkpoint, arguments.top)
         for (name, frames), of_clip in zip(batch, answers, strict=True):
@@ -130,14 +144,17 @@ def batched(clips: Iterable[tuple[str, Frames]]) -> Iterator[list[tuple[str, Fra
 
 
 def _usable(
-    clips: Iterable[tuple[str, Frames | DataError]], layout: KeypointLayout, problems: list[str]
+    clips: Iterable[tuple[str, Frames | DataError]],
+    layout: KeypointLayout,
+    parts: Mapping[str, Sequence[int]],
+    problems: list[str],
 ) -> Iterator[tuple[str, Frames]]:
     """Those clips that the model can look at; what is wrong with others is added to `problems`."""
     for name, clip in clips:
         if isinstance(clip, DataError):
             problems += clip.problems
             continue
-        problem = problem_of(exact(name, MAX_PATH), clip, layout)
+        problem = problem_of(exact(name, MAX_PATH), clip, layout, parts)
         if problem is None:
             yield name, clip
         else:

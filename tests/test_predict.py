@@ -132,12 +132,25 @@ def test_clip_that_cannot_be_judged_is_told_and_others_are_answered(
 def test_nobody_is_there_where_all_coordinates_are_0() -> None:
     """However sure the extraction is of what it did not find; a clip without coordinates is taken as it is."""
     layout, clip = layout_for(5, 4), random_frames(6, (5, 4))
-    assert problem_of("clip", clip, layout) is None
+    assert problem_of("clip", clip, layout, layout.parts) is None
     clip[:, :, :3] = 0
-    assert "found nobody in 6 frames" in str(problem_of("clip", clip, layout))
+    assert "found nobody in 6 frames" in str(problem_of("clip", clip, layout, layout.parts))
     clip[3, 2, 1] = -0.5
-    assert problem_of("clip", clip, layout) is None
-    assert problem_of("clip", np.zeros((6, 5, 4)), replace(layout, features=("a", "b", "c", "d"))) is None
+    assert problem_of("clip", clip, layout, layout.parts) is None
+    without = replace(layout, features=("a", "b", "c", "d"))
+    assert problem_of("clip", np.zeros((6, 5, 4)), without, layout.parts) is None
+
+
+def test_clip_without_what_the_model_looks_at_is_not_answered() -> None:
+    layout, clip = layout_for(75, 4), random_frames(6, (75, 4))
+    right = {"right_hand": layout.parts["right_hand"]}
+    for hand in ("left_hand", "right_hand"):
+        assert problem_of("clip", clip, layout, right) is None, "a left-handed signer's left hand will do"
+        clip[:, layout.parts[hand], :3] = 0
+    assert "clip: found none of right_hand in 6 frames, which is all that" in str(
+        problem_of("clip", clip, layout, right)
+    )
+    assert problem_of("clip", clip, layout, layout.parts) is None
 
 
 def test_name_of_a_file_stays_within_its_line(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
