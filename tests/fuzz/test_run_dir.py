@@ -20,7 +20,7 @@ from ds_trainer.run.resume_points import newest_resume_point, write_resume_point
 from ds_trainer.source import load_source
 from fuzz.strategies import examples, told
 
-from .test_checkpoint import TOY, content, saved
+from .checkpoints import TOY, content, saved
 
 SETTINGS = {"task": "toy", "seed": 3, "signers": []}
 ENGINE = {"train_batch_size": 48, "bf16": {"enabled": True}}
