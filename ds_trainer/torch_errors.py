@@ -10,6 +10,8 @@ from ds_trainer.errors import MemoryLimitError, NonFiniteLossError, SettingsErro
 
 _HOST_ALLOCATOR = "DefaultCPUAllocator: "
 _NO_LOSS_SCALE = "loss scale already at minimum"
+_OUT_OF_SHARED_MEMORY = ("unable to allocate shared memory", "killed by signal: Bus error")
+_KILLED = "killed by signal: Killed"
 _MOST_SHOWN = 110  # of torch's own words: the watch, too, tells other ranks' errors, in 300 letters
 
 
@@ -65,10 +67,12 @@ def _note_on(reason: str) -> str | None:
 
 
 def _mendable(error: Exception, out_of_memory: str) -> UserError | None:
-    reason = " ".join(str(error).split())
+    reason = " ".join(f"{error} {error.__cause__ or ''}".split())  # torch says of a dead worker there what ended it
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or _HOST_ALLOCATOR in reason:
         shown = reason.split(_HOST_ALLOCATOR)[-1][:_MOST_SHOWN]
         return MemoryLimitError(f"out of memory: {shown}; {out_of_memory}")
+    if (short_of_memory := _fetching(reason)) is not None:
+        return MemoryLimitError(f"{short_of_memory}, or set the task's num_workers lower, 0 for none")
     if _NO_LOSS_SCALE in reason:  # of DeepSpeed, which gives it no type of its own (0.19.8)
         return NonFiniteLossError(
             "fp16: gradients overflow even at the smallest loss scale, expected finite ones at some scale; train "
@@ -79,5 +83,20 @@ def _mendable(error: Exception, out_of_memory: str) -> UserError | None:
         return SettingsError(
             f"torch.compile failed ({type(error).__name__}: {reason[:_MOST_SHOWN]}); leave out --compile, "
             f"or the model's own call of it, to train without; TORCH_LOGS=+dynamo shows where it failed"
+        )
+    return None
+
+
+def _fetching(reason: str) -> str | None:
+    """What the processes that fetch data lacked, and half of the remedy."""
+    if any(words in reason for words in _OUT_OF_SHARED_MEMORY):
+        return (
+            "out of shared memory (/dev/shm), by which processes that fetch data (num_workers) hand it over; give the "
+            "container more (docker run --shm-size=2g)"
+        )
+    if _KILLED in reason:
+        return (
+            "a process that fetches data (num_workers) was killed by SIGKILL, as the kernel does where memory is "
+            "short; ask for more memory (Slurm: --mem)"
         )
     return None

@@ -1,11 +1,14 @@
 """What torch says where memory or the compiler fails, as a person reads it."""
 
+import os
+import signal
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
+from torch.utils.data import DataLoader
 
 from ds_trainer.errors import MemoryLimitError, NonFiniteLossError
 from ds_trainer.torch_errors import mendable_errors_told
@@ -18,6 +21,49 @@ def test_too_little_memory_of_the_host_is_told_with_the_remedy(allocate: object)
     words = r"out of memory: .*allocate .*; lower train_micro_batch"
     with pytest.raises(MemoryLimitError, match=words) as told, mendable_errors_told():
         allocate(TOO_MUCH)  # type: ignore[operator]
+    assert len(str(told.value)) < 280, "the watch cuts what it tells of other ranks"
+
+
+class Fetched(torch.utils.data.Dataset[torch.Tensor]):
+    """Whose fetching process does as `act` says."""
+
+    def __init__(self, act: Callable[[], object]):
+        self.act = act
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self.act()
+        return torch.zeros(1_000_000)
+
+
+def find_shared_memory_full() -> None:
+    """As torch 2.13.0 does in a container with 8 MB of it."""
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_9_1_0>: No space left on device (28)")
+
+
+def crash_in_full_shared_memory() -> None:
+    """As where the memory is reserved, and not there when it is written to."""
+    os.kill(os.getpid(), signal.SIGBUS)
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (find_shared_memory_full, r"out of shared memory \(/dev/shm\).*--shm-size=2g.*num_workers lower"),
+        (crash_in_full_shared_memory, r"out of shared memory \(/dev/shm\).*--shm-size=2g.*num_workers lower"),
+        (be_killed, r"killed by SIGKILL, as the kernel does where memory is short; .*--mem.*num_workers lower"),
+    ],
+)
+def test_too_little_memory_of_a_process_that_fetches_data_is_told(act: Callable[[], object], words: str) -> None:
+    with pytest.raises(MemoryLimitError, match=words) as told, mendable_errors_told():
+        list(DataLoader(Fetched(act), num_workers=1))
     assert len(str(told.value)) < 280, "the watch cuts what it tells of other ranks"
 
 
