@@ -1,12 +1,14 @@
 """Paths that may not be looked at, or that cannot be any: told in one line, whichever command is given them."""
 
+import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ds_trainer.errors import UserError
+from ds_trainer.errors import CheckpointError, UserError
 from ds_trainer.report.runs import find_runs
 from ds_trainer.run.resume import run_to_continue
 from ds_trainer.run.resume_points import newest_resume_point
@@ -57,3 +59,32 @@ def test_folder_in_it_that_cannot_be_looked_into_is_told_and_not_taken_for_empty
     (tmp_path / name).mkdir(mode=0)
     with pytest.raises(UserError, match=f"{name}: cannot be looked at .Permission denied"):
         look(tmp_path)
+
+
+@pytest.mark.usefixtures("rights_hold")
+@pytest.mark.parametrize("mode", [0o000, 0o500])
+def test_closed_run_of_another_user_in_a_shared_folder_is_passed_over(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ds_trainer")
+    run_dir = tmp_path / "2026-01-01_00-00-00-toy"
+    (run_dir / "resume" / "epoch_0001-step_00000010").mkdir(parents=True)
+    for name, text in {
+        "run.yaml": "seed: 3",
+        "engine.json": "{}",
+        "environment.json": '{"data_fingerprint": "abc", "world_size": 1}',
+        "status.json": '{"status": "running"}',
+    }.items():
+        (run_dir / name).write_text(text)
+    identity = {"seed": 3, "engine config": {}, "data fingerprint": "abc"}
+    assert run_to_continue("auto", tmp_path, lambda ranks: identity) == run_dir
+    run_dir.chmod(mode)
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert run_to_continue("auto", tmp_path, lambda ranks: identity) is None
+    assert caplog.messages == [
+        f"note: {run_dir} is another user's (number {owner}), and not open to this one: not continued"
+    ]
+    with pytest.raises(CheckpointError, match="found no unfinished run"):
+        run_to_continue("must", tmp_path, lambda ranks: identity)
+    run_dir.chmod(0o700)

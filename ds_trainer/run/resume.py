@@ -1,5 +1,6 @@
 """Which run a job continues, decided by `--resume`, and with which engine config."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -166,7 +167,9 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     """The run of this identity that was saved last and can be continued; where there is none, the log says why not that
     of another."""
     others: list[str] = []
-    points = [(run_dir, _newest_point(run_dir)) for run_dir in runs_dir.glob("*/")]
+    run_dirs = [*runs_dir.glob("*/")]
+    closed = sorted((run_dir for run_dir in run_dirs if _is_closed(run_dir)), reverse=True)
+    points = [(run_dir, _newest_point(run_dir)) for run_dir in run_dirs if run_dir not in closed]
     saved = [(_written_s(point), run_dir.name, run_dir) for run_dir, point in points if point is not None]
     for *_, run_dir in sorted(saved, reverse=True):
         try:
@@ -179,9 +182,23 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
         if not differing:
             return run_dir
         others.append(f"note: {run_dir} is unfinished, but {in_short(differing)}: not continued")
+    others += [
+        f"note: {run_dir} is another user's (number {run_dir.stat().st_uid}), and not open to this one: not continued"
+        for run_dir in closed[:1]
+    ]
     for line in others[:1]:
         log.info(line)
     return None
+
+
+def _is_closed(run_dir: Path) -> bool:
+    """Whether a run in a folder that several users share is another's, and this one may not write into it."""
+    try:
+        is_own = run_dir.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+    as_effective = os.access in os.supports_effective_ids  # not on macOS
+    return not is_own and not os.access(run_dir, os.W_OK | os.X_OK, effective_ids=as_effective)
 
 
 def _identity_of(run_dir: Path) -> tuple[Identity, int]:
