@@ -50,7 +50,7 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="file: is a file, expected a directory; choose another --runs_dir"):
         new_run_dir(tmp_path / "file", "toy")
-    with pytest.raises(WriteError, match="runs: cannot be written"):
+    with pytest.raises(WriteError, match=r"--runs_dir .*runs: cannot be written \(Not a directory\); .*choose another"):
         new_run_dir(tmp_path / "file" / "runs", "toy")
 
 

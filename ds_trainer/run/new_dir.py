@@ -28,5 +28,7 @@ def _make_run_dir(runs_dir: Path, name: str) -> Path:
             if not runs_dir.is_dir():
                 raise WriteError(f"{runs_dir}: is a file, expected a directory; choose another --runs_dir") from None
         except OSError as error:
-            raise WriteError.of(runs_dir, error) from error
+            raise WriteError(
+                f"--runs_dir {runs_dir}: cannot be written ({error.strerror}); make room there, or choose another"
+            ) from error
     raise AssertionError("unreachable")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -155,8 +156,27 @@ def test_bad_source_leaves_no_store(data_path: Path, stores_dir: Path) -> None:
 
 
 def test_stores_dir_that_cannot_be_made(data_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match=r"--stores_dir .*stores: cannot be written .*choose a writable one"):
         resolve_store(data_path, None, data_path / "stores", None)
+
+
+def test_other_users_of_a_shared_folder_may_lock_there(data_path: Path, stores_dir: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        resolve_store(data_path, None, stores_dir, None)
+    finally:
+        os.umask(before)
+    [lock] = stores_dir.glob(".*.lock")
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o666, "who cannot open it cannot wait for who prepares"
+
+
+@pytest.mark.usefixtures("rights_hold")
+def test_store_that_its_owner_keeps_closed_is_told(data_path: Path, stores_dir: Path) -> None:
+    store_dir = resolve_store(data_path, None, stores_dir, None)
+    store_dir.chmod(0)
+    with pytest.raises(DataError, match=r"--stores_dir .*stores: cannot be looked into .*ask for the right to read"):
+        resolve_store(data_path, None, stores_dir, None)
+    store_dir.chmod(0o700)
 
 
 def test_names_in_the_source_cannot_lead_out_of_the_store(tmp_path: Path, stores_dir: Path) -> None:

@@ -111,7 +111,8 @@ def _is_prepared(store_dir: Path) -> bool:
         return is_store(store_dir)
     except OSError as error:
         raise DataError(
-            f"{store_dir.parent}: cannot be looked into ({error}), expected a folder for clip stores; choose another"
+            f"--stores_dir {store_dir.parent}: cannot be looked into ({error}), expected a folder for clip stores with "
+            "what you may read; choose another, or ask for the right to read it"
         ) from error
 
 
@@ -119,7 +120,8 @@ def _prepare(read: Callable[[], ClipSource], store_dir: Path, progress: Progress
     """Prepare the store unless another process did so while this one waited."""
     try:
         store_dir.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(store_dir.parent / f".{store_dir.name}.lock"):
+        # Other users of a shared folder wait at the lock, too, and go on where its owner was killed.
+        with FileLock(store_dir.parent / f".{store_dir.name}.lock", mode=0o666):
             if is_store(store_dir):
                 return
             # The lock says that nobody is at work: what lies here was left by a process that was killed.
@@ -128,7 +130,8 @@ def _prepare(read: Callable[[], ClipSource], store_dir: Path, progress: Progress
             write_store(store_dir, read(), progress)
     except OSError as error:
         raise DataError(
-            f"{store_dir.parent}: cannot be written ({error}), expected a folder for clip stores; choose a writable one"
+            f"--stores_dir {store_dir.parent}: cannot be written ({error}), expected a folder for clip stores; choose "
+            "a writable one"
         ) from error
 
 

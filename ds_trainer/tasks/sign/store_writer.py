@@ -64,7 +64,7 @@ def write_store(store_dir: Path, source: ClipSource, progress: Progress = no_pro
     except OSError as error:
         raise DataError(
             f"{store_dir}: the clip store cannot be written ({error}); expected a writable folder with enough space: "
-            "free some or choose another folder"
+            "free some, or choose another --stores_dir"
         ) from error
     finally:
         if partial_dir is not None:
