@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, clean_environment, succeed
+from launching import ROOT, clean_environment, run, succeed
 from matplotlib.figure import Figure
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
@@ -164,3 +164,12 @@ def test_best_checkpoint_that_was_lost_or_is_older_than_it_must_be_is_replaced(t
         assert f"best checkpoint (epoch {num_epochs})" in output
         assert list(run_dir.glob(".*")) == [run_dir / ".lock"], "what a killed process had left"
         write_checkpoint(run_dir / "best.pth", load_checkpoint(run_dir / "best.pth") | {"epoch": 0})
+
+
+def test_nowhere_to_put_temporary_files() -> None:
+    """As in a container whose disk is read-only, /tmp too: here no file may grow at all."""
+    finished = run(["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *TRAIN, "--dry_run"])
+    assert finished.returncode == 2, finished.stdout
+    assert "error: No usable temporary directory found in [" in finished.stdout
+    assert "mount one at /tmp, or export TMPDIR=FOLDER" in finished.stdout
+    assert "Traceback" not in finished.stdout
