@@ -1,5 +1,6 @@
 """Errors of torch that a user can mend: told in a line, where they would end in pages of its own stack."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ IN_TRAINING = (
     "lower train_micro_batch_size_per_gpu in the engine config and raise gradient_accumulation_steps by as much, or "
     "train a smaller model"
 )
+_NO_THREAD = "Resource temporarily unavailable"
+_NO_THREADS = ("can't start new thread", _NO_THREAD, f"[Errno {errno.EAGAIN}] {_NO_THREAD}")
+"""As Python, gloo and fork say it, and nothing else."""
 _SIXTEEN_BITS = ("BFloat16", "Half", "bfloat16", "float16")
 _MISFIT = ("dtype", "scalar type", "not implemented for")
 _IN_16_BITS = (
@@ -42,7 +46,7 @@ def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
     Raises:
         MemoryLimitError: the device's memory or the host's does not suffice.
         NonFiniteLossError: fp16 finds no scale of the loss at which gradients stay finite.
-        SettingsError: `torch.compile` failed.
+        SettingsError: `torch.compile` failed, or no further thread may be started.
     """
     try:
         yield
@@ -73,6 +77,11 @@ def _mendable(error: Exception, out_of_memory: str) -> UserError | None:
         return MemoryLimitError(f"out of memory: {shown}; {out_of_memory}")
     if (short_of_memory := _fetching(reason)) is not None:
         return MemoryLimitError(f"{short_of_memory}, or set the task's num_workers lower, 0 for none")
+    if reason in _NO_THREADS:
+        return SettingsError(
+            f"no further thread or process can be started ({reason}), expected some for each rank; raise the limit "
+            "(ulimit -u; docker run --pids-limit), or export OMP_NUM_THREADS=1"
+        )
     if _NO_LOSS_SCALE in reason:  # of DeepSpeed, which gives it no type of its own (0.19.8)
         return NonFiniteLossError(
             "fp16: gradients overflow even at the smallest loss scale, expected finite ones at some scale; train "

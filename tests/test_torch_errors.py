@@ -1,5 +1,6 @@
 """What torch says where memory or the compiler fails, as a person reads it."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
 from torch.utils.data import DataLoader
 
-from ds_trainer.errors import MemoryLimitError, NonFiniteLossError
+from ds_trainer.errors import MemoryLimitError, NonFiniteLossError, SettingsError
 from ds_trainer.torch_errors import mendable_errors_told
 
 TOO_MUCH = 2**50
@@ -65,6 +66,21 @@ def test_too_little_memory_of_a_process_that_fetches_data_is_told(act: Callable[
     with pytest.raises(MemoryLimitError, match=words) as told, mendable_errors_told():
         list(DataLoader(Fetched(act), num_workers=1))
     assert len(str(told.value)) < 280, "the watch cuts what it tells of other ranks"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        RuntimeError("Resource temporarily unavailable"),
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+    ],
+    ids=["Python", "gloo", "fork"],
+)
+def test_no_further_thread_is_told_with_the_remedy(error: Exception) -> None:
+    words = r"no further thread or process can be started.*ulimit -u; docker run --pids-limit.*OMP_NUM_THREADS=1"
+    with pytest.raises(SettingsError, match=words), mendable_errors_told():
+        raise error
 
 
 def test_too_little_memory_of_the_device_is_told_by_the_type_of_the_error() -> None:
