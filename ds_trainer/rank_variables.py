@@ -42,6 +42,24 @@ def without_ranks(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in _OF_LAUNCHERS}
 
 
+def malformed_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What is wrong with variables that will be used, a line each.
+
+    `docker run -e RANK=$RANK` sets an empty one; Kubernetes sets MASTER_PORT=tcp://... for a service called master.
+    """
+    names = [name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK") if name in environ]
+    if "MASTER_PORT" in environ and (
+        {"RANK", "WORLD_SIZE"} <= {*names} or _names_of_other_launcher(environ) is not None
+    ):
+        names.append("MASTER_PORT")
+    return [
+        f"{name}: found {environ[name]!r} in the environment, expected a whole number, as launchers set it; export "
+        "that, or unset it to train on one rank"
+        for name in names
+        if not environ[name].isdecimal()
+    ]
+
+
 def export_rank_variables(environ: MutableMapping[str, str] = os.environ) -> None:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT where the launcher did not.
 

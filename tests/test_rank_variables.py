@@ -1,9 +1,13 @@
 """Unit: ranks as launchers name them. The variables of Slurm are those of a real 22.05, of Open MPI those of 4.1."""
 
+import subprocess
+import sys
+
 import pytest
+from launching import ROOT, clean_environment
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.rank_variables import ANY_PORT, export_rank_variables, ranks_on_this_node
+from ds_trainer.rank_variables import ANY_PORT, export_rank_variables, malformed_variables, ranks_on_this_node
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OPEN_MPI = {
@@ -130,3 +134,36 @@ def test_one_rank_a_node_needs_no_local_rank() -> None:
 )
 def test_ranks_on_this_node(environ: dict[str, str], expected: int) -> None:
     assert ranks_on_this_node(environ) == expected
+
+
+PORT_OF_A_SERVICE = {"MASTER_PORT": "tcp://10.0.0.1:29500"}  # which Kubernetes sets where one is called master
+
+
+@pytest.mark.parametrize(
+    ("environ", "named"),
+    [
+        ({}, []),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_PORT": "29500"}, []),
+        ({"RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "-1"}, ["RANK", "WORLD_SIZE", "LOCAL_RANK"]),
+        ({"RANK": "0", "WORLD_SIZE": "2"} | PORT_OF_A_SERVICE, ["MASTER_PORT"]),
+        (SRUN | PORT_OF_A_SERVICE, ["MASTER_PORT"]),
+        (PORT_OF_A_SERVICE, []),
+        (BATCH_SCRIPT | PORT_OF_A_SERVICE, []),
+    ],
+)
+def test_variables_that_are_no_numbers_are_named(environ: dict[str, str], named: list[str]) -> None:
+    assert [problem.partition(":")[0] for problem in malformed_variables(environ)] == named
+
+
+@pytest.mark.slow
+def test_empty_rank_ends_training_in_one_line() -> None:
+    """As `docker run -e RANK=$RANK` sets it."""
+    train = [sys.executable, "-m", "ds_trainer", "--deepspeed_config", "ds_configs/bf16.json", "--task", "toy"]
+    environment = clean_environment({"RANK": ""})
+    ended = subprocess.run(train, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    told = (
+        "error: RANK: found '' in the environment, expected a whole number, as launchers set it; export that, or unset"
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(told)
+    assert len(ended.stderr.splitlines()) == 1
