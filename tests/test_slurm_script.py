@@ -10,7 +10,7 @@ from launching import ROOT, clean_environment
 STOPPED = {"status": "stopped", "reason": "SIGUSR1", "steps_done": 7}
 
 
-def job(folder: Path, srun: str) -> tuple[int, str]:
+def job(folder: Path, srun: str, timeout_s: float = 20) -> tuple[int, str]:
     """A turn of job 41 in `folder`: the exit status, and what scontrol was asked to do at its end."""
     for name, script in {"srun": srun, "scontrol": 'echo "$1 $2" >> asked; [ "$1" != show ] || echo node-0'}.items():
         path = folder / "programs" / name
@@ -19,7 +19,7 @@ def job(folder: Path, srun: str) -> tuple[int, str]:
         path.chmod(0o755)
     environment = clean_environment({"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "node-0"})
     environment["PATH"] = f"{folder / 'programs'}:{environment['PATH']}"
-    done = subprocess.run(["bash", ROOT / "launch" / "slurm.sbatch"], cwd=folder, env=environment, timeout=20)
+    done = subprocess.run(["bash", ROOT / "launch" / "slurm.sbatch"], cwd=folder, env=environment, timeout=timeout_s)
     return done.returncode, (folder / "asked").read_text().splitlines()[-1]
 
 
@@ -40,3 +40,12 @@ def test_job_that_fails_does_not_queue_again(tmp_path: Path, srun: str) -> None:
     (tmp_path / "runs").mkdir(exist_ok=True)
     assert job(tmp_path, writing(**STOPPED)) == (1, "requeue 41")
     assert job(tmp_path, srun) == (1, "show hostnames")
+
+
+@pytest.mark.slow
+def test_job_trains_in_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
+    """As where an administrator has installed the package, and nobody else may write into its folder."""
+    flags = "--deepspeed_config ds_configs/bf16.json --task toy --num_points 300 --num_epochs 1"
+    assert job(tmp_path, f'"$@" {flags}', timeout_s=100) == (0, "show hostnames")
+    (status,) = tmp_path.glob("runs/slurm-41/*/status.json")
+    assert json.loads(status.read_text())["status"] == "finished"
