@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
@@ -81,7 +82,9 @@ def refuse_illegible(arguments: Iterable[str]) -> None:
     """Refuse arguments that no message could show, and that no log in UTF-8 could hold."""
     illegible = [argument for argument in arguments if not is_plain(argument)]
     if illegible:
-        lines = [f"found {shown(text)}; expected UTF-8 without control characters" for text in illegible]
+        encoding = sys.getfilesystemencoding()
+        remedy = "" if encoding == "utf-8" else f"; it was read as {encoding}, the locale's: export PYTHONUTF8=1"
+        lines = [f"found {shown(text)}; expected UTF-8 without control characters{remedy}" for text in illegible]
         raise SettingsError(shortened(lines))
 
 

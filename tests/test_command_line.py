@@ -1,8 +1,10 @@
 """Unit: slips and nonsense on the command line, each told in a line of its own."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from launching import ROOT, run
 
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import SettingsError
@@ -68,6 +70,15 @@ def test_argument_that_is_not_utf8_is_shown_escaped() -> None:
         r"found '\udcff'; expected UTF-8 without control characters",
         r"found 'a\nb'; expected UTF-8 without control characters",
     ]
+
+
+@pytest.mark.slow
+def test_locale_that_does_not_read_utf8_is_told_with_the_remedy(tmp_path: Path) -> None:
+    prepare = [sys.executable, ROOT / "launch" / "prepare.py", "--data", tmp_path / "علامات"]
+    for is_utf8, told in (("0", "it was read as ascii, the locale's: export PYTHONUTF8=1\n"), ("1", "علامات: missing")):
+        finished = run(prepare, env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": is_utf8})
+        assert finished.returncode == 2
+        assert told in finished.stdout
 
 
 def test_many_problems_are_told_at_once_and_in_short() -> None:
