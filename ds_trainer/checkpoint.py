@@ -16,6 +16,7 @@ and does not look at.
 """
 
 import math
+import os
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -46,25 +47,13 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save({"format": FORMAT, **content}, file))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """What `write_checkpoint` wrote. No code that the file may carry is run.
 
     Raises:
         CheckpointError: the file is missing, damaged, or no checkpoint of this trainer.
     """
-    try:
-        check_regular(path)
-        _check_sums(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        refuse_repeated(checkpoint)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file; expected the best.pth of a run directory") from error
-    except Exception as error:  # a damaged file fails in many ways, each with a type of its own
-        if path.suffix in _EXPORTS:
-            raise CheckpointError(
-                f"{path}: found an export, expected what it was made from; give the run or its .pth"
-            ) from error
-        raise CheckpointError(f"{path}: damaged, or no checkpoint of ds_trainer ({reason_of(error)})") from error
+    checkpoint = _read(Path(path))
     found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
     if not (isinstance(found, str) and found == FORMAT and isinstance(checkpoint, dict)):
         raise CheckpointError(f"{path}: found format {shown(found)}, expected {FORMAT!r}")
@@ -76,6 +65,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise CheckpointError(f"{path}: temperature: found {shown(temperature)}, expected a number above 0")
     return checkpoint
+
+
+def _read(path: Path) -> Any:
+    if os.path.isdir(path):
+        raise CheckpointError(f"{path}: it is a folder, expected a .pth, such as the best.pth of a run directory")
+    try:
+        check_regular(path)
+        _check_sums(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        refuse_repeated(checkpoint)
+        return checkpoint
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; expected the best.pth of a run directory") from error
+    except Exception as error:  # a damaged file fails in many ways, each with a type of its own
+        if path.suffix in _EXPORTS:
+            raise CheckpointError(
+                f"{path}: found an export, expected what it was made from; give the run or its .pth"
+            ) from error
+        raise CheckpointError(f"{path}: damaged, or no checkpoint of ds_trainer ({reason_of(error)})") from error
 
 
 def _check_sums(path: Path) -> None:
@@ -99,6 +107,11 @@ def load_model(checkpoint: Mapping[str, Any]) -> nn.Module:
         SettingsError: there is no such task.
         CheckpointError: the task is not imported, or its model is not the one that the weights are of.
     """
+    if not (isinstance(checkpoint, Mapping) and {"task", "description", "state_dict"} <= checkpoint.keys()):
+        raise CheckpointError(
+            f"found a {type(checkpoint).__name__}, expected what load_checkpoint gives; write "
+            "load_model(load_checkpoint(path))"
+        )
     name, description, weights = checkpoint["task"], checkpoint["description"], checkpoint["state_dict"]
     module_name = name.partition(":")[0]
     if len(name) > _MAX_NAME:

@@ -17,6 +17,7 @@ from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import sketched_state
 from ds_trainer.engine.precision import is_divided
 from ds_trainer.errors import DataError, TaskError
+from ds_trainer.objective import Objective
 from ds_trainer.problems import reason_of, shortened, shown
 from ds_trainer.task import Task, splits_of
 
@@ -31,9 +32,14 @@ def refuse_unusable(task: Task) -> None:
         DataError: a split is empty, or there is one class.
         TaskError: something is not as `Task` asks for it, which would be found out hours later.
     """
-    missing = [name for name in ("train_set", "val_set", "objective") if not hasattr(task, name)]
+    missing = [name for name in ("train_set", "val_set", "objective") if getattr(task, name, None) is None]
     if missing:
         raise TaskError([f"the task's {name}: missing, expected to be set in __init__" for name in missing])
+    if not isinstance(task.objective, Objective):
+        raise TaskError(
+            f"the task's objective: found a {type(task.objective).__name__}, expected a ds_trainer.Objective: "
+            "Objective(loss, ...), with a loss that gives one number of each example"
+        )
     splits = splits_of(task)
     shapeless = [
         f"the task's {split} split: {_told_of_shapeless(dataset)}"

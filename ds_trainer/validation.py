@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from ds_trainer.batches import BatchLoader
-from ds_trainer.distributed import all_sum
+from ds_trainer.distributed import all_sum, gathered
+from ds_trainer.errors import TaskError
 from ds_trainer.objective import Objective
 from ds_trainer.watch.whereabouts import stand_at
 
 _MOST_NAMED = 5
+_NUM_OWN = 2
+"""Columns of the table before the measures: how often an example was seen, and its loss."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,15 @@ def validate(model: Callable[..., Any], objective: Objective, batches: BatchLoad
 
     Args:
         model: an engine or a plain module; left in evaluation mode.
+
+    Raises:
+        TaskError: what is measured of an example is not as many numbers in each batch; on every rank.
     """
     if isinstance(model, torch.nn.Module):
         model.eval()
     num_examples = batches.num_examples
     table: Tensor | None = None
+    widths: set[int] = set()
     for batch in batches:
         stand_at("validating")
         outputs = model(*batch.inputs)
@@ -68,14 +75,27 @@ def validate(model: Callable[..., Any], objective: Objective, batches: BatchLoad
         rows = torch.where(batch.weight_B[:, None] > 0, rows, 0.0)
         if table is None:
             table = torch.zeros(num_examples, rows.shape[1], dtype=torch.float64, device=rows.device)
-        table.index_add_(0, batch.index_B, rows)
+        widths.add(rows.shape[1] - _NUM_OWN)
+        if len(widths) == 1:  # else it is told below, by all ranks
+            table.index_add_(0, batch.index_B, rows)
     assert table is not None, "a split has at least one example"
+    _refuse_uneven(widths)
     stand_at("scoring")
-    return _metrics(all_sum(table).cpu(), objective)  # the one synchronisation of a validation
+    return _metrics(all_sum(table).cpu(), objective)  # here, and for the widths, validation waits for the device
+
+
+def _refuse_uneven(widths: set[int]) -> None:
+    """Have a table of one width on all ranks. Collective."""
+    found = sorted(set().union(*gathered(widths)))
+    if len(found) > 1:
+        raise TaskError(
+            f"the task's objective: measure gives {found[0]} numbers of each example in one batch and {found[-1]} in "
+            "another, expected the same in each; fill them up to the longest of all splits, or give counts"
+        )
 
 
 def _metrics(table: Tensor, objective: Objective) -> Metrics:
-    times_seen_N, losses_N, measures_NM = table[:, 0], table[:, 1], table[:, 2:]
+    times_seen_N, losses_N, measures_NM = table[:, 0], table[:, 1], table[:, _NUM_OWN:]
     num_seen, num_examples = int(times_seen_N.sum()), len(table)
     if not bool((times_seen_N == 1).all()):
         raise RuntimeError(

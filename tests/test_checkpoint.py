@@ -70,6 +70,23 @@ def test_model_comes_back_ready_to_use(path: Path) -> None:
     assert torch.equal(model(points), original.eval()(points))
 
 
+def test_paths_are_taken_as_text(path: Path) -> None:
+    write_checkpoint(path, content())
+    assert load_checkpoint(str(path))["task"] == "toy"
+    with pytest.raises(CheckpointError, match=r"other\.pth: no such file"):
+        load_checkpoint(str(path.parent / "other.pth"))
+    (path.parent / "notes.txt").write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match=r"notes\.txt: damaged, or no checkpoint"):
+        load_checkpoint(str(path.parent / "notes.txt"))
+
+
+@pytest.mark.parametrize("given", ["runs/a/best.pth", Path("runs/a"), {"weight": torch.zeros(1)}])
+def test_what_is_no_checkpoint_is_told_what_loads_one(given: Any) -> None:
+    told = r"^found an? \w+, expected what load_checkpoint gives; write load_model\(load_checkpoint\(path\)\)$"
+    with pytest.raises(CheckpointError, match=told):
+        load_model(given)
+
+
 def test_pickled_code_is_not_run(path: Path) -> None:
     trace = path.parent / "trace"
     torch.save({"format": FORMAT, "state_dict": Malicious(trace)}, path)
@@ -129,7 +146,7 @@ def test_file_that_is_none(path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"best\.pth: no such file; expected the best\.pth of a run directory"):
         load_checkpoint(path)
     path.mkdir()
-    with pytest.raises(CheckpointError, match="damaged, or no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"best\.pth: it is a folder, expected a \.pth, such as the best\.pth of"):
         load_checkpoint(path)
     (path.parent / "notes.txt").write_text("not a checkpoint")
     with pytest.raises(CheckpointError, match=r"notes\.txt: damaged, or no checkpoint"):

@@ -65,6 +65,21 @@ def test_one_class_cannot_be_learnt() -> None:
         refuse_unusable(task)
 
 
+@pytest.mark.parametrize("name", ["train_set", "val_set", "objective"])
+def test_parts_that_are_none_are_missing(name: str) -> None:
+    task = copy.copy(TASK)
+    setattr(task, name, None)
+    with pytest.raises(TaskError, match=f"^the task's {name}: missing, expected to be set in __init__"):
+        refuse_unusable(task)
+
+
+def test_a_loss_alone_is_no_objective() -> None:
+    task: Any = copy.copy(TASK)
+    task.objective = nn.CrossEntropyLoss()
+    with pytest.raises(TaskError, match=r"^the task's objective: found a CrossEntropyLoss, expected .*Objective\(loss"):
+        refuse_unusable(task)
+
+
 @pytest.mark.parametrize("config", [PLAIN, DIVIDED], ids=["stage 1", "stage 3"])
 @pytest.mark.parametrize(("model", "problems"), REFUSED.values(), ids=REFUSED)
 def test_refused_at_every_stage(model: nn.Module, problems: list[str], config: dict[str, Any]) -> None:

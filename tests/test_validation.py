@@ -1,6 +1,7 @@
 """Unit: metrics equal a direct computation over the whole split, whatever the batches."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from ds_trainer.batches import BatchLoader, MicroStep, ShardedSampler
+from ds_trainer.errors import TaskError
 from ds_trainer.objective import Objective
 from ds_trainer.randomness import Draw
 from ds_trainer.settings import combined_settings
@@ -134,3 +136,11 @@ def test_objective_without_measures() -> None:
     assert metrics.named == {}
     assert metrics.measures_NM.shape == (NUM_EXAMPLES, 0)
     assert metrics.loss == VALUES.mean().item()
+
+
+def test_measures_that_are_as_wide_as_their_batch_are_refused() -> None:
+    """As those of a task that keeps the tokens of sentences, padded to the longest of a batch."""
+    wide = replace(OF_VALUES, measure=lambda outputs, targets: torch.zeros(len(outputs), 1 + int(outputs[0] > 0)))
+    told = r"measure gives 1 numbers of each example in one batch and 2 in another, expected the same in each"
+    with pytest.raises(TaskError, match=told):
+        validate(torch.nn.Identity(), wide, values(ShardedSampler(NUM_EXAMPLES, 10)))
