@@ -2,6 +2,7 @@
 
 import errno
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,6 +35,10 @@ _TAKEN_AWAY = (
     "At ZeRO stage 3 the weights of a layer are here only while it runs, and others are empty: read them as "
     "layer.weight, which fetches them, not from parameters(); or train at stage 0, 1 or 2."
 )
+_NESTED = (
+    "The fast path of torch's nn.TransformerEncoder, which validation takes where there is padding, fits neither ZeRO "
+    "stage 3 nor torch_autocast on a CPU: build the encoder with enable_nested_tensor=False."
+)
 
 
 @contextmanager
@@ -55,19 +60,27 @@ def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
     except Exception as error:
         mendable = _mendable(error, out_of_memory)
         if mendable is None:
-            note = _note_on(" ".join(str(error).split()))
+            note = _note_on(error, " ".join(str(error).split()))
             if note is not None and note not in getattr(error, "__notes__", ()):
                 error.add_note(note)
             raise
         raise mendable from error
 
 
-def _note_on(reason: str) -> str | None:
-    """What to do where tensors of two precisions met, or one of 16 bits and an operation that knows none; or where a
-    weight was read that ZeRO-3 has taken away."""
+def _note_on(error: Exception, reason: str) -> str | None:
+    """What to do where tensors of two precisions met, or one of 16 bits and an operation that knows none; where a
+    weight was read that ZeRO-3 has taken away; or where padded sequences are no longer plain tensors."""
+    if "NestedTensor" in reason or _is_of_fast_path(error):
+        return _NESTED
     if any(word in reason for word in _SIXTEEN_BITS) and any(word in reason for word in _MISFIT):
         return _IN_16_BITS
     return _TAKEN_AWAY if "returned an invalid gradient" in reason and "[0]" in reason else None
+
+
+def _is_of_fast_path(error: Exception) -> bool:
+    """Its operation alone is called by the layer itself: all others by layers within that one (torch 2.13)."""
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return innermost.f_code is torch.nn.TransformerEncoderLayer.forward.__code__
 
 
 def _mendable(error: Exception, out_of_memory: str) -> UserError | None:

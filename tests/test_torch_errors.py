@@ -133,3 +133,34 @@ def test_other_mistakes_get_no_note() -> None:
         with pytest.raises(RuntimeError) as told, mendable_errors_told():
             one @ other
         assert not hasattr(told.value, "__notes__")
+
+
+@pytest.fixture
+def encoder() -> torch.nn.TransformerEncoder:
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    return torch.nn.TransformerEncoder(layer, num_layers=1).eval()
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_fast_path_of_torchs_encoder_under_autocast_gets_a_note_with_its_own_remedy(
+    encoder: torch.nn.TransformerEncoder,
+) -> None:
+    is_padding_BT = torch.tensor([[False, False, True], [False, False, False]])
+    told_of_16_bits = pytest.raises(RuntimeError, match="expected scalar type")
+    with told_of_16_bits as told, mendable_errors_told(), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        encoder(torch.ones(2, 3, 8), src_key_padding_mask=is_padding_BT)
+    (note,) = told.value.__notes__
+    assert "enable_nested_tensor=False" in note
+    assert "torch_autocast.json" not in note, "with which it is trained"
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_fast_path_of_torchs_encoder_at_stage_3_gets_a_note_with_the_remedy(
+    encoder: torch.nn.TransformerEncoder,
+) -> None:
+    """There hooks stand around the attention, and its query, key and value are no longer one tensor."""
+    frames = torch.nested.nested_tensor([torch.ones(2, 8), torch.ones(3, 8)])
+    with pytest.raises(AssertionError, match="NestedTensor") as told, mendable_errors_told(), torch.no_grad():
+        encoder.layers[0].self_attn(frames, frames.clone(), frames.clone())
+    (note,) = told.value.__notes__
+    assert "enable_nested_tensor=False" in note
