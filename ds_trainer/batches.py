@@ -215,7 +215,10 @@ class BatchLoader:
         draw = Draw.of(sampler.seed, sampler.epoch, index_B) if sampler.seed is not None else None
         inputs, targets = self.prepare(items, device, draw)
         if not isinstance(inputs, tuple):  # a lone tensor would be taken apart, example by example
-            raise TaskError(f"the task's prepare: gives {type(inputs).__name__} as inputs, expected a tuple of tensors")
+            raise TaskError(
+                f"the task's prepare: gives {type(inputs).__name__} as inputs, expected a tuple of what the model's "
+                "forward takes; write (inputs,) if that is one thing, such as a dictionary"
+            )
         return Batch(
             inputs,
             targets,

@@ -87,7 +87,9 @@ class RunSettings(BaseModel):
     plateau_factor: float = setting(
         0.2, "training", "what the learning rate is multiplied by when the validation loss stops improving", gt=0, lt=1
     )
-    plateau_patience: int = setting(3, "training", "epochs without improvement before that", ge=0)
+    plateau_patience: int = setting(
+        3, "training", "epochs without improvement before that; as many as there are keep the learning rate", ge=0
+    )
     warmup_epochs: float = setting(
         0.0,
         "training",
@@ -106,7 +108,7 @@ class RunSettings(BaseModel):
         0.0,
         "training",
         "of a moving average of the weights, which is validated and saved in their place: the fraction of it that a "
-        "step leaves, such as 0.999; 0 keeps none",
+        "step leaves, such as 0.999, at first less: (1 + steps) / (10 + steps); 0 keeps none",
         ge=0,
         lt=1,
     )

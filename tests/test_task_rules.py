@@ -240,5 +240,6 @@ def test_empty_splits(split: str) -> None:
 
 def test_inputs_are_a_tuple() -> None:
     batches = BatchLoader(TASK.train_set, ShardedSampler(12, 4), lambda items, device, draw: (items[0], items[1]))
-    with pytest.raises(TaskError, match="prepare: gives Tensor as inputs, expected a tuple of tensors"):
+    told = r"prepare: gives Tensor as inputs, expected a tuple of what the model's forward takes; write \(inputs,\) if"
+    with pytest.raises(TaskError, match=told):
         next(iter(batches))
