@@ -114,6 +114,12 @@ def _refuse_no_classification(outputs: Any, targets: Any) -> None:
         raise TaskError(f"the task's model: answers with {_kind(outputs)}, expected float[B, S] {remedy}")
     if not (isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()):
         raise TaskError(f"the task's targets: found {_kind(targets)}, expected int64[B] {remedy}")
+    first, last, num_classes = int(targets.min()), int(targets.max()), outputs.shape[1]
+    if first < 0 or last >= num_classes:  # a GPU would end the process without a word of them
+        raise TaskError(
+            f"the task's targets: found classes {first} to {last}, expected 0 to {num_classes - 1}, as the model "
+            f"scores {num_classes}; number them from 0"
+        )
 
 
 def _refuse_other_measures(measures_BM: Tensor, targets_B: Tensor) -> None:

@@ -120,10 +120,13 @@ def refuse_untrainable(task: Task, model: nn.Module, config: Mapping[str, Any]) 
     """Look through a task and its new model, which is to be trained as a resolved engine config says.
 
     Raises:
-        TaskError: a weight has no shape yet, is complex or has sparse gradients, or no weight is trained; ZeRO-3 cannot
-            divide one; a buffer cannot be copied; or answers have names, and the objective measures none.
+        TaskError: a weight has no shape yet, is complex or of another precision than is trained in, or has sparse
+            gradients; no weight is trained; ZeRO-3 cannot divide one; a buffer cannot be copied; or answers have names,
+            and the objective measures none.
     """
     problems = [*_shapeless(model), *_complex(model), *_sparse(model), *_uncopied(model)]
+    if not any(config.get(name, {}).get("enabled") for name in ("bf16", "fp16")):  # with which all become so
+        problems += _of_other_precision(model)
     if is_divided(config):
         problems += _indivisible(model)
     if not problems and not any(weight.requires_grad for weight in model.parameters()):
@@ -183,6 +186,21 @@ def _complex(model: nn.Module) -> Iterator[str]:
                 f"{name} is {str(weight.dtype).removeprefix('torch.')}, which DeepSpeed does not train; keep its real "
                 "and imaginary part in a real weight, and see it through torch.view_as_complex(weight.float())"
             )
+
+
+def _of_other_precision(model: nn.Module) -> Iterator[str]:
+    found = {
+        name: str(weight.dtype).removeprefix("torch.")
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and weight.is_floating_point() and weight.dtype != torch.float32
+    }
+    if found:
+        name, dtype = next(iter(found.items()))
+        those = f"{name} and {len(found) - 1} more are" if len(found) > 1 else f"{name} is"
+        yield (
+            f"{those} {dtype}, expected float32, in which the engine config has weights trained; build them so "
+            "(model.float()): precision stands in the engine config alone"
+        )
 
 
 def _sparse(model: nn.Module) -> Iterator[str]:

@@ -39,6 +39,10 @@ _NESTED = (
     "The fast path of torch's nn.TransformerEncoder, which validation takes where there is padding, fits neither ZeRO "
     "stage 3 nor torch_autocast on a CPU: build the encoder with enable_nested_tensor=False."
 )
+_UNSCORED = (
+    "An example is of a class that the model has no score for. If classes are counted from 1, number them from 0; else "
+    "give the model more outputs, or look for a wrong label in the data."
+)
 
 
 @contextmanager
@@ -68,11 +72,15 @@ def mendable_errors_told(out_of_memory: str = IN_TRAINING) -> Iterator[None]:
 
 
 def _note_on(error: Exception, reason: str) -> str | None:
-    """What to do where tensors of two precisions met, or one of 16 bits and an operation that knows none; where a
-    weight was read that ZeRO-3 has taken away; or where padded sequences are no longer plain tensors."""
-    if "NestedTensor" in reason or _is_of_fast_path(error):
+    """What to do where tensors of two precisions met, or one of 16 bits and an operation that knows none; where padded
+    sequences are no plain tensors; where a class has no score; or where a weight was read that ZeRO-3 has taken away.
+    """
+    is_misfit = any(word in reason for word in _MISFIT)
+    if "NestedTensor" in reason or (is_misfit and _is_of_fast_path(error)):
         return _NESTED
-    if any(word in reason for word in _SIXTEEN_BITS) and any(word in reason for word in _MISFIT):
+    if isinstance(error, IndexError) and reason.startswith("Target ") and "out of bounds" in reason:
+        return _UNSCORED
+    if is_misfit and any(word in reason for word in _SIXTEEN_BITS):
         return _IN_16_BITS
     return _TAKEN_AWAY if "returned an invalid gradient" in reason and "[0]" in reason else None
 

@@ -116,6 +116,13 @@ class SeveralLabels(Classes):
         return torch.stack([class_N, 1 - class_N], dim=1)
 
 
+class FromOne(Classes):
+    """Its classes are numbered as people count."""
+
+    def targets(self, class_N: Tensor) -> Tensor:
+        return class_N + 1
+
+
 class OtherMeasures(Classes):
     def __init__(self, settings: Any):
         super().__init__(settings)

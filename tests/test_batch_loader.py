@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from ds_trainer.batches import Batch, BatchLoader, ShardedSampler, name_of
+from ds_trainer.errors import TaskError
 from ds_trainer.randomness import Draw, seed_torch
 
 
@@ -154,3 +155,11 @@ def test_random_numbers_of_a_data_set_are_the_same_after_a_resume_in_mid_epoch(n
     assert all(torch.equal(one, other) for one, other in zip(whole[2:], rest, strict=True))
     loader.sampler.set_epoch(1)
     assert not torch.equal(next(iter(loader)).inputs[0], whole[0]), "another epoch draws others"
+
+
+def test_inputs_are_a_tuple() -> None:
+    batches = BatchLoader(
+        TensorDataset(torch.ones(12, 2)), ShardedSampler(12, 4), lambda items, device, draw: (*items, None)
+    )
+    with pytest.raises(TaskError, match=r"prepare: gives Tensor as inputs, expected a tuple .*; write \(inputs,\) if"):
+        next(iter(batches))

@@ -60,6 +60,7 @@ BAD = {
     "NoNames": "summarise gives None, expected a dictionary by name",
     "NoNumber": "metric 'worst': found [1.0, 2.0], expected a number",
     "SeveralLabels": "the task's targets: found int64[8, 2], expected int64[B] as class_names asks for; leave",
+    "FromOne": "the task's targets: found classes 1 to 2, expected 0 to 1, as the model scores 2; number them from 0",
     "OtherMeasures": "measure does not begin with what classification.measure gives (target, rank, prediction), as",
     "NamedOutputs": "the task's model: answers with dict, expected float[B, S] as class_names asks for; leave",
     "MakesBuffer": "what training saves cannot be read (KeyError: 'mask'), expected the weights and buffers",

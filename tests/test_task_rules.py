@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.errors import DataError, TaskError
 from ds_trainer.objective import Objective, total
 from ds_trainer.settings import combined_settings
@@ -58,26 +57,23 @@ INDIVISIBLE = {
 }
 
 
+def changed(name: str, value: Any) -> ToyTask:
+    task = copy.copy(TASK)
+    setattr(task, name, value)
+    return task
+
+
 def test_one_class_cannot_be_learnt() -> None:
-    task = copy.copy(TASK)
-    task.class_names = ["hello"]
     with pytest.raises(DataError, match="found one class, 'hello', expected two or more"):
-        refuse_unusable(task)
+        refuse_unusable(changed("class_names", ["hello"]))
 
 
-@pytest.mark.parametrize("name", ["train_set", "val_set", "objective"])
-def test_parts_that_are_none_are_missing(name: str) -> None:
-    task = copy.copy(TASK)
-    setattr(task, name, None)
-    with pytest.raises(TaskError, match=f"^the task's {name}: missing, expected to be set in __init__"):
-        refuse_unusable(task)
-
-
-def test_a_loss_alone_is_no_objective() -> None:
-    task: Any = copy.copy(TASK)
-    task.objective = nn.CrossEntropyLoss()
+def test_what_is_none_is_missing_and_a_loss_alone_is_no_objective() -> None:
+    for name in ("train_set", "val_set", "objective"):
+        with pytest.raises(TaskError, match=f"^the task's {name}: missing, expected to be set in __init__"):
+            refuse_unusable(changed(name, None))
     with pytest.raises(TaskError, match=r"^the task's objective: found a CrossEntropyLoss, expected .*Objective\(loss"):
-        refuse_unusable(task)
+        refuse_unusable(changed("objective", nn.CrossEntropyLoss()))
 
 
 @pytest.mark.parametrize("config", [PLAIN, DIVIDED], ids=["stage 1", "stage 3"])
@@ -96,6 +92,17 @@ def test_refused_where_weights_are_divided(model: nn.Module, problem: str) -> No
     refuse_untrainable(TASK, model, PLAIN)
     with pytest.raises(TaskError, match=f"{problem}; .*or use stage 1 or 2"):
         refuse_untrainable(TASK, model, DIVIDED)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_that_are_built_in_another_precision_than_is_trained_in_are_refused(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).to(dtype))
+    for config in (PLAIN, DIVIDED, {**PLAIN, "torch_autocast": {"enabled": True, "dtype": "bfloat16"}}):
+        with pytest.raises(TaskError, match=r"^the task's model: 1\.weight and 1 more are \w+, expected float32, .*; "):
+            refuse_untrainable(TASK, model, config)
+    refuse_untrainable(TASK, model, {**PLAIN, "bf16": {"enabled": True}})
+    model[1].requires_grad_(False)
+    refuse_untrainable(TASK, model, PLAIN)
 
 
 def test_frozen_weights_may_be_of_any_type() -> None:
@@ -236,10 +243,3 @@ def test_empty_splits(split: str) -> None:
     vars(task)["settings"] = SimpleNamespace(split="all")
     with pytest.raises(DataError, match=r"^--split all: the .* split is empty, .*; choose another$"):
         refuse_unusable(task)
-
-
-def test_inputs_are_a_tuple() -> None:
-    batches = BatchLoader(TASK.train_set, ShardedSampler(12, 4), lambda items, device, draw: (items[0], items[1]))
-    told = r"prepare: gives Tensor as inputs, expected a tuple of what the model's forward takes; write \(inputs,\) if"
-    with pytest.raises(TaskError, match=told):
-        next(iter(batches))

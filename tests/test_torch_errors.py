@@ -128,11 +128,21 @@ def test_weight_that_zero_3_has_taken_away_gets_a_note_with_the_remedy() -> None
     assert "layer.weight" in note
 
 
-def test_other_mistakes_get_no_note() -> None:
+def test_other_mistakes_get_no_note(encoder: torch.nn.TransformerEncoder) -> None:
+    with pytest.raises(RuntimeError) as told, mendable_errors_told(), torch.no_grad():
+        encoder(torch.ones(2, 3, 9))
+    assert not hasattr(told.value, "__notes__")
     for one, other in ((torch.ones(2, 3), torch.ones(2, 3)), (torch.ones(2, 2), torch.ones(2, 2).double())):
         with pytest.raises(RuntimeError) as told, mendable_errors_told():
             one @ other
         assert not hasattr(told.value, "__notes__")
+
+
+def test_class_that_the_model_does_not_score_gets_a_note_with_the_remedy() -> None:
+    with pytest.raises(IndexError, match="Target 3 is out of bounds") as told, mendable_errors_told():
+        torch.nn.functional.cross_entropy(torch.ones(1, 3), torch.tensor([3]))
+    (note,) = told.value.__notes__
+    assert "number them from 0" in note
 
 
 @pytest.fixture
