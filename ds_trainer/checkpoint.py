@@ -56,7 +56,8 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     checkpoint = _read(Path(path))
     found = checkpoint.get("format") if isinstance(checkpoint, dict) else type(checkpoint).__name__
     if not (isinstance(found, str) and found == FORMAT and isinstance(checkpoint, dict)):
-        raise CheckpointError(f"{path}: found format {shown(found)}, expected {FORMAT!r}")
+        remedy = "load weights of other programs in a task's build_model"
+        raise CheckpointError(f"{path}: found format {shown(found)}, expected {FORMAT!r}; {remedy}")
     for name, wanted in _TYPES.items():
         if not isinstance(checkpoint.get(name), wanted):
             found = type(checkpoint.get(name)).__name__

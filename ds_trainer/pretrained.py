@@ -54,13 +54,23 @@ def _fitting(path: Path, model: nn.Module, task: Task) -> tuple[dict[str, Tensor
     )
     if share < _LEAST_FITTING:
         raise CheckpointError(
-            f"{found}; expected half at least: give the settings of the model that it was trained with, which its "
-            "run.yaml has"
+            f"{found}; expected half at least; {_first_apart(own, weights, fitting)}: give the settings of the model "
+            "that it was trained with, which its run.yaml has, or load what fits in the task's build_model"
         )
     notices = [notice for each in (checkpoint, *before(checkpoint)) for notice in task.check_pretrained(each)]
     more = f" and {len(new) - _MOST_NAMED} more" if new[_MOST_NAMED:] else ""
     named = f"; new are {', '.join(map(legible, new[:_MOST_NAMED]))}{more}" if new else ""
     return fitting, [f"{found}{named}", *_differences(checkpoint["description"], task.description()), *notices]
+
+
+def _first_apart(own: Mapping[str, Tensor], former: Mapping[str, Any], fitting: Mapping[str, Tensor]) -> str:
+    """The first weight of each side that fits none: their names tell whether one model stands within another."""
+    first = [next((name for name in side if name not in fitting), None) for side in (own, former)]
+    here, there = (
+        "none" if name is None else f"{legible(str(name))} {tuple(getattr(side[name], 'shape', ()))}"
+        for name, side in zip(first, (own, former), strict=True)
+    )
+    return f"the model has {here}, that run {there}"
 
 
 def _of_other_classes(task: Task, own: Mapping[str, Tensor], former: Mapping[str, Any]) -> set[str]:

@@ -120,7 +120,8 @@ def test_truncated_file(path: Path, kept_fraction: float) -> None:
     ],
 )
 def test_file_of_another_program(path: Path, other: Any, found: str) -> None:
-    with pytest.raises(CheckpointError, match=f"best.pth: {found}, expected '{FORMAT}'"):
+    told = f"best.pth: {found}, expected '{FORMAT}'; load weights of other programs in a task's build_model$"
+    with pytest.raises(CheckpointError, match=told):
         load_checkpoint(_saved(other, path))
 
 

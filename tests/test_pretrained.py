@@ -56,6 +56,15 @@ def test_weights_that_fit_are_taken_and_others_named(tmp_path: Path, toy: Task) 
     assert torch.equal(model[2].weight, head)
 
 
+def test_names_that_a_wrapper_has_lengthened_are_shown_beside_each_other(tmp_path: Path, toy: Task) -> None:
+    path = save(tmp_path / "a.pth", nn.Sequential(nn.Linear(8, 2)))
+    told = (
+        r"half at least; the model has 1\.0\.weight \(2, 8\), that run 0\.weight \(2, 8\): .*, or load .* build_model"
+    )
+    with pytest.raises(CheckpointError, match=told):
+        begin_with(path, nn.Sequential(nn.Identity(), nn.Sequential(nn.Linear(8, 2))), toy)
+
+
 def test_another_model_is_refused(tmp_path: Path, toy: Task) -> None:
     path = save(tmp_path / "a.pth", nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 5)))
     model = nn.Sequential(nn.Linear(8, 64), nn.Linear(64, 5))
