@@ -12,6 +12,7 @@ from ds_trainer.files import make_folder, write_atomically, write_csv
 from ds_trainer.plots.calibration import calibration_figure
 from ds_trainer.plots.classes import class_scores_figure, confusion_figure, confusions_figure
 from ds_trainer.plots.curves import Record, curves_figure
+from ds_trainer.plots.fonts import fonts_for
 
 
 def visualize_metrics(
@@ -42,13 +43,14 @@ def visualize_metrics(
     scores_title = f"{title}, {scored}" if scored else title
     counts_SS = confusion_matrix(measures_NM, len(class_names))
     scores = class_scores(measures_NM, len(class_names))
-    figures = {
-        "confusion_matrix.png": confusion_figure(counts_SS, class_names, scores_title),
-        "class_scores.png": class_scores_figure(scores, class_names, scores_title),
-        "confusions.png": confusions_figure(counts_SS, class_names, scores_title),
-    }
-    for name, figure in figures.items():
-        write_atomically(out_dir / name, figure.savefig)
+    with fonts_for(class_names):
+        figures = {
+            "confusion_matrix.png": confusion_figure(counts_SS, class_names, scores_title),
+            "class_scores.png": class_scores_figure(scores, class_names, scores_title),
+            "confusions.png": confusions_figure(counts_SS, class_names, scores_title),
+        }
+        for name, figure in figures.items():
+            write_atomically(out_dir / name, figure.savefig)
     report_path = out_dir / "classification_report.csv"
     write_report(report_path, scores, class_names, summarise(measures_NM)["top1"])
     return [curves_path, *(out_dir / name for name in figures), report_path]

@@ -120,6 +120,13 @@ def write_table(sweep_dir: Path, results: Results, about: Mapping[str, Any]) -> 
 
 def draw_table(path: Path, results: Results) -> None:
     """Draw a point for each signer and seed, and the mean."""
+    from ds_trainer.plots.fonts import fonts_for
+
+    with fonts_for(summarise(results.scores).mean_of_signer):
+        _draw_table(path, results)
+
+
+def _draw_table(path: Path, results: Results) -> None:
     from ds_trainer.plots.style import BLUE, ORANGE, new_figure, place_legend, shown_name, style_axes
 
     scores, summary = results.scores, summarise(results.scores)

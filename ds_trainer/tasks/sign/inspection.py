@@ -17,6 +17,7 @@ from ds_trainer.command_line import load_settings
 from ds_trainer.distributed import device
 from ds_trainer.errors import SettingsError
 from ds_trainer.files import make_folder, write_atomically, write_csv
+from ds_trainer.plots.fonts import fonts_for
 from ds_trainer.problems import listed
 from ds_trainer.progress import log
 from ds_trainer.randomness import Draw
@@ -160,8 +161,9 @@ def draw_samples(store: ClipStore, clips: Clips, path: Path) -> None:
     chosen = evenly(clips, NUM_SAMPLES).tolist()
     names = [f"{store.sign_names[store.sign[clip]]}, {store.signer_names[store.signer[clip]]}" for clip in chosen]
     drawn = [store.clip_frames(clip) for clip in chosen]
-    figure = skeletons_figure(drawn, names, store.layout, f"{store.path.name}: from the first frame to the last")
-    write_atomically(path, figure.savefig)
+    with fonts_for(names):
+        figure = skeletons_figure(drawn, names, store.layout, f"{store.path.name}: from the first frame to the last")
+        write_atomically(path, figure.savefig)
 
 
 def draw_augmentation(task: SignTask, path: Path) -> None:
