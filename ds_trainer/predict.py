@@ -59,14 +59,14 @@ def problem_of(
         return f"{name}: found {found}, expected finite numbers; write 0 for a missing keypoint"
     if layout.num_coordinates and not frames[..., : layout.num_coordinates].any():
         return f"{name}: found nobody in {len(frames)} frames, expected a signer; extract it again, or leave it out"
+    if is_holistic(layout) and (own := in_order(layout, frames)) is not layout:
+        found, expected = (", ".join(order_of(each)) for each in (own, layout))
+        return f"{name}: found keypoints of {found} in this order, expected {expected} as in training; reorder them"
     looked_at = list(itertools.chain(*parts.values()))
     looked_at += [layout.mirror[keypoint] for keypoint in looked_at if layout.mirror]  # a left-handed signer's
     if layout.num_coordinates and not frames[:, looked_at, : layout.num_coordinates].any():
         found = f"found none of {', '.join(parts)} in {len(frames)} frames"
         return f"{name}: {found}, which is all that the model looks at; extract it again, or leave it out"
-    if is_holistic(layout) and (own := in_order(layout, frames)) is not layout:
-        found, expected = (", ".join(order_of(each)) for each in (own, layout))
-        return f"{name}: found keypoints of {found} in this order, expected {expected} as in training; reorder them"
     return None
 
 

@@ -100,13 +100,13 @@ def test_a_hand_that_is_never_seen_keeps_its_place() -> None:
 
 def test_clip_in_another_order_than_the_model_knows_is_told() -> None:
     usual, clip = layout_for(543, 4), synthetic_frames(GOOGLE)[:40]
-    problem = problem_of("clip", clip, usual)
+    problem = problem_of("clip", clip, usual, usual.parts)
     assert problem is not None
     assert "found keypoints of face, left_hand, pose, right_hand in this order, expected pose, face" in problem
     google = in_order(usual, clip)
-    assert problem_of("clip", clip, google) is None
-    assert problem_of("clip", synthetic_frames(ORDERS[6])[:40], usual) is None
-    assert problem_of("clip", synthetic_frames(ORDERS[6])[:40], google) is not None
+    assert problem_of("clip", clip, google, google.parts) is None
+    assert problem_of("clip", synthetic_frames(ORDERS[6])[:40], usual, usual.parts) is None
+    assert problem_of("clip", synthetic_frames(ORDERS[6])[:40], google, google.parts) is not None
 
 
 def test_what_only_is_called_so_is_no_holistic_layout() -> None:
@@ -115,7 +115,7 @@ def test_what_only_is_called_so_is_no_holistic_layout() -> None:
     assert not is_holistic(layout_for(184, 4))
     other = KeypointLayout("holistic_75", ("x", "y"), {"pose": tuple(range(75))})
     assert not is_holistic(other)
-    assert problem_of("clip", random_frames(4, (75, 2)), other) is None
+    assert problem_of("clip", random_frames(4, (75, 2)), other, other.parts) is None
 
 
 def test_store_has_the_layout_of_its_frames(tmp_path: Path) -> None:
