@@ -1,9 +1,12 @@
-"""What the commands beside training share: how they begin, and how they end."""
+"""What commands share: how they begin, and how they end."""
 
 import functools
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec
 
+from ds_trainer.distributed import is_master
 from ds_trainer.errors import EXIT_USER_ERROR, UserError
 from ds_trainer.progress import complain, end_log, start_log, tell_problems
 
@@ -18,6 +21,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     @functools.wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
         start_log()
+        tell_other_checkout()
         try:
             status = main(*args, **kwargs)
         except UserError as error:
@@ -28,6 +32,20 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
         return when_told(status)
 
     return run
+
+
+def tell_other_checkout() -> None:
+    """Tell where a script of `launch/` runs the package of another checkout: Python takes the one that is installed."""
+    script, package = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parent
+    beside = script.parents[1] / package.name if script.parent.name == "launch" else package
+    if is_master() and beside != package and (beside / "__init__.py").exists():
+        complain(
+            [
+                f"{script} runs the package in {package}, not the one beside it; "
+                f"export PYTHONPATH={beside.parent}, or an environment for each checkout (make setup), takes that"
+            ],
+            "note",
+        )
 
 
 def when_told(status: int) -> int:

@@ -15,6 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from ds_trainer import distributed, gpu
 from ds_trainer.building import EngineConfig, Job, build_job
+from ds_trainer.command import tell_other_checkout
 from ds_trainer.command_line import load_settings
 from ds_trainer.dry_run import describe_plan, take_one_step
 from ds_trainer.engine.config import load_engine_config, resolve_engine_config
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     that of a crash within a library; the Python stack of each thread is told.
     """
     start_log()
+    tell_other_checkout()
     if not faulthandler.is_enabled():
         faulthandler.enable()
     try:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,3 +97,20 @@ def test_ctrl_c_ends_a_command_without_a_traceback_or_remains(tmp_path: Path) ->
     assert process.returncode == EXIT_INTERRUPTED, output
     assert output == ""
     assert not [path for path in tmp_path.glob("stores/**/*") if path.is_file() and path.suffix != ".lock"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["", "own"], ids=["the package of an environment", "the one beside it"])
+def test_script_that_runs_the_package_of_another_checkout_says_so(tmp_path: Path, path: str) -> None:
+    script = tmp_path / "launch" / "compare.py"
+    script.parent.mkdir()
+    script.write_text((ROOT / "launch" / "compare.py").read_text())
+    shutil.copytree(ROOT / "ds_trainer", tmp_path / "ds_trainer")
+    environment = clean_environment({"PYTHONPATH": str(tmp_path if path else ROOT)})
+    command = [sys.executable, script, tmp_path / "nothing"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    told = (
+        f"note: {script} runs the package in {ROOT / 'ds_trainer'}, not the one beside it; export PYTHONPATH={tmp_path}"
+    )
+    assert ended.stderr.startswith(told) == (not path), ended.stderr
