@@ -28,13 +28,20 @@ def load_source(path: Path, task: str | None = None) -> Checkpoint:
         if (path / "best.pth").is_file():
             return load_checkpoint(path / "best.pth")
         if path.name == "resume" and path.is_dir():
-            return _at_resume_point(path.parent, *newest_resume_point(path), task)
+            return _at_resume_point(folder_of(path), *newest_resume_point(path), task)
         if path.parent.name == "resume" and path.is_dir():
-            return _at_resume_point(path.parent.parent, path, read_resume_point(path), task)
+            return _at_resume_point(folder_of(path), path, read_resume_point(path), task)
     raise CheckpointError(
         f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, its folder resume (the newest "
         "resume point), or one resume point in it"
     )
+
+
+def folder_of(source: Path) -> Path:
+    """The run directory, also of a resume point in it, which the run deletes in time; the folder of a file."""
+    if source.is_file() or source.name == "resume":
+        return source.parent
+    return source.parents[1] if source.parent.name == "resume" else source
 
 
 def uncalibrated(checkpoint: Mapping[str, Any]) -> list[str]:

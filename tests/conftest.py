@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that may take longest begin, lest a worker is left with one of them alone."""
-    seconds: Counter[Path] = Counter()
+    seconds: defaultdict[Path, float] = defaultdict(float)
     for item in items:
         limit = item.get_closest_marker("timeout")
         if item.get_closest_marker("slow"):
-            seconds[item.path] += limit.args[0] if limit else 120
+            seconds[item.path] += limit.args[0] if limit else float(item.config.getini("timeout"))
     items.sort(key=lambda item: -seconds[item.path])
 
 

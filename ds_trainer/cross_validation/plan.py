@@ -121,7 +121,7 @@ def _read(path: Path) -> dict[str, Any]:
     """
     try:
         plan = read_json(path)
-        if not (isinstance(plan, dict) and isinstance(plan.get("settings"), dict)):
+        if not isinstance(plan.get("settings"), dict):
             raise ValueError(f"found {shown(plan)}")
     except (OSError, ValueError) as error:
         raise SettingsError(

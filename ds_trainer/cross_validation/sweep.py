@@ -19,7 +19,7 @@ import torch
 from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.errors import CheckpointError, UserError
 from ds_trainer.job import EXIT_STOPPED
-from ds_trainer.problems import reason_of, shown
+from ds_trainer.problems import reason_of
 from ds_trainer.progress import clock, log
 from ds_trainer.rank_variables import without_ranks
 from ds_trainer.run.reading import read_json
@@ -61,14 +61,11 @@ def scores_in(run_dir: Path, fold: Fold, metric: str) -> dict[str, float]:
 def _status_of(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "status.json"
     try:
-        status = read_json(path)
-        if not isinstance(status, dict):
-            raise ValueError(f"found {shown(status)}")
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({reason_of(error)}), expected what training wrote; delete its folder"
         ) from error
-    return status
 
 
 def run_folds(

@@ -8,10 +8,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ds_trainer.cross_validation.scored import Scored
 from ds_trainer.files import write_atomically, write_csv, write_json, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Scores = Mapping[int, Mapping[str, float]]
 """Seed -> signer -> score."""
@@ -122,14 +125,15 @@ def draw_table(path: Path, results: Results) -> None:
     """Draw a point for each signer and seed, and the mean."""
     from ds_trainer.plots.fonts import fonts_for
 
-    with fonts_for(summarise(results.scores).mean_of_signer):
-        _draw_table(path, results)
+    summary = summarise(results.scores)
+    with fonts_for(summary.mean_of_signer):
+        write_atomically(path, _table_figure(results, summary).savefig)
 
 
-def _draw_table(path: Path, results: Results) -> None:
+def _table_figure(results: Results, summary: Summary) -> "Figure":
     from ds_trainer.plots.style import BLUE, ORANGE, new_figure, place_legend, shown_name, style_axes
 
-    scores, summary = results.scores, summarise(results.scores)
+    scores = results.scores
     signers = sorted(summary.mean_of_signer, key=lambda signer: summary.mean_of_signer[signer])
     figure = new_figure(f"{results.metric} on signers that took no part", 7.0, 1.6 + 0.28 * len(signers))
     axes = figure.subplots()
@@ -142,7 +146,7 @@ def _draw_table(path: Path, results: Results) -> None:
     axes.set_yticks(range(len(signers)), [shown_name(signer) for signer in signers], parse_math=False)
     style_axes(axes, "a point a seed, a line their mean", grid="x")
     place_legend(axes)
-    write_atomically(path, figure.savefig)
+    return figure
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from ds_trainer.command import command
 from ds_trainer.errors import CheckpointError, TaskError
 from ds_trainer.export import formats
 from ds_trainer.progress import log
-from ds_trainer.source import load_source, uncalibrated
+from ds_trainer.source import folder_of, load_source, uncalibrated
 from ds_trainer.task import Deployment, Task
 
 NUM_COMPARED = 32
@@ -45,7 +45,7 @@ def _export(arguments: argparse.Namespace) -> None:
     form: str = arguments.to
     checkpoint = load_source(arguments.source, arguments.task)
     task_type = task_type_of(checkpoint, arguments.task, arguments.source)
-    path = arguments.out or _folder_of(arguments.source) / f"model.{form}"
+    path = arguments.out or folder_of(arguments.source) / f"model.{form}"
     model = load_model(checkpoint)
     deployment = task_type.deployment(model, checkpoint["description"])
     if not isinstance(deployment, Deployment | None):
@@ -63,13 +63,6 @@ def _export(arguments: argparse.Namespace) -> None:
         _compare_weights(path, model, formats.read_model(form, path, checkpoint))
     else:
         _compare(form, path, checkpoint, task_type, deployment)
-
-
-def _folder_of(source: Path) -> Path:
-    """The run directory, also of a resume point in it, which the run deletes in time; the folder of a file."""
-    if source.is_file() or source.name == "resume":
-        return source.parent
-    return source.parents[1] if source.parent.name == "resume" else source
 
 
 def _compare_weights(path: Path, model: nn.Module, read_back: nn.Module) -> None:

@@ -26,13 +26,12 @@ def fonts_for(texts: Iterable[str]) -> Iterator[None]:
     written = {letter for text in texts for letter in text if letter.isprintable()}
     missing = written - _letters_of(findfont(FontProperties()))
     families = []
-    while missing:
-        family, path = max(_installed(), key=lambda font: len(missing & _letters_of(font[1])), default=("", ""))
-        found = missing & _letters_of(path) if path else set()
-        if not found:
+    while missing and (fonts := _installed()):
+        family, path = max(fonts, key=lambda font: len(missing & _letters_of(font[1])))
+        if missing.isdisjoint(_letters_of(path)):
             break
         families.append(family)
-        missing -= found
+        missing -= _letters_of(path)
     if missing:
         letters = "".join(sorted(missing)[:_MOST_SHOWN])
         log.info(

@@ -8,7 +8,7 @@ from typing import Any
 
 from ds_trainer.errors import DataError, looking_at
 from ds_trainer.plots.curves import History, Series
-from ds_trainer.problems import reason_of, shown
+from ds_trainer.problems import reason_of
 from ds_trainer.run.reading import read_json, read_yaml
 from ds_trainer.run.records import Record, Records
 
@@ -96,15 +96,12 @@ def _runs_below(path: Path, num_folders: int, problems: list[str]) -> list[Path]
 
 
 def _read(run_dir: Path) -> PastRun:
-    def mapping(name: str, read: Callable[[Path], Any] = read_json) -> dict[str, Any]:
+    def mapping(name: str, read: Callable[[Path], dict[str, Any]] = read_json) -> dict[str, Any]:
         try:
-            value = read(run_dir / name)
+            return read(run_dir / name)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else reason_of(error)
             raise ValueError(f"{name}: {reason}") from error
-        if not isinstance(value, dict):
-            raise ValueError(f"{name}: found {shown(value)}, expected names with values")
-        return value
 
     environment = mapping("environment.json")
     own = mapping("run.yaml", read_yaml)

@@ -147,7 +147,7 @@ def engine_config_on(run_dir: Path, world_size: int) -> dict[str, Any]:
     Raises:
         SettingsError: so many ranks cannot share it equally.
     """
-    config: dict[str, Any] = read_json(run_dir / "engine.json")
+    config = read_json(run_dir / "engine.json")
     batch, micro_batch = config["train_batch_size"], config["train_micro_batch_size_per_gpu"]
     if batch % world_size:
         below, above = batch // world_size * world_size, -(-batch // world_size) * world_size
