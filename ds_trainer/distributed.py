@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from ds_trainer import gloo
 from ds_trainer.errors import MeetingError
+from ds_trainer.heap import keep_freed_memory
 from ds_trainer.rank_variables import export_rank_variables as export_rank_variables
 from ds_trainer.rank_variables import ranks_on_this_node
 
@@ -77,6 +78,8 @@ def join(
     if torch.cuda.is_available():
         _refuse_fewer_gpus_than_ranks()
         torch.cuda.set_device(device())
+    else:
+        keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         # Each rank would start a thread a core, and ranks of one node would fight for them.
         torch.set_num_threads(max(1, joblib.cpu_count() // ranks_on_this_node()))
@@ -106,8 +109,7 @@ def _refuse_fewer_gpus_than_ranks() -> None:
     if num_ranks > num_gpus:
         raise MeetingError(
             f"rank {rank()} on {socket.gethostname()}: GPUs for {num_ranks} ranks: found {num_gpus}, expected one for "
-            "each; start fewer ranks there, or let each see all GPUs of its host (Slurm: --gpus-per-node in place of "
-            "--gpus-per-task)"
+            "each; start fewer ranks there, or let each see them all (Slurm: --gpus-per-node, not --gpus-per-task)"
         )
 
 

@@ -1,0 +1,50 @@
+"""The heap of a process that trains on a CPU: what a step frees, the next one finds there.
+
+glibc gives the top of its heap back whenever much of it is free, which is after each step, and Linux then clears and
+maps each page anew: a step of the recipes spends up to a third of its time on that (docs/speed.md). A process that
+trains needs as much again in the next step.
+"""
+
+import ctypes
+import functools
+import mmap
+import os
+import sys
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+_NEVER = -1
+_LARGEST, _LARGEST_FOR_OLD = 2**28, 2**25
+"""Bytes above which a block is no part of the heap, and goes back when freed; before 2.35, 32 MiB are the most."""
+
+_IN_HUGE_PAGES, _GROWTH = 2**30, 2**26
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees, 1 GiB of it in huge pages where the system has them, and say nothing.
+
+    Left alone: other systems and C libraries, and whoever sets the variables of glibc's malloc.
+    """
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        return
+    # Trimming alone would also end glibc's own choice of the other, at 128 KiB.
+    if libc.mallopt(_MMAP_THRESHOLD, _LARGEST) or libc.mallopt(_MMAP_THRESHOLD, _LARGEST_FOR_OLD):
+        libc.mallopt(_TRIM_THRESHOLD, _NEVER)
+        _grow_in_huge_pages(libc)
+
+
+def _grow_in_huge_pages(libc: ctypes.CDLL) -> None:
+    """Reserve addresses, no memory, in one piece, and ask for huge pages there: later growth could not be asked for."""
+    libc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p
+    libc.malloc_trim(ctypes.c_size_t(0))  # or what is free already would be enough
+    begin = libc.sbrk(0)
+    libc.mallopt(_TOP_PAD, _IN_HUGE_PAGES)
+    libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(_LARGEST_FOR_OLD // 2))))
+    libc.mallopt(_TOP_PAD, _GROWTH)
+    begin += -begin % mmap.PAGESIZE
+    grown = libc.sbrk(0) - begin
+    if grown > 0:
+        libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(grown), mmap.MADV_HUGEPAGE)

@@ -1,0 +1,59 @@
+"""What a step frees is there for the next one: counted in page faults, in processes of their own."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc's heap can be told so, and this is another C library"
+)
+
+_STEPS = """
+import resource
+import torch
+from ds_trainer import distributed
+{joins}
+def step():
+    kept = [torch.ones(2**20) for _ in range(40)]  # 4 MiB each, all alive at once as before a backward pass
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print("faults", (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 10)
+print("huge", sum("VmFlags" in line and " hg" in line for line in open("/proc/self/smaps")))
+"""
+
+
+def _measured(joins: bool, environ: Mapping[str, str] | None = None) -> dict[str, int]:
+    code = _STEPS.format(joins="distributed.join(60.0)" if joins else "")
+    usual = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**usual, **(environ or {})}, capture_output=True, text=True, check=True
+    )
+    return {name: int(value) for name, value in re.findall(r"(faults|huge) (\d+)", done.stdout)}
+
+
+def test_a_step_finds_the_memory_that_the_last_one_freed() -> None:
+    assert _measured(joins=False)["faults"] > 1000, "left alone, glibc gives it back"
+    assert _measured(joins=True)["faults"] < 100
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="this system has no transparent huge pages"
+)
+def test_the_heap_asks_for_huge_pages() -> None:
+    assert _measured(joins=False)["huge"] == 0
+    assert _measured(joins=True)["huge"] == 1
+
+
+def test_whoever_sets_the_variables_of_malloc_is_left_alone() -> None:
+    measured = _measured(joins=True, environ={"MALLOC_TOP_PAD_": "65536"})
+    assert measured["faults"] > 1000
+    assert measured["huge"] == 0
