@@ -25,10 +25,8 @@ def keep_freed_memory() -> None:
 
     Left alone: other systems and C libraries, and whoever sets the variables of glibc's malloc.
     """
-    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
+    libc = _glibc()
+    if libc is None or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
     # Trimming alone would also end glibc's own choice of the other, at 128 KiB.
     if libc.mallopt(_MMAP_THRESHOLD, _LARGEST) or libc.mallopt(_MMAP_THRESHOLD, _LARGEST_FOR_OLD):
@@ -36,10 +34,22 @@ def keep_freed_memory() -> None:
         _grow_in_huge_pages(libc)
 
 
+def give_back_freed_memory() -> None:
+    """Give the system what is free now: this process has trained, and may go on with something else."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(ctypes.c_size_t(0))
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return libc if hasattr(libc, "mallopt") else None
+
+
 def _grow_in_huge_pages(libc: ctypes.CDLL) -> None:
     """Reserve addresses, no memory, in one piece, and ask for huge pages there: later growth could not be asked for."""
     libc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p
-    libc.malloc_trim(ctypes.c_size_t(0))  # or what is free already would be enough
+    give_back_freed_memory()  # or what is free already would be enough
     begin = libc.sbrk(0)
     libc.mallopt(_TOP_PAD, _IN_HUGE_PAGES)
     libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(_LARGEST_FOR_OLD // 2))))

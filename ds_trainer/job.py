@@ -23,6 +23,7 @@ from ds_trainer.engine.engine import released
 from ds_trainer.engine.monitors import start_monitors
 from ds_trainer.errors import EXIT_USER_ERROR, MeetingError, UserError, WriteError
 from ds_trainer.evaluation import evaluate_best
+from ds_trainer.heap import give_back_freed_memory
 from ds_trainer.launched import (
     changed_arguments,
     refuse_changed_arguments,
@@ -105,6 +106,7 @@ def train_in_process(argv: Sequence[str]) -> Path | None:
         watch.leave(failure)
         gc.collect()  # the engine and all that it made, for a process that goes on
         gpu.release_memory()
+        give_back_freed_memory()
 
 
 def run_job(settings: RunSettings, watch: Watch, asked_early: WantsStop) -> Path | None:
