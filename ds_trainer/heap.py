@@ -9,6 +9,7 @@ import ctypes
 import functools
 import mmap
 import os
+import resource
 import sys
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
@@ -18,20 +19,25 @@ _LARGEST, _LARGEST_FOR_OLD = 2**28, 2**25
 
 _IN_HUGE_PAGES, _GROWTH = 2**30, 2**26
 
+_OF_USER = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES"}
+
+_LIMITS_ON_ADDRESSES = resource.RLIMIT_AS, resource.RLIMIT_DATA
+
 
 @functools.cache
 def keep_freed_memory() -> None:
     """Have this process keep what it frees, 1 GiB of it in huge pages where the system has them, and say nothing.
 
-    Left alone: other systems and C libraries, and whoever sets the variables of glibc's malloc.
+    Left alone: other systems and C libraries, and whoever has set this for glibc by its variables.
     """
     libc = _glibc()
-    if libc is None or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+    if libc is None or _OF_USER & os.environ.keys():
         return
     # Trimming alone would also end glibc's own choice of the other, at 128 KiB.
     if libc.mallopt(_MMAP_THRESHOLD, _LARGEST) or libc.mallopt(_MMAP_THRESHOLD, _LARGEST_FOR_OLD):
         libc.mallopt(_TRIM_THRESHOLD, _NEVER)
-        _grow_in_huge_pages(libc)
+        if all(resource.getrlimit(limit)[0] == resource.RLIM_INFINITY for limit in _LIMITS_ON_ADDRESSES):
+            _grow_in_huge_pages(libc)
 
 
 def give_back_freed_memory() -> None:
