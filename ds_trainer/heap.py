@@ -14,8 +14,9 @@ import sys
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 _NEVER = -1
-_LARGEST, _LARGEST_FOR_OLD = 2**28, 2**25
-"""Bytes above which a block is no part of the heap, and goes back when freed; before 2.35, 32 MiB are the most."""
+_LARGEST = 2**25
+"""Bytes above which a block is no part of the heap, and goes back when freed: as many as glibc comes to by itself. With
+more, batches of widely varying sizes leave holes that nothing fits: 2.5 GiB where 1 is needed, with 256 MiB."""
 
 _IN_HUGE_PAGES, _GROWTH = 2**30, 2**26
 
@@ -34,7 +35,7 @@ def keep_freed_memory() -> None:
     if libc is None or _OF_USER & os.environ.keys():
         return
     # Trimming alone would also end glibc's own choice of the other, at 128 KiB.
-    if libc.mallopt(_MMAP_THRESHOLD, _LARGEST) or libc.mallopt(_MMAP_THRESHOLD, _LARGEST_FOR_OLD):
+    if libc.mallopt(_MMAP_THRESHOLD, _LARGEST):
         libc.mallopt(_TRIM_THRESHOLD, _NEVER)
         if all(resource.getrlimit(limit)[0] == resource.RLIM_INFINITY for limit in _LIMITS_ON_ADDRESSES):
             _grow_in_huge_pages(libc)
@@ -58,7 +59,7 @@ def _grow_in_huge_pages(libc: ctypes.CDLL) -> None:
     give_back_freed_memory()  # or what is free already would be enough
     begin = libc.sbrk(0)
     libc.mallopt(_TOP_PAD, _IN_HUGE_PAGES)
-    libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(_LARGEST_FOR_OLD // 2))))
+    libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(_LARGEST // 2))))
     libc.mallopt(_TOP_PAD, _GROWTH)
     begin += -begin % mmap.PAGESIZE
     grown = libc.sbrk(0) - begin
