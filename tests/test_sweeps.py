@@ -14,6 +14,7 @@ import pytest
 import yaml
 from launching import ROOT, clean_environment, run, succeed
 
+from ds_trainer.cross_validation.command import main
 from ds_trainer.tasks.sign.store import ClipStore
 
 
@@ -21,31 +22,23 @@ from ds_trainer.tasks.sign.store import ClipStore
 @pytest.mark.timeout(300)
 def test_training_that_a_killed_sweep_left_behind_is_waited_for(store: Path, tmp_path: Path) -> None:
     """Two trainings of one fold at a time would write the same files."""
-    flags = command(store, tmp_path, "--num_epochs", "40")
+    flags = command(store, tmp_path, "--folds", "2", "--num_epochs", "40")
     process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL)
     run_dir = await_first_epoch(tmp_path)
     process.kill()
     process.wait()
     assert json.loads((run_dir / "status.json").read_text())["status"] == "running", "the test comes too late"
     output = succeed(flags, timeout_s=250)
-    assert "fold 3/3" in output
+    assert "fold 2/2" in output
     assert [path.name for path in run_dir.parent.glob("*/")] == [run_dir.name], "it was trained once"
-    assert len(list(tmp_path.glob("seed_0/*/*/status.json"))) == 3
+    assert len(list(tmp_path.glob("seed_0/*/*/status.json"))) == 2
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_sweeps_that_share_a_folder_share_the_folds(store: Path, tmp_path: Path) -> None:
-    """As on two hosts that srun or pdsh started, whose variables a fold's training must not take for its own."""
-    flags = command(store, tmp_path, "--num_epochs", "10")
-    rank = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_STEP_ID": "0"}
-    sweeps = [
-        subprocess.Popen(flags, cwd=ROOT, env=clean_environment(rank), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for _ in range(2)
-    ]
-    outputs = [each.communicate(timeout=250)[0].decode() for each in sweeps]
-    assert [each.returncode for each in sweeps] == [0, 0], outputs
-    run_dirs = [path.parent for path in tmp_path.glob("seed_*/*/*/status.json")]
+def test_sweeps_that_share_a_folder_share_the_folds(shared: tuple[Path, list[str]]) -> None:
+    sweep_dir, outputs = shared
+    run_dirs = [path.parent for path in sweep_dir.glob("seed_*/*/*/status.json")]
     assert len(run_dirs) == 3, "each fold was trained once"
     times = sorted(
         [run_dir.joinpath(name).stat().st_mtime for name in ("run.yaml", "status.json")] for run_dir in run_dirs
@@ -77,21 +70,51 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def command(store: Path, sweep_dir: Path, *flags: str) -> list[str | Path]:
-    shared = ["--deepspeed_config", "ds_configs/fp32.json", "--data", store, "--sweep_dir", sweep_dir]
+@pytest.fixture(scope="module")
+def shared(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder and the outputs of two sweeps in it: as on two hosts that srun or pdsh started, whose variables a
+    fold's training must not take for its own."""
+    sweep_dir = tmp_path_factory.mktemp("shared")
+    flags = command(store, sweep_dir, "--num_epochs", "10")
+    rank = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "SLURM_STEP_ID": "0"}
+    sweeps = [
+        subprocess.Popen(flags, cwd=ROOT, env=clean_environment(rank), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    outputs = [each.communicate(timeout=250)[0].decode() for each in sweeps]
+    assert [each.returncode for each in sweeps] == [0, 0], outputs
+    return sweep_dir, outputs
+
+
+ENGINE = ["--deepspeed_config", str(ROOT / "ds_configs/fp32.json")]
+
+
+def flags_of(store: Path, sweep_dir: Path, *flags: str) -> list[str]:
+    shared = [*ENGINE, "--data", str(store), "--sweep_dir", str(sweep_dir)]
     model = ["--model", "bilstm", "--model_size", "t_1_1", "--num_frames", "8", "--num_epochs", "3"]
-    return [sys.executable, "launch/cross_validate.py", *shared, *model, *flags]
+    return [*shared, *model, *flags]
+
+
+def command(store: Path, sweep_dir: Path, *flags: str) -> list[str]:
+    return [sys.executable, "launch/cross_validate.py", *flags_of(store, sweep_dir, *flags)]
+
+
+@pytest.fixture
+def no_signals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep within this process leaves its signals as they are."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
 
 @pytest.mark.any_device
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_path: Path) -> None:
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    output = succeed(command(store, straight, "--jobs", "2"), timeout_s=300)
-    assert "fold 3/3" in output
+def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(
+    store: Path, shared: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    (straight, _), killed = shared, tmp_path
+    flags = command(store, killed, "--num_epochs", "10")
     process = subprocess.Popen(
-        command(store, killed), cwd=ROOT, env=clean_environment({}), start_new_session=True, stdout=subprocess.DEVNULL
+        flags, cwd=ROOT, env=clean_environment({}), start_new_session=True, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while not list(killed.glob("seed_0/*/*/metrics.jsonl")) or len(list(killed.glob("seed_0/*/*/status.json"))) < 2:
@@ -101,8 +124,9 @@ def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_pa
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)  # its training, in the same session
-    output = succeed(command(store, killed), timeout_s=300)
+    output = succeed([*flags, "--jobs", "2"], timeout_s=300)
     assert "1 of 3 folds are done already" in output
+    assert "fold 3/3" in output
     one, other = (json.loads((folder / "results.json").read_text()) for folder in (straight, killed))
     assert one["scores"] == other["scores"]
     assert set(one["scores"]["0"]) == {path.name for path in (straight / "seed_0").iterdir()}
@@ -116,19 +140,15 @@ def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(store: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_other_settings_in_the_same_folder_are_refused(store: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("no_signals")
+def test_other_settings_in_the_same_folder_are_refused(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "plan.json").write_text(json.dumps({"settings": {"dropout": 0.7}, "num_epochs": 3}))
-    refused = subprocess.run(
-        command(store, tmp_path, "--dropout", "0.2"),
-        cwd=ROOT,
-        env=clean_environment({}),
-        capture_output=True,
-        text=True,
-    )
-    assert refused.returncode == 2
-    assert "holds a sweep of other settings: " in refused.stdout
-    assert "dropout" in refused.stdout
-    assert "Traceback" not in refused.stderr
+    assert main(flags_of(store, tmp_path, "--dropout", "0.2")) == 2
+    told = capsys.readouterr().out
+    assert "holds a sweep of other settings: " in told
+    assert "dropout" in told
 
 
 @pytest.mark.slow
@@ -137,7 +157,7 @@ def test_folds_are_trained_as_the_sweep_began_whatever_becomes_of_the_files(stor
     recipe, engine, sweep_dir = tmp_path / "recipe.yaml", tmp_path / "engine.json", tmp_path / "sweep"
     recipe.write_text("dropout: 0.1\nlabel_smoothing: 1e-05\n")
     engine.write_text((ROOT / "ds_configs/fp32.json").read_text())
-    flags = command(store, sweep_dir, "--config", str(recipe), "--deepspeed_config", str(engine))
+    flags = command(store, sweep_dir, "--config", str(recipe), "--deepspeed_config", str(engine), "--folds", "2")
     process = subprocess.Popen(flags, cwd=ROOT, env=clean_environment({}), stdout=subprocess.DEVNULL)
     await_first_epoch(sweep_dir)
     recipe.write_text("dropout: 0.4\n")
@@ -145,7 +165,7 @@ def test_folds_are_trained_as_the_sweep_began_whatever_becomes_of_the_files(stor
     assert process.wait(200) == 0
     run_dirs = [path.parent for path in sweep_dir.glob("seed_0/*/*/run.yaml")]
     settings = [yaml.safe_load((run_dir / "run.yaml").read_text()) for run_dir in run_dirs]
-    assert [(each["dropout"], each["label_smoothing"]) for each in settings] == 3 * [(0.1, 1e-05)]
+    assert [(each["dropout"], each["label_smoothing"]) for each in settings] == 2 * [(0.1, 1e-05)]
     assert len({(run_dir / "engine.json").read_text() for run_dir in run_dirs}) == 1
 
 
@@ -173,7 +193,11 @@ def test_no_table_holds_folds_of_other_data(store: Path, tmp_path: Path) -> None
     (other,) = (path.parent for path in sweep_dir.glob("seed_0/*/*/run.yaml") if str(path.parent) in refused)
     shutil.rmtree(other)
     moved = [flag if flag != data else data.rename(tmp_path / "moved.npz") for flag in flags]
-    assert "1 of 3 folds are done already" in succeed(moved, timeout_s=200)
+    with subprocess.Popen(moved, cwd=ROOT, env=clean_environment({}), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("1 of 3 folds are done already" in line for line in process.stdout)
+        process.terminate()
+    assert process.returncode == 75
 
 
 def await_first_epoch(sweep_dir: Path) -> Path:
@@ -196,14 +220,16 @@ def await_first_epoch(sweep_dir: Path) -> Path:
         (["--dropuot", "0.1"], "did you mean"),
     ],
 )
-def test_impossible_sweeps_are_told_at_once(store: Path, tmp_path: Path, flags: list[str], told: str) -> None:
+@pytest.mark.usefixtures("no_signals")
+def test_impossible_sweeps_are_told_at_once(
+    store: Path, tmp_path: Path, flags: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "dry.yaml").write_text("dry_run: true\n")
     flags = [str(tmp_path / flag) if flag == "dry.yaml" else flag for flag in flags]
-    flags = [*command(store, tmp_path / "sweep", *flags)] if "toy" not in flags else [
-        sys.executable, "launch/cross_validate.py", "--deepspeed_config", "ds_configs/fp32.json", *flags
-    ]  # fmt: skip
-    refused = subprocess.run(flags, cwd=ROOT, env=clean_environment({}), capture_output=True, text=True)
-    assert (refused.returncode, told in refused.stdout) == (2, True), refused.stdout + refused.stderr
+    is_of_signs = "toy" not in flags
+    given = flags_of(store, tmp_path / "sweep", *flags) if is_of_signs else [*ENGINE, *flags]
+    assert main(given) == 2
+    assert told in capsys.readouterr().out
     assert not (tmp_path / "sweep").exists()
 
 
