@@ -1,6 +1,7 @@
 """Starts real processes for tests: with a timeout, an environment of their own, and their last lines when they fail."""
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -9,9 +10,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from ds_trainer.job import main
 from ds_trainer.rank_variables import without_ranks
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +68,18 @@ def succeed(command: Sequence[str | Path], **options: object) -> str:
     finished = run(command, **options)  # type: ignore[arg-type]
     assert finished.returncode == 0, f"status {finished.returncode}: {command}\n{_last_lines(finished.stdout)}"
     return finished.stdout
+
+
+def train_here(*flags: str | Path) -> str:
+    """Train within this process; return what was logged.
+
+    For tests of what a run leaves: a process of its own would spend 4 s on what this one has imported.
+    """
+    output = io.StringIO()
+    with mock.patch.dict(os.environ), contextlib.chdir(ROOT), contextlib.redirect_stdout(output):
+        status = main([str(flag) for flag in flags])
+    assert status == 0, f"status {status}: {flags}\n{_last_lines(output.getvalue())}"
+    return output.getvalue()
 
 
 def val_losses(run_dir: Path) -> list[float]:

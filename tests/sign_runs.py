@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from launching import ROOT, succeed, torchrun
+from launching import ROOT, succeed, torchrun, train_here
 
 from ds_trainer.tasks.sign.store import ClipStore
 
@@ -32,7 +32,10 @@ def held_out(store: Path) -> str:
 def train(store: Path, runs: Path, ranks: int, config: str, *flags: str) -> Path:
     split = ["--split", f"signer:{held_out(store)}", "--val_by", "clip"]
     shared = ["--deepspeed_config", config, "--data", store, "--runs_dir", runs, *MODEL, *split, *flags]
-    succeed([*(torchrun(ranks) if ranks > 1 else [sys.executable]), "launch/train.py", *shared], timeout_s=200)
+    if ranks == 1:
+        train_here(*shared)
+    else:
+        succeed([*torchrun(ranks), "launch/train.py", *shared], timeout_s=200)
     (run_dir,) = runs.iterdir()
     return run_dir
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, clean_environment, run, succeed
+from launching import ROOT, clean_environment, run, train_here
 from matplotlib.figure import Figure
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
@@ -95,7 +95,7 @@ def test_place_of_resume_points_is_lost(tmp_path: Path) -> None:
     assert json.loads((run_dir / "status.json").read_text())["status"] == "failed"
     (run_dir / "resume").unlink()
     (tmp_path / "resume").rename(run_dir / "resume")
-    assert "continuing" in succeed([*TRAIN, "--runs_dir", tmp_path / "runs", "--resume", "must"])
+    assert "continuing" in train_here(*TRAIN[2:], "--runs_dir", tmp_path / "runs", "--resume", "must")
     assert json.loads((run_dir / "status.json").read_text())["status"] == "finished"
 
 
@@ -158,7 +158,7 @@ def test_best_checkpoint_that_was_lost_or_is_older_than_it_must_be_is_replaced(t
     (run_dir / "best.pth").write_bytes((run_dir / "best.pth").read_bytes()[:500])
     (run_dir / ".best.pth.another-host.41").write_bytes(b"half")
     for num_epochs, found in ((9, "damaged"), (10, "found the model of epoch 1, expected that of 9")):
-        output = succeed([*TRAIN, "--runs_dir", runs_dir, "--resume", run_dir, "--num_epochs", str(num_epochs)])
+        output = train_here(*TRAIN[2:], "--runs_dir", runs_dir, "--resume", run_dir, "--num_epochs", str(num_epochs))
         assert re.search(rf"refused .*best\.pth: {found}", output), output
         assert "the next epoch's model takes the place of the best" in output
         assert f"best checkpoint (epoch {num_epochs})" in output

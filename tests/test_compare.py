@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from browsing import SCREENS
 from drawn import overlapping, records_of
-from launching import succeed
+from launching import succeed, train_here
 from test_report import make_run_dir
 
 from ds_trainer.errors import DataError
 from ds_trainer.report.compare import comparison_figures, letters_of, main, told, write_comparison
 from ds_trainer.report.runs import differing, find_runs, summaries
 
-TRAIN = [sys.executable, "launch/train.py", "--task", "toy", "--num_points", "300", "--num_epochs", "2"]
+TRAIN = ["--task", "toy", "--num_points", "300", "--num_epochs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("compared") / "runs"
     for seed, config in ((1, "bf16"), (2, "fp32")):
         engine = ["--deepspeed_config", f"ds_configs/{config}.json"]
-        succeed([*TRAIN, *engine, "--seed", str(seed), "--runs_dir", path])
+        train_here(*TRAIN, *engine, "--seed", str(seed), "--runs_dir", path)
     return path
 
 

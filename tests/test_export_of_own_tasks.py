@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from launching import ROOT, run, succeed
+from launching import ROOT, run, succeed, train_here
 from own_tasks import Drawn
 from torch import Tensor, nn
 
@@ -178,7 +178,7 @@ def test_regression_with_two_answers_is_exported_in_every_form(tmp_path: Path) -
 @pytest.mark.timeout(500)
 def test_task_without_inputs_to_export_gives_its_weights(tmp_path: Path) -> None:
     flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--num_epochs", "1"]
-    succeed([sys.executable, "launch/train.py", *flags, "--runs_dir", tmp_path / "runs"], timeout_s=100)
+    train_here(*flags, "--runs_dir", tmp_path / "runs")
     (run_dir,) = (tmp_path / "runs").iterdir()
     for form in WEIGHTS:
         export = [sys.executable, "launch/export.py", run_dir, "--to", form, "--out", tmp_path / f"model.{form}"]
@@ -204,7 +204,7 @@ def test_resume_point_of_a_run_that_was_stopped_in_its_first_epoch(tmp_path: Pat
 @pytest.mark.slow
 def test_export_of_a_resume_point_lies_in_the_run_that_will_delete_the_point(tmp_path: Path) -> None:
     flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--num_points", "60", "--num_epochs", "1"]
-    succeed([sys.executable, "launch/train.py", *flags, "--runs_dir", tmp_path])
+    train_here(*flags, "--runs_dir", tmp_path)
     (point,) = tmp_path.glob("*/resume/epoch_*")
     run_dir, files = point.parents[1], sorted(point.iterdir())
     for source in (run_dir, run_dir / "resume", point):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import ROOT, run, succeed, uses_launcher
+from launching import ROOT, run, succeed, train_here, uses_launcher
 
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.job import main
@@ -79,22 +79,22 @@ def test_isl_kinect30_trains_without_the_held_out_signer(isl_kinect30: Path, run
 
 def test_range_beyond_the_signs_trains_on_those_that_exist_and_says_so(runs_dir: Path) -> None:
     flags = ["--selected_signs_from", "25", "--selected_signs_to", "502", "--runs_dir", runs_dir]
-    output = succeed([sys.executable, *TRAIN, *TINY[:4], "--num_frames", "8", *flags])
+    output = train_here(*TRAIN[1:], *TINY[:4], "--num_frames", "8", *flags)
     assert "502" in output
     assert_complete(only_run(runs_dir), num_signs=2)
 
 
 def test_resume_auto_continues_the_killed_run_and_leaves_a_finished_one(runs_dir: Path) -> None:
-    command = [sys.executable, *TRAIN, *TINY, "--runs_dir", runs_dir, "--resume", "auto"]
-    succeed(command)
+    flags = [*TRAIN[1:], *TINY, "--runs_dir", runs_dir, "--resume", "auto"]
+    train_here(*flags)
     first = only_run(runs_dir)
     status = first / "status.json"
     status.write_text(json.dumps({"status": "running"}))  # what a SIGKILL leaves
-    output = succeed([*command, "--num_epochs", "2"])
+    output = train_here(*flags, "--num_epochs", "2")
     assert f"continuing {first} after epoch 1" in output
     epochs = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in epochs if record["kind"] == "epoch"] == [0, 1]
-    succeed(command)
+    train_here(*flags)
     assert len(list(runs_dir.iterdir())) == 2, "a finished run is not continued"
 
 

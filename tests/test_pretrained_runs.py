@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import succeed, torchrun, val_losses
+from launching import succeed, torchrun, train_here, val_losses
 
 
 @pytest.mark.slow
@@ -13,10 +13,17 @@ from launching import succeed, torchrun, val_losses
 def test_run_begins_where_the_other_ended_and_goes_on_without_it(tmp_path: Path) -> None:
     """On two ranks and at ZeRO-3, too; what a run goes on with is in its resume point."""
     former, runs = tmp_path / "former", tmp_path / "runs"
-    train = ["launch/train.py", "--task", "toy", "--num_points", "2000", "--plateau_patience", "9"]
+    train = ["--task", "toy", "--num_points", "2000", "--plateau_patience", "9"]
     bf16 = ["--deepspeed_config", "ds_configs/bf16.json"]
-    succeed([sys.executable, *train, *bf16, "--num_epochs", "3", "--runs_dir", former])
-    again = [*train, "--deepspeed_config", "ds_configs/bf16_zero3.json", "--pretrained", *former.glob("*/")]
+    train_here(*train, *bf16, "--num_epochs", "3", "--runs_dir", former)
+    again = [
+        "launch/train.py",
+        *train,
+        "--deepspeed_config",
+        "ds_configs/bf16_zero3.json",
+        "--pretrained",
+        *former.glob("*/"),
+    ]
     output = succeed([*torchrun(2), *again, "--num_epochs", "1", "--runs_dir", runs])
     assert output.count("8 of 8 weights are the model's, 100 % of its numbers") == 1
     (run_dir,) = runs.glob("*/")

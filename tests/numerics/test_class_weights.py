@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, succeed, torchrun
+from launching import ROOT, succeed, torchrun, train_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -29,17 +29,20 @@ def write_unbalanced(path: Path) -> None:
     )
 
 
-def epochs_of(tmp_path: Path, num_ranks: int, *flags: str) -> list[dict[str, float]]:
+def epochs_of(tmp_path: Path, num_ranks: int, *weights: str) -> list[dict[str, float]]:
     """The records of two epochs on so many ranks, 24 clips a step."""
     config = json.loads((ROOT / "ds_configs" / "fp32.json").read_text())
     config |= {"train_batch_size": 24, "train_micro_batch_size_per_gpu": 24 // num_ranks}
     config_path = tmp_path / f"{num_ranks}.json"
     config_path.write_text(json.dumps(config))
-    runs_dir = tmp_path / f"runs_{num_ranks}{''.join(flags)}"
+    runs_dir = tmp_path / f"runs_{num_ranks}{''.join(weights)}"
     model = ["--model", "bilstm", "--model_size", "t_1_1", "--num_frames", "8", "--dropout", "0"]
     where = ["--data", tmp_path / "clips.npz", "--stores_dir", tmp_path / "stores", "--split", "random"]
-    train = ["launch/train.py", "--deepspeed_config", config_path]
-    succeed([*torchrun(num_ranks), *train, *model, *where, "--num_epochs", "2", "--runs_dir", runs_dir, *flags])
+    flags = ("--deepspeed_config", config_path, *model, *where, "--num_epochs", "2", "--runs_dir", runs_dir, *weights)
+    if num_ranks == 1:
+        train_here(*flags)
+    else:
+        succeed([*torchrun(num_ranks), "launch/train.py", *flags])
     (path,) = runs_dir.glob("*/metrics.jsonl")
     return [record for record in map(json.loads, path.read_text().splitlines()) if record["kind"] == "epoch"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, clean_environment, run, succeed
+from launching import ROOT, clean_environment, run, succeed, train_here
 
 from ds_trainer.tasks.sign.known_layouts import layout_for
 
@@ -149,8 +149,8 @@ def test_folders_of_videos_become_what_training_reads(footage: Path, tmp_path: P
 def test_video_is_recognised_in_one_go(footage: Path, tmp_path: Path) -> None:
     """A model that was trained in the other environment answers to a video and to a folder of images, though there are
     no hands in them, as it looks at the arms as well."""
-    train = [sys.executable, "launch/train.py", "--deepspeed_config", "ds_configs/fp32.json", "--num_epochs", "1"]
-    succeed([*train, "--parts", "pose,left_hand,right_hand", "--runs_dir", tmp_path])
+    train = ["--deepspeed_config", "ds_configs/fp32.json", "--num_epochs", "1"]
+    train_here(*train, "--parts", "pose,left_hand,right_hand", "--runs_dir", tmp_path)
     (run_dir,) = (path for path in tmp_path.iterdir() if path.is_dir())
     images = footage / "karsl" / "02" / "train" / "0001" / "a"
     output = succeed([PYTHON, "launch/predict.py", run_dir, footage / "word.mp4", images, "--top", "3"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launching import ROOT, succeed
+from launching import ROOT, succeed, train_here
 
 from ds_trainer.errors import SettingsError
 from ds_trainer.tasks.sign.clips import RawClip
@@ -230,7 +230,7 @@ def test_tiny_model_learns_signs_of_unseen_clips(tmp_path: Path) -> None:
     store_dir = told.split(": 1000 clips")[0].splitlines()[-1]
     small = ["--model_size", "t_2_2", "--num_frames", "16", "--num_epochs", "8", "--runs_dir", tmp_path / "runs"]
     config = ROOT / "ds_configs" / "fp32.json"
-    succeed([sys.executable, "launch/train.py", "--deepspeed_config", config, "--data", store_dir, *small])
+    train_here("--deepspeed_config", config, "--data", store_dir, *small)
     (metrics,) = (tmp_path / "runs").glob("*/metrics.jsonl")
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
     (accuracy,) = [record["top1"] for record in records if record["kind"] == "test"]
