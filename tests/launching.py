@@ -8,7 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -70,16 +70,21 @@ def succeed(command: Sequence[str | Path], **options: object) -> str:
     return finished.stdout
 
 
-def train_here(*flags: str | Path) -> str:
-    """Train within this process; return what was logged.
+def done_here(command: Callable[[Sequence[str]], int], *words: str | Path, status: int = 0) -> str:
+    """Run a command's `main` within this process, to end with that status; return its output.
 
-    For tests of what a run leaves: a process of its own would spend 4 s on what this one has imported.
+    For what is told and left: a process of its own would first spend seconds on what this one has imported.
     """
     output = io.StringIO()
     with mock.patch.dict(os.environ), contextlib.chdir(ROOT), contextlib.redirect_stdout(output):
-        status = main([str(flag) for flag in flags])
-    assert status == 0, f"status {status}: {flags}\n{_last_lines(output.getvalue())}"
+        found = command([str(word) for word in words])
+    assert found == status, f"status {found}: {words}\n{_last_lines(output.getvalue())}"
     return output.getvalue()
+
+
+def train_here(*flags: str | Path) -> str:
+    """Train within this process; return the log."""
+    return done_here(main, *flags)
 
 
 def val_losses(run_dir: Path) -> list[float]:

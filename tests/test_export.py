@@ -1,8 +1,6 @@
 """From a run to what others use: every form answers like the model that was trained, from any resume point."""
 
-import contextlib
 import csv
-import io
 import json
 import subprocess
 import sys
@@ -12,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from launching import ROOT, clean_environment, run, succeed, torchrun
+from launching import ROOT, clean_environment, done_here, run, succeed, torchrun
 from sign_runs import NUM_CLIPS, config_of, prepared_store, train
 
 from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.evaluate import main as evaluate_command
 from ds_trainer.export.command import main as export_command
 from ds_trainer.export.formats import MOST_DIFFERENCE
 from ds_trainer.predict import answers_of, load_recogniser
@@ -31,9 +30,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def export(source: Path, form: str, out: Path) -> str:
     """Exported in this process; what is not exported is told by one of its own, below. Returns the log."""
-    with contextlib.redirect_stdout(io.StringIO()) as log:
-        assert export_command(["--to", form, "--out", str(out), str(source)]) == 0, log.getvalue()
-    return log.getvalue()
+    return done_here(export_command, "--to", form, "--out", out, source)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +89,12 @@ def test_every_form_answers_like_the_model_that_was_trained(
 
 def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, store: Path, tmp_path: Path) -> None:
     status = json.loads((run_dir / "status.json").read_text())
-    for ranks in (1, 2):
-        command = [*(torchrun(2) if ranks == 2 else [sys.executable]), "launch/evaluate.py", run_dir]
-        output = succeed([*command, "--json", tmp_path / "out.json"], timeout_s=100)
+    words = [run_dir, "--json", tmp_path / "out.json"]
+    for evaluate in (
+        lambda: done_here(evaluate_command, *words),
+        lambda: succeed([*torchrun(2), "launch/evaluate.py", *words], timeout_s=100),
+    ):
+        output = evaluate()
         found = json.loads((tmp_path / "out.json").read_text())
         num_scored = sum(group["num_examples"] for group in found["by_group"].values())
         assert f", {num_scored} of {NUM_CLIPS} examples)" in output
@@ -102,14 +102,13 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
         assert found["by_group"] == status["by_group"]
         assert found["calibration_error"] == status["calibration_error"]
         assert found["notes"] == []
-    output = succeed([sys.executable, "launch/evaluate.py", run_dir / "resume"], timeout_s=100)
+    output = done_here(evaluate_command, run_dir / "resume")
     assert "no temperature was fitted" in output
     assert "that validation gives" not in output
 
 
 def evaluated(run_dir: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
-    evaluate = [sys.executable, "launch/evaluate.py", run_dir, "--json", tmp_path / "out.json"]
-    succeed([*evaluate, *flags], timeout_s=100)
+    done_here(evaluate_command, run_dir, "--json", tmp_path / "out.json", *flags)
     found: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())
     return found
 
@@ -117,13 +116,10 @@ def evaluated(run_dir: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
 def test_evaluate_passes_as_many_clips_at_once_as_it_is_told(run_dir: Path, tmp_path: Path) -> None:
     found = evaluated(run_dir, tmp_path, "--micro_batch", "3")["results"]
     assert found == pytest.approx(json.loads((run_dir / "status.json").read_text())["results"], rel=1e-3)
-    command = [sys.executable, "launch/evaluate.py", run_dir, "--micro_batch"]
-    for number, problem in (("1000000000000", "error: out of memory: "), ("0", "error: --micro_batch: found 0")):
-        refused = run([*command, number])
-        assert refused.returncode == 2
-        assert problem in refused.stdout
-        assert "Traceback" not in refused.stdout
-    assert "give a smaller --micro_batch" in run([*command, "1000000000000"]).stdout
+    told = done_here(evaluate_command, run_dir, "--micro_batch", "1000000000000", status=2)
+    assert "error: out of memory: " in told
+    assert "give a smaller --micro_batch" in told
+    assert "error: --micro_batch: found 0" in done_here(evaluate_command, run_dir, "--micro_batch", "0", status=2)
 
 
 def test_evaluate_on_some_of_the_signs_knows_them_by_name(run_dir: Path, store: Path, tmp_path: Path) -> None:
@@ -144,9 +140,8 @@ def test_evaluate_scores_all_of_other_data(run_dir: Path, store: Path, tmp_path:
     assert found["notes"] == [f"{num_known} of the {NUM_CLIPS} scored clips were trained or validated on"]
     for signer, scored in before["by_group"].items():
         assert found["by_group"][signer] == pytest.approx(scored, rel=1e-3)
-    refused = run([sys.executable, "launch/evaluate.py", run_dir, "--split", "all", "--on", "val"])
-    assert refused.returncode == 2
-    assert "error: --on val: --split, or the task, leaves nothing for it" in refused.stdout
+    told = done_here(evaluate_command, run_dir, "--split", "all", "--on", "val", status=2)
+    assert "error: --on val: --split, or the task, leaves nothing for it" in told
 
 
 def test_evaluate_refuses_signs_that_the_model_does_not_know(run_dir: Path, store: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """A process that trains several times, as a notebook or a search over settings does."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
-from launching import ROOT, succeed, torchrun, val_losses
+from launching import ROOT, succeed, torchrun, train_here, val_losses
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -105,7 +106,7 @@ except ds_trainer.CheckpointError:
     timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
     print("mended:", all(timer.finished.is_set() for timer in timers), flush=True)
 for _ in range(2):
-    time.sleep(0 if int(os.environ["RANK"]) else 5)  # the others find what rank 0 has left in the store
+    time.sleep(0 if int(os.environ["RANK"]) else 2)  # the others find what rank 0 has left in the store
     print("trained:", ds_trainer.train(**given, runs_dir="runs"), flush=True)
 """
 
@@ -120,30 +121,19 @@ def test_several_ranks_train_again(tmp_path: Path) -> None:
     assert len([*tmp_path.glob("runs/*/best.pth")]) == 2
 
 
-SYNCS = """
-import os, sys
-
-from ds_trainer.job import main
-
-names, fsync = [], os.fsync
-
-
-def noted(descriptor):
-    names.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
-    fsync(descriptor)
-
-
-os.fsync = noted
-flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--num_epochs", "2", "--runs_dir", sys.argv[1]]
-assert main(flags) == 0
-print("synced:", " ".join(names))
-"""
-
-
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not tell which files are open")
-def test_record_is_on_disk_before_the_resume_point_that_counts_on_it(tmp_path: Path) -> None:
-    output = succeed([sys.executable, "-c", SYNCS, tmp_path])
-    (synced,) = (line.split()[1:] for line in output.splitlines() if line.startswith("synced:"))
+def test_record_is_on_disk_before_the_resume_point_that_counts_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--num_epochs", "2"]
+    train_here(*flags, "--runs_dir", tmp_path)
     states = [number for number, name in enumerate(synced) if "state.pt" in name]
     assert len(states) == 2
     for begin, end in zip([0, *states], states, strict=False):
