@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import ROOT, run, run_ranks, succeed
+from launching import ROOT, done_here, run_ranks, succeed, train_here
 from own_tasks import Drawn
 
+from ds_trainer import evaluate, job
 from ds_trainer.objective import RESERVED_NAMES
 from ds_trainer.settings import combined_settings
 from ds_trainer.task import build_task
@@ -31,7 +32,7 @@ def test_split_that_is_drawn_is_the_same_on_all_ranks_and_in_evaluation(tmp_path
     run_ranks(ROOT / "launch" / "train.py", 2, flags)
     (run_dir,) = tmp_path.iterdir()
     scored = ["--task", "own_tasks:Drawn", "--on", "val", "--json", tmp_path / "scored.json"]
-    succeed([sys.executable, ROOT / "launch" / "evaluate.py", run_dir, *scored])
+    done_here(evaluate.main, run_dir, *scored)
     results = json.loads((tmp_path / "scored.json").read_text())["results"]
     assert results == json.loads((run_dir / "status.json").read_text())["results"]
 
@@ -84,10 +85,10 @@ def test_what_validation_would_stumble_over_is_told_by_a_dry_run() -> None:
 @pytest.mark.parametrize("name", ["Classes", "Measuring"])
 def test_items_in_double_precision_and_metrics_that_are_tensors_are_scored(tmp_path: Path, name: str) -> None:
     task = ["--task", f"own_tasks:{name}"]
-    succeed([sys.executable, ROOT / "launch" / "train.py", *FLAGS, *task, "--runs_dir", tmp_path])
+    train_here(*FLAGS, *task, "--runs_dir", tmp_path)
     (run_dir,) = tmp_path.iterdir()
     on = ["--on", "val", "--json", tmp_path / "scored.json"]
-    succeed([sys.executable, ROOT / "launch" / "evaluate.py", run_dir, *task, *on])
+    done_here(evaluate.main, run_dir, *task, *on)
     status = json.loads((run_dir / "status.json").read_text())
     results = status["results"]
     assert json.loads((tmp_path / "scored.json").read_text())["results"] == results
@@ -99,13 +100,12 @@ def test_items_in_double_precision_and_metrics_that_are_tensors_are_scored(tmp_p
 
 @pytest.mark.slow
 def test_examples_whose_loss_is_not_finite_are_named(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "launch" / "train.py", *FLAGS, "--runs_dir", tmp_path, "--task"]
-    refused = run([*command, "own_tasks:BadValidation"])
-    assert refused.returncode == 2
+    flags = [*FLAGS, "--runs_dir", tmp_path, "--task"]
+    refused = done_here(job.main, *flags, "own_tasks:BadValidation", status=2)
     assert (
         "epoch 1: the validation loss is nan, expected a finite number; it is that of 1 of 8 examples (5): look at"
-        in (refused.stdout)
+        in refused
     )
-    assert "last good state" not in refused.stdout, "there is none"
-    warned = succeed([*command, "own_tasks:BadTest"])
+    assert "last good state" not in refused, "there is none"
+    warned = train_here(*flags, "own_tasks:BadTest")
     assert "the loss of 1 of 8 examples (5) is NaN or infinite, and so is their mean" in warned

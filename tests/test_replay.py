@@ -10,7 +10,7 @@ import pytest
 import torch
 from bad_batch import BF16, FP32, TASK, edit, first, save_bad_batch
 from faulty_task import BAD, NUM_CLIPS
-from launching import run, succeed
+from launching import run, succeed, train_here
 from torch import Tensor, nn
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
@@ -173,7 +173,7 @@ def test_compiled_modules_are_run_plainly(tmp_path: Path) -> None:
 def test_what_training_saved_is_run_again_to_the_same_loss(tmp_path: Path, config: str) -> None:
     root = Path(__file__).parents[1]
     flags = ["--deepspeed_config", root / "ds_configs" / config, "--task", TASK, "--fault", "root", "--num_epochs", "1"]
-    succeed([sys.executable, root / "launch" / "train.py", *flags], cwd=tmp_path)
+    train_here(*flags, "--runs_dir", tmp_path / "runs")
     (folder,) = tmp_path.glob("runs/*/bad_batches/*")
     command = [sys.executable, root / "launch" / "replay.py", folder.relative_to(tmp_path)]
     text = succeed([*command, "--task", TASK], cwd=tmp_path)
