@@ -1,5 +1,10 @@
-"""What a person sees: the real commands end with status 2 and a line that names the file, and show no traceback."""
+"""What a person sees: commands end with status 2 and a line that names the file, and show no traceback.
 
+What depends on a process, as names that are not UTF-8 do, is asked of a real one.
+"""
+
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -7,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, run
+from launching import ROOT, done_here, run
 from sign_data.writers import packed_arrays
 
+from ds_trainer.job import main as train
+from ds_trainer.tasks.sign.prepare import main as prepare
 from ds_trainer.tasks.sign.prepare import resolve_store
 
 from .formats import files_of, npz
@@ -19,6 +26,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 CONFIG = ROOT / "ds_configs" / "fp32.json"
 Case = Callable[[Path], Sequence[str | Path]]
+
+
+def is_refused_here(command: Callable[[Sequence[str]], int], words: Sequence[str | Path], named: str) -> None:
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        told = done_here(command, *words, status=2)
+    for shown in (told, errors.getvalue()):
+        assert "Traceback" not in shown, shown
+        assert "Logging error" not in shown, shown
+    assert "error: " in told
+    assert named in told, told
 
 
 def is_refused(command: Sequence[str | Path], named: str) -> None:
@@ -60,14 +77,17 @@ TRAINING: dict[str, tuple[Case, str]] = {
     "device for an engine config": (lambda folder: ["--task", "toy", "--deepspeed_config", "/dev/zero"], "/dev/zero"),
     "value behind a switch": (_flags("--dry_run=yes"), "--dry_run: found 'yes' behind it"),
     "seed of 30 digits": (_flags("--seed", "9" * 30), "--seed: found 9"),
-    "bytes that are not UTF-8": (_flags("--runs_dir", "\udcff"), r"\udcff"),
 }
 
 
 @pytest.mark.parametrize(("case", "named"), TRAINING.values(), ids=TRAINING.keys())
 def test_training_on_bad_settings(tmp_path: Path, case: Case, named: str) -> None:
-    is_refused(["launch/train.py", *case(tmp_path), "--runs_dir", tmp_path / "runs"], named)
+    is_refused_here(train, [*case(tmp_path), "--runs_dir", tmp_path / "runs"], named)
     assert not (tmp_path / "runs").exists()
+
+
+def test_training_under_a_name_that_is_not_utf8() -> None:
+    is_refused(["launch/train.py", "--deepspeed_config", CONFIG, "--task", "toy", "--runs_dir", "\udcff"], r"\udcff")
 
 
 def _truncated(folder: Path) -> Path:
@@ -111,7 +131,7 @@ DATA = [_truncated, _not_a_number, _with_a_pickle, _pipe, _too_long, _damaged_st
 
 @pytest.mark.parametrize("case", DATA)
 def test_preparing_bad_data(tmp_path: Path, case: Callable[[Path], Path]) -> None:
-    is_refused(["launch/prepare.py", "--data", case(tmp_path), "--stores_dir", tmp_path / "stores"], "the_file")
+    is_refused_here(prepare, ["--data", case(tmp_path), "--stores_dir", tmp_path / "stores"], "the_file")
     assert not (tmp_path / "trace").exists()
 
 
@@ -123,5 +143,5 @@ def test_preparing_under_a_name_that_is_not_utf8(flag: str) -> None:
 @pytest.mark.parametrize("case", [_truncated, _not_a_number])
 def test_training_on_bad_data(tmp_path: Path, case: Callable[[Path], Path]) -> None:
     folders = ["--stores_dir", tmp_path / "stores", "--runs_dir", tmp_path / "runs"]
-    is_refused(["launch/train.py", "--deepspeed_config", CONFIG, "--data", case(tmp_path), *folders], "the_file")
+    is_refused_here(train, ["--deepspeed_config", CONFIG, "--data", case(tmp_path), *folders], "the_file")
     assert not (tmp_path / "runs").exists()
