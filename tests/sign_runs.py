@@ -1,11 +1,11 @@
 """Small runs on synthetic clips, whose checkpoints are exported and scored."""
 
 import json
-import sys
 from pathlib import Path
 
-from launching import ROOT, succeed, torchrun, train_here
+from launching import ROOT, done_here, succeed, torchrun, train_here
 
+from ds_trainer.tasks.sign.prepare import main as prepare
 from ds_trainer.tasks.sign.store import ClipStore
 
 NUM_CLIPS = 120  # of which ten validate, or no temperature would be fitted
@@ -20,7 +20,7 @@ def prepared_store(stores: Path) -> Path:
     shape = ["--num_signs", "4", "--num_signers", "3", "--min_frames", "8", "--max_frames", "14"]
     shape += ["--num_clips", str(NUM_CLIPS)]
     layout = ["--layout", "holistic_75"]
-    succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, *layout, "--stores_dir", stores])
+    done_here(prepare, "--source", "synthetic", *shape, *layout, "--stores_dir", stores)
     (path,) = stores.glob("*/")
     return path
 

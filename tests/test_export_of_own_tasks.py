@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from launching import ROOT, run, succeed, train_here
+from launching import ROOT, done_here, run, succeed, train_here
 from own_tasks import Drawn
 from torch import Tensor, nn
 
+from ds_trainer import job
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.errors import CheckpointError
 from ds_trainer.export.command import largest_difference, main
 from ds_trainer.export.formats import WEIGHTS, read_answers, write
-from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.task import Deployment
 
 OWN_TASK = """
@@ -181,22 +181,18 @@ def test_task_without_inputs_to_export_gives_its_weights(tmp_path: Path) -> None
     train_here(*flags, "--runs_dir", tmp_path / "runs")
     (run_dir,) = (tmp_path / "runs").iterdir()
     for form in WEIGHTS:
-        export = [sys.executable, "launch/export.py", run_dir, "--to", form, "--out", tmp_path / f"model.{form}"]
-        assert "the same weights to the bit" in succeed(export)
-    refused = run([sys.executable, "launch/export.py", run_dir, "--to", "onnx"])
-    assert refused.returncode == 2
-    assert "expected Task.deployment" in refused.stdout
+        told = done_here(main, run_dir, "--to", form, "--out", tmp_path / f"model.{form}")
+        assert "the same weights to the bit" in told
+    assert "expected Task.deployment" in done_here(main, run_dir, "--to", "onnx", status=2)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_resume_point_of_a_run_that_was_stopped_in_its_first_epoch(tmp_path: Path) -> None:
     flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--stop_after_minutes", "0.00001"]
-    assert run([sys.executable, "launch/train.py", *flags, "--runs_dir", tmp_path]).returncode == EXIT_STOPPED
+    done_here(job.main, *flags, "--runs_dir", tmp_path, status=job.EXIT_STOPPED)
     (run_dir,) = tmp_path.iterdir()
-    refused = run([sys.executable, "launch/export.py", run_dir / "resume", "--to", "pth"])
-    assert refused.returncode == 2
-    (line,) = refused.stdout.splitlines()
+    (line,) = done_here(main, run_dir / "resume", "--to", "pth", status=2).splitlines()
     assert "no epoch of the run has ended yet" in line
     assert "continue the run" in line
 

@@ -1,13 +1,13 @@
 """A resume point of any ZeRO stage and number of ranks is exported as the checkpoint that it would have been."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launching import succeed
+from launching import done_here
 from sign_runs import config_of, prepared_store, train
 
+from ds_trainer.export.command import main
 from ds_trainer.source import load_source
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
@@ -36,6 +36,6 @@ def test_resume_point_of_any_stage_and_world_size_gives_the_best_checkpoint(
     (point,) = (run_dir / "resume").glob("epoch_*")
     assert load_source(point)["state_dict"].keys() == last["state_dict"].keys()
     flags = ["--to", "safetensors", "--out", tmp_path / "weights.safetensors"]
-    output = succeed([sys.executable, "launch/export.py", run_dir / "resume", *flags])
+    output = done_here(main, run_dir / "resume", *flags)
     assert "differ by 0 at most" in output
     assert "note: no temperature was fitted to these weights: confidences are not calibrated" in output

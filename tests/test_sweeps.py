@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from launching import ROOT, clean_environment, run, succeed
+from launching import ROOT, clean_environment, done_here, run, succeed
 
 from ds_trainer.cross_validation.command import main
+from ds_trainer.tasks.sign.prepare import main as prepare
 from ds_trainer.tasks.sign.store import ClipStore
 
 
@@ -65,7 +66,7 @@ def test_sweep_that_is_ended_ends_its_training_at_a_resume_point(store: Path, tm
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stores = tmp_path_factory.mktemp("stores")
     shape = ["--num_clips", "48", "--num_signs", "3", "--num_signers", "3", "--min_frames", "8", "--max_frames", "12"]
-    succeed([sys.executable, "launch/prepare.py", "--source", "synthetic", *shape, "--stores_dir", stores])
+    done_here(prepare, "--source", "synthetic", *shape, "--stores_dir", stores)
     (path,) = stores.glob("*/")
     return path
 
