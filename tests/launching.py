@@ -87,6 +87,13 @@ def train_here(*flags: str | Path) -> str:
     return done_here(main, *flags)
 
 
+def train_on(num_ranks: int, *flags: str | Path, timeout_s: float = 180) -> str:
+    """Train on so many ranks, one within this process; return the log."""
+    if num_ranks == 1:
+        return train_here(*flags)
+    return succeed([*torchrun(num_ranks), "launch/train.py", *flags], timeout_s=timeout_s)
+
+
 def val_losses(run_dir: Path) -> list[float]:
     """The validation loss of each epoch that a run recorded."""
     records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())

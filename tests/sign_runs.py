@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from launching import ROOT, done_here, succeed, torchrun, train_here
+from launching import ROOT, done_here, train_on
 
 from ds_trainer.tasks.sign.prepare import main as prepare
 from ds_trainer.tasks.sign.store import ClipStore
@@ -32,10 +32,7 @@ def held_out(store: Path) -> str:
 def train(store: Path, runs: Path, ranks: int, config: str, *flags: str) -> Path:
     split = ["--split", f"signer:{held_out(store)}", "--val_by", "clip"]
     shared = ["--deepspeed_config", config, "--data", store, "--runs_dir", runs, *MODEL, *split, *flags]
-    if ranks == 1:
-        train_here(*shared)
-    else:
-        succeed([*torchrun(ranks), "launch/train.py", *shared], timeout_s=200)
+    train_on(ranks, *shared, timeout_s=200)
     (run_dir,) = runs.iterdir()
     return run_dir
 

@@ -16,14 +16,8 @@ def test_run_begins_where_the_other_ended_and_goes_on_without_it(tmp_path: Path)
     train = ["--task", "toy", "--num_points", "2000", "--plateau_patience", "9"]
     bf16 = ["--deepspeed_config", "ds_configs/bf16.json"]
     train_here(*train, *bf16, "--num_epochs", "3", "--runs_dir", former)
-    again = [
-        "launch/train.py",
-        *train,
-        "--deepspeed_config",
-        "ds_configs/bf16_zero3.json",
-        "--pretrained",
-        *former.glob("*/"),
-    ]
+    zero3 = ["--deepspeed_config", "ds_configs/bf16_zero3.json"]
+    again = ["launch/train.py", *train, *zero3, "--pretrained", *former.glob("*/")]
     output = succeed([*torchrun(2), *again, "--num_epochs", "1", "--runs_dir", runs])
     assert output.count("8 of 8 weights are the model's, 100 % of its numbers") == 1
     (run_dir,) = runs.glob("*/")

@@ -17,8 +17,6 @@ from ds_trainer.settings import RunSettings
 from ds_trainer.tasks.sign.task import SignTask
 from ds_trainer.watch.watch import Watch
 
-_TIMEOUT_S = 86400.0  # a contestant waits while others run
-
 
 def train(case: Case, after_step: AfterStep, is_compiled: bool = False) -> None:
     """Train until `after_step` raises."""
@@ -61,8 +59,9 @@ def _train(settings: RunSettings, after_step: AfterStep) -> None:
 
 def prepare(case: Case, after_step: AfterStep, is_compiled: bool = False) -> None:
     """Only the data path, in a process that training has made its own."""
-    distributed.join(_TIMEOUT_S)
-    task = SignTask(settings_of(case, Path("unused"), is_compiled))
+    settings = settings_of(case, Path("unused"), is_compiled)
+    distributed.join(settings.stall_timeout_s)
+    task = SignTask(settings)
     sampler = ShardedSampler(size_of(task.train_set), case.micro_batch, seed=task.settings.seed)
     loader = BatchLoader(task.train_set, sampler, task.prepare, task.collate, task.num_workers)
     for epoch in range(task.settings.num_epochs):

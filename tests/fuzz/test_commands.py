@@ -31,20 +31,21 @@ Case = Callable[[Path], Sequence[str | Path]]
 def is_refused_here(command: Callable[[Sequence[str]], int], words: Sequence[str | Path], named: str) -> None:
     with contextlib.redirect_stderr(io.StringIO()) as errors:
         told = done_here(command, *words, status=2)
-    for shown in (told, errors.getvalue()):
-        assert "Traceback" not in shown, shown
-        assert "Logging error" not in shown, shown
-    assert "error: " in told
-    assert named in told, told
+    is_told(named, told, errors.getvalue())
 
 
 def is_refused(command: Sequence[str | Path], named: str) -> None:
     finished = run([sys.executable, *command], timeout_s=60)
     assert finished.returncode == 2, finished.stdout
-    assert "Traceback" not in finished.stdout, finished.stdout
-    assert "Logging error" not in finished.stdout, finished.stdout
-    assert "error: " in finished.stdout
-    assert named in finished.stdout, finished.stdout
+    is_told(named, finished.stdout)
+
+
+def is_told(named: str, told: str, errors: str = "") -> None:
+    for shown in (told, errors):
+        assert "Traceback" not in shown, shown
+        assert "Logging error" not in shown, shown
+    assert "error: " in told
+    assert named in told, told
 
 
 def _recipe(text: str) -> Case:

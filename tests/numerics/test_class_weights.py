@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, succeed, torchrun, train_here
+from launching import ROOT, train_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -39,10 +39,7 @@ def epochs_of(tmp_path: Path, num_ranks: int, *weights: str) -> list[dict[str, f
     model = ["--model", "bilstm", "--model_size", "t_1_1", "--num_frames", "8", "--dropout", "0"]
     where = ["--data", tmp_path / "clips.npz", "--stores_dir", tmp_path / "stores", "--split", "random"]
     flags = ("--deepspeed_config", config_path, *model, *where, "--num_epochs", "2", "--runs_dir", runs_dir, *weights)
-    if num_ranks == 1:
-        train_here(*flags)
-    else:
-        succeed([*torchrun(num_ranks), "launch/train.py", *flags])
+    train_on(num_ranks, *flags)
     (path,) = runs_dir.glob("*/metrics.jsonl")
     return [record for record in map(json.loads, path.read_text().splitlines()) if record["kind"] == "epoch"]
 

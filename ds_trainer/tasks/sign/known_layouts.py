@@ -7,15 +7,13 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign import kinect, mediapipe
-from ds_trainer.tasks.sign.clips import ClipSource, evenly
+from ds_trainer.tasks.sign.clips import ClipSource, frames_evenly
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, in_order, is_holistic, order_of, placed
 from ds_trainer.tasks.sign.kinect import kinect_20
 from ds_trainer.tasks.sign.layout import KeypointLayout
 
 VERSION = 2
 """Rises when the same clips would get another layout: a store keeps its own."""
-
-FRAMES_LOOKED_AT = 2000
 
 # Three numbers are taken as x, y, z; a layout of x, y, confidence cannot be told from them.
 _FEATURES = {2: ("x", "y"), 3: ("x", "y", "z"), 4: ("x", "y", "z", "visibility")}
@@ -66,8 +64,8 @@ def layout_of(frames_NKC: NDArray[np.float32]) -> KeypointLayout:
     """The layout of a store's frames: what their shape says, and where parts may be in any order, their places."""
     layout = layout_for(*frames_NKC.shape[1:])
     if layout.name == kinect_20(layout.features).name:
-        return kinect.in_order(layout.features, evenly(frames_NKC, FRAMES_LOOKED_AT))
-    return in_order(layout, evenly(frames_NKC, FRAMES_LOOKED_AT)) if is_holistic(layout) else layout
+        return kinect.in_order(layout.features, frames_evenly(frames_NKC, 2000))
+    return in_order(layout, frames_evenly(frames_NKC, 2000)) if is_holistic(layout) else layout
 
 
 def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
@@ -77,7 +75,7 @@ def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[
         "or divide it"
         for feature, reach in _reaches(layout, frames_NKC).items()
     ]
-    return [*_guesses(layout), *_doubtful_depth(layout, evenly(frames_NKC, 64)), *too_large]
+    return [*_guesses(layout), *_doubtful_depth(layout, frames_evenly(frames_NKC, 64)), *too_large]
 
 
 def _reaches(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> dict[str, float]:
@@ -85,7 +83,7 @@ def _reaches(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> dict[st
     others = layout.features[layout.num_coordinates :] if layout.num_coordinates else ()
     if not others:
         return {}
-    beside_NKc = np.abs(evenly(frames_NKC, FRAMES_LOOKED_AT)[..., layout.num_coordinates :])
+    beside_NKc = np.abs(frames_evenly(frames_NKC, 2000)[..., layout.num_coordinates :])
     # Not the largest: a glitch in one frame destroys nothing.
     reach_c = np.quantile(beside_NKc, _USUAL, axis=(0, 1), method="lower").tolist()
     return {feature: reach for feature, reach in zip(others, reach_c, strict=True) if reach > _MOST}

@@ -10,7 +10,6 @@ or of another type than they should be. Changed bits within the frames are notic
 
 import hashlib
 import json
-import mmap
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.problems import reason_of, shown
-from ds_trainer.tasks.sign.clips import SPLITS
+from ds_trainer.tasks.sign.clips import SPLITS, frames_at
 from ds_trainer.tasks.sign.content import frames_hasher
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.readers.npz_file import Archive
@@ -31,7 +30,6 @@ from ds_trainer.text_file import check_regular, is_plain, read_text
 STORE_VERSION = 4
 FRAMES_FILE, INDEX_FILE, NAMES_FILE = "frames.npy", "index.npz", "store.json"
 
-_FRAMES_AT_ONCE = 400  # eight clips: 14 MiB of pages, where 32 clips have 61
 MAX_NAMES_BYTES = 2**26
 _ARRAYS = {"offsets": "i8", "sign": "i8", "signer": "i8", "split": "i1", "clip_ids": "U", "content": "u8"}
 _ABOUT = ("source", "frames_hash", "store_version", "fingerprint")  # of store.json: does not identify the content
@@ -133,19 +131,8 @@ class ClipStore:
         return self.read(numbers.round().astype(np.int64))
 
     def read(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """A copy of the frames of these numbers, [..., K, C].
-
-        The mapping gives its pages back after some frames. They stay in the system's cache, but are no longer this
-        process's memory, which would else grow until it held the whole store.
-        """
-        assert numbers.size == 0 or 0 <= numbers.min() <= numbers.max() < len(self.frames), "`take` does not ask"
-        frames = np.empty((numbers.size, *self.frames.shape[1:]), np.float32)
-        for begin in range(0, numbers.size, _FRAMES_AT_ONCE):
-            some = slice(begin, begin + _FRAMES_AT_ONCE)
-            np.take(self.frames, numbers.ravel()[some], axis=0, out=frames[some], mode="clip")
-            if isinstance(self.frames.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                self.frames.base.madvise(mmap.MADV_DONTNEED)
-        return frames.reshape(*numbers.shape, *self.frames.shape[1:])
+        """A copy of the frames of these numbers, [..., K, C]."""
+        return frames_at(self.frames, numbers)
 
     def clip_frames(self, clip: int) -> NDArray[np.float32]:
         """The frames [T, K, C] of a clip, read-only."""

@@ -27,7 +27,7 @@ from ds_trainer.tasks.sign.features import num_features
 from ds_trainer.tasks.sign.frames import Frames
 from ds_trainer.tasks.sign.handedness import Handedness
 from ds_trainer.tasks.sign.known_clips import known_among, refuse_known_clips, store_of
-from ds_trainer.tasks.sign.known_layouts import FRAMES_LOOKED_AT, notices_of
+from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.labels import numbers_among
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
@@ -91,8 +91,7 @@ class SignTask(Task):
         hands = Handedness.of(self.store, splits.train)
         num_read = Sampling.read_for(np.diff(self.store.offsets)[splits.train], settings.num_frames)
         self._found = {"mirrors_left_handed": hands.tells_signers, "num_read": num_read, "rest_fraction": REST_FRACTION}
-        some = self.store.read(evenly(np.arange(len(self.store.frames)), FRAMES_LOOKED_AT))
-        self.notices = [*notices_of(self.store.layout, some), *splits.notices, *hands.notices]
+        self.notices = [*notices_of(self.store.layout, self.store.frames), *splits.notices, *hands.notices]
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
         )
