@@ -26,6 +26,7 @@ from ds_trainer.errors import (
 )
 from ds_trainer.evaluation import model_to_score, score, tell
 from ds_trainer.files import write_json
+from ds_trainer.openmp import short_waits_when_crowded
 from ds_trainer.pretrained import before
 from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
@@ -53,7 +54,8 @@ def _status(argv: Sequence[str] | None) -> int:
         start_log()
         with mendable_errors_told(out_of_memory="give a smaller --micro_batch"), gpu.same_bits():
             distributed.join(_TIMEOUT_S)
-            results = _evaluate(own, flags)
+            with short_waits_when_crowded():
+                results = _evaluate(own, flags)
         if own.json is not None:
             distributed.agreed(lambda: write_json(own.json, results))
         return 0

@@ -31,6 +31,7 @@ from ds_trainer.launched import (
     refuse_other_world_size,
 )
 from ds_trainer.loop import train
+from ds_trainer.openmp import short_waits_when_crowded
 from ds_trainer.progress import end_log, log, start_log, tell_problems
 from ds_trainer.rehearsal import rehearse
 from ds_trainer.run.cadence import Cadence
@@ -142,7 +143,7 @@ def run_job(settings: RunSettings, watch: Watch, asked_early: WantsStop) -> Path
         log.info(f"recipe {settings.config}")
     for line in job.described:
         log.info(line)
-    with released(job.engine):
+    with released(job.engine), short_waits_when_crowded():
         rehearse(job.engine, task, job.val_dl.sampler.micro_batch, settings.compile)
         if settings.dry_run:
             _dry_run(settings, task, engine_config, job)
