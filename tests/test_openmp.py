@@ -79,7 +79,7 @@ def test_threads_sleep_while_others_use_the_cores(crowd: Callable[[float], None]
         crowd(0.0)
         assert reached(lambda: num_threads() == num_alone + 1)
         alone_again_s = seconds_spun()
-    assert num_threads() == num_alone
+    assert reached(lambda: num_threads() == num_alone)
     assert crowded_s < 0.3 * min(alone_s, alone_again_s)
 
 
@@ -115,7 +115,7 @@ def test_it_ends_with_an_error(crowd: Callable[[float], None]) -> None:
     with contextlib.suppress(KeyError), short_waits_when_crowded():
         assert reached(lambda: num_threads() == num_alone + 3)
         raise KeyError
-    assert num_threads() == num_alone
+    assert reached(lambda: num_threads() == num_alone)
 
 
 def test_a_busy_loop_crowds_a_core() -> None:
