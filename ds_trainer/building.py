@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.dry_run import describe_job
 from ds_trainer.engine.engine import build_engine
+from ds_trainer.engine.parameter_groups import described
 from ds_trainer.engine.refusals import refusals_told, refuse_unmatched
 from ds_trainer.evaluation import in_order
 from ds_trainer.passes import passed_enough
@@ -57,10 +58,10 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig, pr
             log.info(line)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
-    source = str(settings.deepspeed_config)
+    source, rates = str(settings.deepspeed_config), described(model, task.learning_rate_factor)
     refuse_unmatched(model, engine_config, source)
     with refusals_told(source):
-        engine = build_engine(model, engine_config, settings.verbose, settings.compile)
+        engine = build_engine(model, engine_config, settings.verbose, settings.compile, task.learning_rate_factor)
     accumulation = engine_config["gradient_accumulation_steps"]
     train_set = passed_enough(task.train_set, settings.min_epoch_clips)
     sampler = ShardedSampler(size_of(train_set), micro_batch, accumulation, settings.seed)
@@ -77,6 +78,6 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig, pr
         train_dl=BatchLoader(train_set, sampler, task.prepare, task.collate, task.num_workers),
         val_dl=in_order(task, task.val_set, micro_batch),
         num_parameters=num_parameters,
-        described=describe_job(task, sampler, engine_config, num_parameters),
+        described=[*describe_job(task, sampler, engine_config, num_parameters), *rates],
         utilisation=utilisation,
     )

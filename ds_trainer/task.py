@@ -36,8 +36,7 @@ class Deployment:
 
     Args:
         module: in evaluation mode; it answers with a tensor, or a tuple, list or dictionary of tensors.
-        inputs: an example of each input, of at least two examples.
-        names: of each input.
+        inputs, names: an example of each input, of at least two examples, and what it is called.
         dynamic_axes: for each input the axes that may have other lengths, and their names.
         about: what its users must know, such as the names of classes: plain values.
         answers: names of the tensors that it answers with, in their order.
@@ -113,6 +112,10 @@ class Task(ABC):
     def build_model(self) -> nn.Module:
         """A new model, in float32 on the CPU; its weights follow torch's seed."""
 
+    def learning_rate_factor(self, name: str) -> float:
+        """What a weight, by its first name in the model, takes of the learning rate: 0.1 if it is pretrained, say."""
+        return 1.0
+
     @abstractmethod
     def label(self) -> str:
         """A few words for the name of the run directory, without spaces or slashes."""
@@ -141,10 +144,7 @@ class Task(ABC):
             return None
 
     def check_pretrained(self, checkpoint: Mapping[str, Any]) -> list[str]:
-        """Look whether a model that is to be trained on knows what is held out here; return lines for the log.
-
-        Args:
-            checkpoint: of a task of any type.
+        """Look whether a model that is to be trained on, of any task, knows what is held out; return lines for the log.
 
         Raises:
             DataError: it has learnt from examples of the test split.

@@ -3,6 +3,7 @@
 import inspect
 import io
 import json
+import math
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -132,6 +133,7 @@ def refuse_untrainable(task: Task, model: nn.Module, config: Mapping[str, Any]) 
     if not problems and not any(weight.requires_grad for weight in model.parameters()):
         problems = ["no weight is trained: all are frozen, or there is none; expected one whose requires_grad is true"]
     problems = [f"the task's model: {problem}" for problem in problems]
+    problems += [f"the task's learning_rate_factor: {problem}" for problem in _useless_factors(task, model)]
     if task.class_names is not None and task.objective.measure is None:
         problems.append(
             "the task's objective: measures nothing, though there are class_names; take classification_objective, "
@@ -201,6 +203,13 @@ def _of_other_precision(model: nn.Module) -> Iterator[str]:
             f"{those} {dtype}, expected float32, in which the engine config has weights trained; build them so "
             "(model.float()): precision stands in the engine config alone"
         )
+
+
+def _useless_factors(task: Task, model: nn.Module) -> Iterator[str]:
+    for name, weight in model.named_parameters():
+        factor = task.learning_rate_factor(name) if weight.requires_grad else 1.0
+        if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+            yield f"found {shown(factor)} for {name}, expected a number above 0; requires_grad_(False) freezes it"
 
 
 def _sparse(model: nn.Module) -> Iterator[str]:

@@ -89,7 +89,8 @@ def test_weights_are_divided_by_type_and_weight_decay_and_between_neighbours() -
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4).double(), nn.Linear(100, 1))
     flat = FlatModel(model, 40)
     assert [parameter.numel() for parameter in flat.flats] == [32, 16, 100, 8, 4, 1]
-    assert [flat.is_decaying(parameter) for parameter in flat.flats] == [True, True, True, False, False, False]
+    decaying = [flat.treatment_of(parameter).decays for parameter in flat.flats]
+    assert decaying == [True, True, True, False, False, False]
 
 
 def test_names_of_the_state_are_the_models_and_tied_ones_point_to_the_first() -> None:

@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import deepspeed
@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from ds_trainer.distributed import from_master, world_size
 from ds_trainer.engine.compilation import compile_model
-from ds_trainer.engine.flat_model import FlatModel, can_be_flat, decays
+from ds_trainer.engine.flat_model import FlatModel, can_be_flat
 from ds_trainer.engine.flat_model import state_names as names_of_state
 from ds_trainer.engine.monitors import without_monitors
+from ds_trainer.engine.parameter_groups import full_learning_rate, parameter_groups, treatments
 from ds_trainer.engine.precision import (
     ComputesInFloat32,
     buffer_dtype,
@@ -40,7 +41,11 @@ if not torch.cuda.is_available():
 
 
 def build_engine(
-    model: nn.Module, config: Mapping[str, Any], is_verbose: bool = False, is_compiled: bool = False
+    model: nn.Module,
+    config: Mapping[str, Any],
+    is_verbose: bool = False,
+    is_compiled: bool = False,
+    learning_rate_factor: Callable[[str], float] = lambda name: 1.0,
 ) -> DeepSpeedEngine:
     """An engine that trains `model` as the resolved engine config says. Collective.
 
@@ -54,16 +59,17 @@ def build_engine(
     _import_muon()
     _ask_torch_for_memory()
     arithmetic = torch.float32 if computes_in_float32(config) else None
-    module, is_flat = model, can_be_flat(config)
+    module, is_flat, treatment_of = model, can_be_flat(config), treatments(model, learning_rate_factor)
     if is_flat:
-        module = FlatModel(model, config["zero_optimization"]["reduce_bucket_size"], arithmetic)
+        most_numbers = config["zero_optimization"]["reduce_bucket_size"]
+        module = flat = FlatModel(model, most_numbers, arithmetic, treatment_of)
+        treatment_of = flat.treatment_of
     elif arithmetic is not None:
         module = ComputesInFloat32(model)
     sending = replaced(DeepSpeedEngine, {"_broadcast_model": _send_weights})
     with exact_statistics(model) if is_flat else contextlib.nullcontext(), sending:
-        engine, *_ = deepspeed.initialize(
-            model=module, model_parameters=_parameter_groups(module), config=_for_deepspeed(config)
-        )
+        groups = parameter_groups(module.parameters(), treatment_of, config["optimizer"]["params"]["lr"])
+        engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=_for_deepspeed(config))
     _forget_first_step(engine)
     if skips_on_device(config["optimizer"], config["zero_optimization"]):
         skip_non_finite(engine)
@@ -96,16 +102,6 @@ def _forget_left_groups() -> None:
     group = groups._WORLD_GROUP
     if group is not None and group not in dist.distributed_c10d._world.pg_map:
         groups._release_process_group_references()
-
-
-def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """What the optimizer trains: with the weight decay of the engine config, and without any."""
-    is_decaying = model.is_decaying if isinstance(model, FlatModel) else decays
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decaying = [parameter for parameter in trainable if is_decaying(parameter)]
-    others = [parameter for parameter in trainable if not is_decaying(parameter)]
-    groups: list[dict[str, Any]] = [{"params": decaying}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def _for_deepspeed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,9 +204,8 @@ def state_names(engine: DeepSpeedEngine) -> dict[str, str]:
 
 
 def learning_rate(engine: DeepSpeedEngine) -> float:
-    """The learning rate of the last step: `plateau.py` puts it aside where that was a fraction of the full one."""
-    group = engine.basic_optimizer.param_groups[0]
-    return float(group.get("last_lr", group["lr"]))
+    """The learning rate of the last step."""
+    return full_learning_rate(engine.basic_optimizer.param_groups)
 
 
 def gradient_norm(engine: DeepSpeedEngine) -> Tensor | float | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ds_trainer.engine.parameter_groups import Treatment, TreatmentOf, treated_alike
 from ds_trainer.engine.precision import as_statistics_of, has_statistics, is_divided
 from ds_trainer.errors import TaskError
 
@@ -58,6 +59,7 @@ class FlatModel(nn.Module):
         most_numbers: in a flat parameter, unless a single weight has more: weights of large models are divided, so that
             gradients can be exchanged while the backward pass goes on.
         dtype: the precision in which the model computes; None: that of its weights.
+        treatment_of: how the optimizer treats each of the model's weights.
 
     Attributes:
         slices: by the name that a flat weight has in the model.
@@ -65,7 +67,13 @@ class FlatModel(nn.Module):
             trained, which is another one where weights are tied.
     """
 
-    def __init__(self, model: nn.Module, most_numbers: int, dtype: torch.dtype | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        most_numbers: int,
+        dtype: torch.dtype | None = None,
+        treatment_of: TreatmentOf = treated_alike,
+    ):
         super().__init__()
         self.state_names = state_names(model)
         closed = [module for module in model.modules() if isinstance(module, nn.RNNBase | torch.jit.ScriptModule)]
@@ -73,9 +81,11 @@ class FlatModel(nn.Module):
         trained = {
             name: weight for name, weight in model.named_parameters() if weight.requires_grad and id(weight) not in kept
         }
-        trained = dict(sorted(trained.items(), key=lambda item: (not decays(item[1]), _is_odd(item[1]))))
+        treatments = {name: treatment_of(weight) for name, weight in trained.items()}
+        by_treatment = sorted(trained, key=lambda name: (treatments[name], not _is_odd(trained[name])), reverse=True)
+        trained = {name: trained[name] for name in by_treatment}
         names = {id(weight): name for name, weight in trained.items()}
-        chunks = _chunks(trained, most_numbers)
+        chunks = _chunks(trained, treatments, most_numbers)
         self.slices = {
             name: Slice(number, start, tuple(trained[name].shape))
             for number, chunk in enumerate(chunks)
@@ -84,7 +94,10 @@ class FlatModel(nn.Module):
         self.flats = nn.ParameterList(
             torch.cat([trained[name].detach().flatten() for name in chunk]) for chunk in chunks
         )
-        self._decaying = {id(flat) for flat, chunk in zip(self.flats, chunks, strict=True) if decays(trained[chunk[0]])}
+        self._treatments: dict[Tensor, Treatment] = {
+            flat: treatments[chunk[0]] for flat, chunk in zip(self.flats, chunks, strict=True)
+        }
+        self._treatment_of_kept = treatment_of
         self._sizes = [[trained[name].numel() for name in chunk] for chunk in chunks]
         order = {name: position for position, name in enumerate(self.slices)}
         self._places = [
@@ -131,22 +144,14 @@ class FlatModel(nn.Module):
         every = super().named_parameters(*args, **kwargs)
         return ((name, value) for name, value in every if isinstance(value, nn.Parameter))
 
-    def is_decaying(self, parameter: nn.Parameter) -> bool:
-        """Whether weight decay belongs to a parameter: a flat one is of weights that all decay, or none."""
-        return id(parameter) in self._decaying or decays(parameter)
+    def treatment_of(self, parameter: Tensor) -> Treatment:
+        """How the optimizer treats a parameter: a flat one is of weights that are treated alike."""
+        return self._treatments.get(parameter) or self._treatment_of_kept(parameter)
 
 
 def can_be_flat(config: Mapping[str, Any]) -> bool:
     """Whether an engine config lets weights lie in flat parameters: not where each layer is to be treated by itself."""
     return not is_divided(config) and not config.get("data_types", {}).get("keep_in_fp32_modules")
-
-
-def decays(weight: Tensor) -> bool:
-    """Whether weight decay belongs to a weight: to matrices, not to biases and the scales of norms.
-
-    Those have no redundant size that it would keep small, and are often wanted far from 0.
-    """
-    return weight.ndim > 1
 
 
 def state_names(model: nn.Module) -> dict[str, str]:
@@ -155,13 +160,14 @@ def state_names(model: nn.Module) -> dict[str, str]:
     return {name: first.get(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}
 
 
-def _chunks(trained: Mapping[str, Tensor], most_numbers: int) -> list[list[str]]:
-    """The names of weights that lie in a flat parameter together: neighbours of one type that all decay, or none."""
+def _chunks(trained: Mapping[str, Tensor], treatments: Mapping[str, Treatment], most_numbers: int) -> list[list[str]]:
+    """The names of weights that lie in a flat parameter together: neighbours of one type that are treated alike."""
+    kinds = {name: (weight.dtype, treatments[name]) for name, weight in trained.items()}
     chunks: list[list[str]] = []
     num_numbers = 0
     for name, weight in trained.items():
         num_numbers += weight.numel()
-        if not chunks or num_numbers > most_numbers or _kind(weight) != _kind(trained[chunks[-1][0]]):
+        if not chunks or num_numbers > most_numbers or kinds[name] != kinds[chunks[-1][0]]:
             chunks.append([])
             num_numbers = weight.numel()
         chunks[-1].append(name)
@@ -171,10 +177,6 @@ def _chunks(trained: Mapping[str, Tensor], most_numbers: int) -> list[list[str]]
 def _is_odd(weight: Tensor) -> bool:
     """Whether weights behind it would not begin at a multiple of 16 bytes, which the fast products of a GPU need."""
     return weight.numel() % 8 != 0
-
-
-def _kind(weight: Tensor) -> tuple[torch.dtype, bool]:
-    return weight.dtype, decays(weight)
 
 
 def _starts(trained: Mapping[str, Tensor], chunk: list[str]) -> Iterator[int]:

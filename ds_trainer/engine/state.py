@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ds_trainer import distributed
 from ds_trainer.engine.engine import plain_module, state_names
 from ds_trainer.engine.masters import Masters, masters_of, owners
+from ds_trainer.engine.parameter_groups import factors
 from ds_trainer.errors import CheckpointError
 
 State = dict[str, Any]
@@ -50,6 +51,7 @@ def engine_state(engine: DeepSpeedEngine) -> State:
         "moments": {moment: _read(masters, moment) for moment in _moment_names(engine)},
         "others": [frozen | buffers, *of_other_ranks],
         "scalars": _scalars(engine),
+        "learning_rate_factors": factors(engine.basic_optimizer.param_groups),
         "learning_rates": [float(group["lr"]) for group in engine.basic_optimizer.param_groups],
         "counters": {name: getattr(engine, name) for name in _COUNTERS},
         "loss_scale": _loss_scale(engine),
@@ -64,7 +66,7 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
         CheckpointError: it is of another model.
     """
     masters = masters_of(engine)
-    small = distributed.agreed(lambda: _small_part(state, masters))
+    small = distributed.agreed(lambda: _small_part(state, masters, factors(engine.basic_optimizer.param_groups)))
     _create_moments(engine, small["moment names"], small["scalars"])
     for name, shape in masters.shapes().items():
         for moment in (None, *small["moment names"]):
@@ -84,8 +86,14 @@ def load_engine_state(engine: DeepSpeedEngine, state: State) -> None:
         vars(scaler).update(small["loss_scale"])
 
 
-def _small_part(state: State, masters: Masters) -> State:
+def _small_part(state: State, masters: Masters, own_factors: list[float]) -> State:
     """All but the tensors of `state`, after a look whether it fits."""
+    saved_factors = state.get("learning_rate_factors", own_factors)  # one of an earlier version has none
+    if saved_factors != own_factors:
+        raise CheckpointError(
+            f"the resume point is of weights at {saved_factors} of the learning rate, now {own_factors} (the task's "
+            "learning_rate_factor); go back to the code it was made with, or start afresh"
+        )
     own = masters.shapes()
     for numbers in (state["weights"], *state["moments"].values()):
         saved = {name: tuple(value.shape) for name, value in numbers.items()}

@@ -4,7 +4,7 @@ module_worker.py OUT      under RANK, WORLD_SIZE, ...; each rank writes OUT/rank
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from ds_trainer import distributed
 from ds_trainer.checkpoint import load_checkpoint
 from ds_trainer.engine.buffers import share_buffers
-from ds_trainer.engine.engine import build_engine, plain_module
+from ds_trainer.engine.engine import build_engine, learning_rate, plain_module
 from ds_trainer.engine.state import full_precision_state
 from ds_trainer.progress import start_log
 from ds_trainer.tasks.toy.task import ToyTask
@@ -38,14 +38,25 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     return [(numbers_BC, (numbers_BC @ rule).argmax(1)) for numbers_BC in inputs]
 
 
-def outcome(name: str, precision: str, stage: int, is_offloaded: bool = False) -> dict[str, Any]:
+def factor_by_layer(name: str) -> float:
+    """A tenth of the learning rate for the first layer, and twice of it for what is called a bias anywhere."""
+    return (0.1 if name.startswith(("first", "trained.0")) else 1.0) * (2.0 if name.endswith("bias") else 1.0)
+
+
+def outcome(
+    name: str,
+    precision: str,
+    stage: int,
+    is_offloaded: bool = False,
+    factor: Callable[[str], float] = lambda name: 1.0,
+) -> dict[str, Any]:
     """The loss of each step on this rank, and what all ranks hold afterwards."""
     own, device = GLOBAL_BATCH // distributed.world_size(), distributed.device()
     mine = slice(distributed.rank() * own, (distributed.rank() + 1) * own)
     config = engine_config(precision, stage, own)
     if is_offloaded:
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
-    engine = build_engine(new_module(name), config)
+    engine = build_engine(new_module(name), config, learning_rate_factor=factor)
     engine.train()
     losses = []
     for inputs, targets in batches():
@@ -58,6 +69,7 @@ def outcome(name: str, precision: str, stage: int, is_offloaded: bool = False) -
     with torch.no_grad():
         logits = engine(batches()[0][0].to(device)).cpu()
     buffers = {name: buffer.cpu().clone() for name, buffer in plain_module(engine).named_buffers()}
+    assert learning_rate(engine) == 0.01, "that of weights of factor 1"
     return {"losses": losses, "logits": logits, "buffers": buffers, "state": full_precision_state(engine)}
 
 
@@ -114,6 +126,12 @@ def main(out: Path) -> None:
         for stage in (0, 1, 2, 3)
         for name in MODULES
         if stage < 3 or name not in INDIVISIBLE
+    }
+    results |= {
+        (name, f"{precision} by layer", stage): outcome(name, precision, stage, factor=factor_by_layer)
+        for name in ("Normed", "Buffers")
+        for precision in ("fp32", "bf16")
+        for stage in range(4)
     }
     results |= {("Seldom", "offloaded", stage): outcome("Seldom", "fp32", stage, True) for stage in (1, 2, 3)}
     results["validated", "saved"] = validated_and_saved(out)

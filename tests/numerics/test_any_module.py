@@ -1,5 +1,6 @@
 """Modules of any kind train through the engine as they do without it, and all ranks hold the same of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Results]
     return found
 
 
-def plain(name: str) -> tuple[list[float], dict[str, torch.Tensor]]:
+def plain(name: str, factor: Callable[[str], float] = lambda name: 1.0) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Losses and the state at the end, without an engine. What a step does not use has a gradient of 0, not none."""
     model = module_worker.new_module(name)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
-        {"params": [weight for weight in trained if weight.ndim > 1]},
-        {"params": [weight for weight in trained if weight.ndim <= 1], "weight_decay": 0.0},
+        {"params": [weight], "lr": 0.01 * factor(own), "weight_decay": 0.01 if weight.ndim > 1 else 0.0}
+        for own, weight in model.named_parameters()
+        if weight.requires_grad
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.01)
     losses = []
@@ -64,6 +66,20 @@ def test_trains_like_plain_pytorch(results: dict[int, list[Results]], name: str,
     torch.testing.assert_close(dict(found["state"]), dict(state), atol=1e-5, rtol=0)
     halves = results[1][0][name, "bf16", stage]["losses"]
     assert halves == pytest.approx(losses, rel=0.03), "bf16 has three digits"
+
+
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("name", ["Normed", "Buffers"])
+def test_each_weight_has_the_learning_rate_that_the_task_gives_it(
+    results: dict[int, list[Results]], name: str, stage: int
+) -> None:
+    losses, state = plain(name, module_worker.factor_by_layer)
+    found = results[1][0][name, "fp32 by layer", stage]
+    assert found["losses"] == pytest.approx(losses, abs=1e-5)
+    torch.testing.assert_close(dict(found["state"]), dict(state), atol=1e-5, rtol=0)
+    assert results[1][0][name, "bf16 by layer", stage]["losses"] == pytest.approx(losses, rel=0.03)
+    first, second = (rank[name, "bf16 by layer", stage] for rank in results[2])
+    assert torch.equal(first["logits"], second["logits"])
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
