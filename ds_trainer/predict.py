@@ -28,6 +28,7 @@ from ds_trainer.tasks.sign.holistic import in_order, is_holistic, order_of
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.unlabelled import EXPECTED, Frames, clips_in
+from ds_trainer.tasks.sign.upright import is_turned, turned_note
 
 CLIPS_AT_ONCE, FRAMES_AT_ONCE = 32, 16_000
 _MOST_ANSWERS = 100
@@ -117,15 +118,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(error.problems)
     complain(uncalibrated(checkpoint), "note")
     problems: list[str] = []
+    turned: list[str] = []
     clips = (clip for path in arguments.clips for clip in clips_in(path))
     usable = _usable(clips, layout, parts, problems)
     for batch in batched(usable):
         answers = answers_of(recogniser, [frames for _, frames in batch], checkpoint, arguments.top)
         for (name, frames), of_clip in zip(batch, answers, strict=True):
+            if is_turned(frames, layout, description.get("head_side")):
+                turned.append(exact(name, MAX_PATH))
             if math.isfinite(of_clip[0].confidence):
                 log.info(_line(name, of_clip, arguments.json))
             else:
                 problems.append(_unanswered(name, frames))
+    complain([turned_note(turned)] if turned else [], "note")
     return _refuse(problems) if problems else 0
 
 

@@ -106,6 +106,28 @@ def test_clip_store_gives_its_clips(tmp_path: Path, model: Path, capsys: pytest.
     assert isinstance(error, DataError)
 
 
+@pytest.mark.parametrize(("side", "told"), [(1, ["low"]), (-1, ["high"]), (0, []), (None, []), ("1", [])])
+def test_clips_whose_y_runs_another_way_than_in_training_are_answered_and_told(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], side: object, told: list[str]
+) -> None:
+    checkpoint = torch.load(model, weights_only=True)
+    checkpoint["description"] |= {} if side is None else {"head_side": side}
+    torch.save(checkpoint, tmp_path / "other.pth")
+    head, clips = [0, 1], {}
+    for name, height in (("low", -9.0), ("high", 9.0), ("lying", 0.0)):
+        clips[name] = random_frames(6)
+        clips[name][:, head, 1] += height
+    clips["lying"][:, head, 0] += 90
+    np.savez(tmp_path / "clips.npz", **clips)  # type: ignore[arg-type]
+    assert main([str(tmp_path / "other.pth"), str(tmp_path / "clips.npz")]) == 0
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 3
+    names = ", ".join(f"{tmp_path}/clips.npz:{name}" for name in told)
+    notes = [line for line in output.err.splitlines() if "y runs" in line]
+    assert len(notes) == len(told)
+    assert all(note.startswith(f"note: {names}: y runs the other way than in the training clips; ") for note in notes)
+
+
 def clip_with(number: float) -> NDArray[np.float64]:
     clip = random_frames(6).astype(np.float64)
     clip[0, 5, 0] = number

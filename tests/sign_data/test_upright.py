@@ -13,7 +13,7 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
-from ds_trainer.tasks.sign.upright import turned_from, turned_notices
+from ds_trainer.tasks.sign.upright import head_side, turned_from, turned_notices
 
 from .writers import source
 
@@ -51,6 +51,12 @@ def test_signers_whose_y_runs_the_other_way_are_told(tmp_path: Path, of: str) ->
 def test_signers_who_are_alike_or_lie_down_are_not_told(tmp_path: Path, sides: list[float]) -> None:
     store = store_of(tmp_path / "store", *HEADS["kinect"], sides=sides)
     assert turned_notices(store, np.arange(len(store))) == []
+
+
+@pytest.mark.parametrize(("sides", "usual"), [([9, 9, -9], 1), ([-9, -9, 9], -1), ([0, 0], 0), ([], 0)])
+def test_which_way_most_run_is_known_of_a_model(tmp_path: Path, sides: list[float], usual: int) -> None:
+    store = store_of(tmp_path / "store", *HEADS["kinect"], sides=[*sides, 9])
+    assert head_side(store, np.flatnonzero(store.signer < len(sides))) == usual
 
 
 def test_signer_who_lies_is_not_told_though_the_head_is_a_little_lower(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from ds_trainer.tasks.sign.skeletons import moving_skeleton
 from ds_trainer.tasks.sign.split_draws import Clips
 from ds_trainer.tasks.sign.splits import SplitRule, make_splits
 from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.upright import head_side
 from ds_trainer.text_file import CONFIGS_DIR
 from ds_trainer.watch.whereabouts import stand_at
 
@@ -89,8 +90,12 @@ class SignTask(Task):
         self.class_names = [self.store.sign_names[sign] for sign in splits.sign_of_class]
         self.sign_numbers = splits.sign_numbers
         hands = Handedness.of(self.store, splits.train)
-        num_read = Sampling.read_for(np.diff(self.store.offsets)[splits.train], settings.num_frames)
-        self._found = {"mirrors_left_handed": hands.tells_signers, "num_read": num_read, "rest_fraction": REST_FRACTION}
+        self._found = {
+            "mirrors_left_handed": hands.tells_signers,
+            "num_read": Sampling.read_for(np.diff(self.store.offsets)[splits.train], settings.num_frames),
+            "rest_fraction": REST_FRACTION,
+            "head_side": head_side(self.store, splits.train),
+        }
         self.notices = [*notices_of(self.store.layout, self.store.frames), *splits.notices, *hands.notices]
         self.augmentation = Augmentation(
             **{field.name: getattr(settings, field.name) for field in fields(Augmentation)}
@@ -216,7 +221,7 @@ class SignTask(Task):
 
     def number_as_in(self, description: Mapping[str, Any]) -> None:
         self.preprocessing = Preprocessing.of(description)
-        self._found = {name: description[name] for name in self._found}
+        self._found = {name: description.get(name, 0) for name in self._found}  # earlier ones tell no side
         names, own_names = description["sign_names"], self.class_names or []
         if own_names == names:
             return

@@ -6,6 +6,8 @@ Axes: N frames, K keypoints, C features.
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +39,38 @@ def turned_notices(store: ClipStore, clips: Clips) -> list[str]:
 def turned_from(store: ClipStore, clips: Clips, other: ClipStore, trained: Clips) -> list[str]:
     """The signers of some clips whose y runs another way than that of most training signers, of another store."""
     turned = _turned(_sides(store, clips), _sides(other, trained))
-    return [f"{listed(turned)}: y runs the other way than in the training clips; {_REMEDY}"] if turned else []
+    return [turned_note(turned)] if turned else []
+
+
+def head_side(store: ClipStore, clips: Clips) -> int:
+    """1 where y is larger at the head than at the shoulders of most signers, -1 where it is smaller; 0: not known."""
+    return _usual(_sides(store, clips))
+
+
+def is_turned(frames_NKC: NDArray[Any], layout: KeypointLayout, side: Any) -> bool:
+    """Whether y clearly runs another way in a clip than in those that a model has learnt from.
+
+    Args:
+        side: what `head_side` told of those; anything else where that is not known.
+    """
+    head = _head(layout)
+    is_known = side in (-1, 1) and bool(head and layout.centre)
+    return is_known and _above(frames_NKC, head, layout) * side < -_CLEARLY
+
+
+def turned_note(names: Sequence[str]) -> str:
+    """What is told of clips, by their names, whose y runs another way than those that a model has learnt from."""
+    return f"{listed(names)}: y runs the other way than in the training clips; {_REMEDY}"
+
+
+def _usual(sides: Sides) -> int:
+    """Of two groups of one size the first counts as what is usual."""
+    return next((side for side, _ in Counter(sides.values()).most_common(1)), 0)
 
 
 def _turned(sides: Sides, among: Sides) -> list[str]:
-    """Of two groups of one size the first counts as what is usual."""
-    usual = Counter(among.values()).most_common(1)
-    return [name for name, side in sides.items() if usual and side != usual[0][0]]
+    usual = _usual(among)
+    return [name for name, side in sides.items() if usual and side != usual]
 
 
 def _sides(store: ClipStore, clips: Clips) -> Sides:
@@ -66,7 +93,7 @@ def _head(layout: KeypointLayout) -> list[int]:
     return named or list(layout.parts["pose"][:LEFT_SHOULDER] if is_holistic(layout) else ())
 
 
-def _above(frames_NKC: NDArray[np.float32], head: list[int], layout: KeypointLayout) -> float:
+def _above(frames_NKC: NDArray[Any], head: list[int], layout: KeypointLayout) -> float:
     """The mean over frames of 1 where y is larger at the head than at the centre, -1 where it is smaller, and 0 where
     the body lies: a video may be turned by a right angle."""
     is_there_NK = (frames_NKC[..., : layout.num_coordinates] != 0).any(-1)
@@ -79,7 +106,7 @@ def _above(frames_NKC: NDArray[np.float32], head: list[int], layout: KeypointLay
     return float(side_N[is_known_N].mean()) if is_known_N.any() else 0.0
 
 
-def _middle(axis_NK: NDArray[np.float32], is_there_NK: NDArray[np.bool_], keypoints: list[int]) -> NDArray[np.float64]:
+def _middle(axis_NK: NDArray[Any], is_there_NK: NDArray[np.bool_], keypoints: list[int]) -> NDArray[np.float64]:
     """Over those that are there; the others are 0."""
     total_N = axis_NK[:, keypoints].sum(1, dtype=np.float64)
     return np.asarray(total_N / is_there_NK[:, keypoints].sum(1).clip(min=1))
