@@ -23,7 +23,7 @@ from .writers import frames, grid, source
 def test_clips_come_back_as_they_went_in(tmp_path: Path) -> None:
     clips = grid(signs=3, signers=2, repetitions=2, split_of={1: "train", 2: "test"})
     write_store(tmp_path / "store", source(clips, sign_names=["one", "two", "three"]))
-    store = ClipStore.open(tmp_path / "store")
+    store = ClipStore.open(str(tmp_path / "store"))
     assert len(store) == len(clips)
     for number, clip in enumerate(clips):
         np.testing.assert_array_equal(store.clip_frames(number), clip.frames)

@@ -70,12 +70,13 @@ class ClipStore:
     claims_unseen_signers: bool
 
     @classmethod
-    def open(cls, path: Path) -> "ClipStore":
+    def open(cls, path: Path | str) -> "ClipStore":
         """Open the store in the folder `path`; frames are read when they are used.
 
         Raises:
             DataError: it is no store, of another version, or damaged.
         """
+        path = Path(path)
         names = _load(path / NAMES_FILE, _load_json)
         if not isinstance(names, dict) or names.get("store_version") != STORE_VERSION:
             found = shown(names.get("store_version") if isinstance(names, dict) else names)
