@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import joblib
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from ds_trainer import gloo
 from ds_trainer.errors import MeetingError
 from ds_trainer.heap import keep_freed_memory
+from ds_trainer.openmp import share_cores
 from ds_trainer.rank_variables import export_rank_variables as export_rank_variables
 from ds_trainer.rank_variables import ranks_on_this_node
 
@@ -80,9 +80,7 @@ def join(
         torch.cuda.set_device(device())
     else:
         keep_freed_memory()
-    if "OMP_NUM_THREADS" not in os.environ:
-        # Each rank would start a thread a core, and ranks of one node would fight for them.
-        torch.set_num_threads(max(1, joblib.cpu_count() // ranks_on_this_node()))
+    share_cores(ranks_on_this_node())
     if ranks_on_this_node() < world_size():
         gloo.choose_interface()
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun's store holds what earlier ones wrote, too

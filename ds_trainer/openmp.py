@@ -1,13 +1,14 @@
-"""The threads of OpenMP, which torch computes with on a CPU, where other programs use the cores, too.
+"""The threads of OpenMP, which torch computes with on a CPU: a rank's part of the cores, and beside other programs.
 
-They wait for one another at the end of each operation, and spin on their cores for up to 10 ms before they sleep. That
-is fastest while each has a core, and makes a small model up to 35 times slower where one program more keeps a core busy
-(docs/everyday.md). GNU's OpenMP spins a thousandth of it while it has more threads than there are cores (GOMP_SPINCOUNT
-in the manual of libgomp): idle ones bring it there at any time, and their end brings it back.
+Threads wait for one another at the end of each operation, and spin on their cores for up to 10 ms before they sleep.
+That is fastest while each has a core, and makes a small model up to 35 times slower where one program more keeps a core
+busy (docs/everyday.md). GNU's OpenMP spins a thousandth of it while it has more threads than there are cores
+(GOMP_SPINCOUNT in the manual of libgomp): idle ones bring it there at any time, and their end brings it back.
 """
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
 import torch
 
 _LOOK_S, _QUIET_LOOKS = 1.0, 30
@@ -23,6 +25,17 @@ _CROWDED, _QUIET = 0.2, 0.05
 beside a busy loop 0.3."""
 
 _OF_USER = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+
+
+@functools.cache
+def share_cores(num_ranks: int) -> None:
+    """Have torch compute on this rank's part of the host's cores, once: each rank would take all of them.
+
+    They are as many as torch takes by itself, one thread a core though a core may have two hardware threads, or as a
+    program has told it, and no more than a container may use. Left alone where OMP_NUM_THREADS says it.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), joblib.cpu_count()) // num_ranks))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ds_trainer import openmp
-from ds_trainer.openmp import seconds_waited, short_waits_when_crowded
+from ds_trainer.openmp import seconds_waited, share_cores, short_waits_when_crowded
 
 pytestmark = [
     pytest.mark.skipif(openmp._runtime() is None, reason="torch computes without GNU's OpenMP, or on a GPU"),
@@ -29,6 +29,27 @@ def all_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(openmp, "_LOOK_S", 0.05)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("by_itself", "usable", "num_ranks", "expected"),
+    [(4, 8, 1, 4), (4, 8, 2, 2), (8, 3, 1, 3), (8, 3, 2, 1), (2, 8, 4, 1), (2, 8, 1, 2)],
+)
+def test_ranks_share_the_cores_that_torch_would_take_and_a_container_has(
+    monkeypatch: pytest.MonkeyPatch, by_itself: int, usable: int, num_ranks: int, expected: int
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("joblib.cpu_count", lambda: usable)
+    torch.set_num_threads(by_itself)
+    share_cores.__wrapped__(num_ranks)
+    assert torch.get_num_threads() == expected
+
+
+def test_threads_that_a_user_has_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    torch.set_num_threads(3)
+    share_cores.__wrapped__(2)
+    assert torch.get_num_threads() == 3
 
 
 @pytest.fixture
