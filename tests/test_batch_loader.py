@@ -1,8 +1,11 @@
 """Unit: weights that give exact means, and random numbers that a resume repeats."""
 
+import multiprocessing
 import os
 import random
+import threading
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -120,6 +123,23 @@ def test_worker_processes_fetch_the_same_batches() -> None:
     loader.num_workers = 1
     fetched_there = [batch.inputs[0] for batch in loader]
     assert all(torch.equal(here, there) for here, there in zip(fetched_here, fetched_there, strict=True))
+
+
+@pytest.fixture
+def by_a_fork_server() -> Iterator[None]:
+    """How Python starts processes by itself from 3.14 on."""
+    multiprocessing.set_start_method("forkserver", force=True)
+    yield
+    multiprocessing.set_start_method(None, force=True)
+
+
+@pytest.mark.usefixtures("by_a_fork_server")
+def test_worker_processes_fetch_from_a_data_set_that_cannot_be_sent_to_them() -> None:
+    """As that of a notebook's cell, or one that holds a generator, a lock or an open file."""
+    (loader,) = loaders(7, 1, 3, seed=None)
+    loader.dataset.held = threading.Lock()  # type: ignore[attr-defined]
+    loader.num_workers = 1
+    assert next(iter(loader)).inputs[0].tolist() == [0, 1, 4]
 
 
 class Noisy(Dataset[float]):

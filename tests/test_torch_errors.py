@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler
-from torch.utils.data import DataLoader
 
+from ds_trainer.batches import BatchLoader, ShardedSampler
 from ds_trainer.errors import MemoryLimitError, NonFiniteLossError, SettingsError
 from ds_trainer.torch_errors import mendable_errors_told
 
@@ -64,7 +64,9 @@ def be_killed() -> None:
 )
 def test_too_little_memory_of_a_process_that_fetches_data_is_told(act: Callable[[], object], words: str) -> None:
     with pytest.raises(MemoryLimitError, match=words) as told, mendable_errors_told():
-        list(DataLoader(Fetched(act), num_workers=1))
+        list(
+            BatchLoader(Fetched(act), ShardedSampler(1, 1), lambda items, device, draw: ((items,), None), num_workers=1)
+        )
     assert len(str(told.value)) < 280, "the watch cuts what it tells of other ranks"
 
 
