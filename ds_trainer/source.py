@@ -7,6 +7,7 @@ from typing import Any
 from ds_trainer.checkpoint import load_checkpoint, load_model, task_type_of
 from ds_trainer.engine.flat_model import state_names
 from ds_trainer.errors import CheckpointError, looking_at
+from ds_trainer.paths import is_dir, is_file
 from ds_trainer.problems import reason_of
 from ds_trainer.run.resume_points import AVERAGE, newest_resume_point, read_resume_point
 
@@ -23,13 +24,13 @@ def load_source(path: Path, task: str | None = None) -> Checkpoint:
         CheckpointError: there is none, or it is damaged.
     """
     with looking_at(path, CheckpointError):
-        if path.is_file():
+        if is_file(path):
             return load_checkpoint(path)
-        if (path / "best.pth").is_file():
+        if is_file(path / "best.pth"):
             return load_checkpoint(path / "best.pth")
-        if path.name == "resume" and path.is_dir():
+        if path.name == "resume" and is_dir(path):
             return _at_resume_point(folder_of(path), *newest_resume_point(path), task)
-        if path.parent.name == "resume" and path.is_dir():
+        if path.parent.name == "resume" and is_dir(path):
             return _at_resume_point(folder_of(path), path, read_resume_point(path), task)
     raise CheckpointError(
         f"{path}: found no checkpoint, expected a .pth, a run directory with best.pth, its folder resume (the newest "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ds_trainer.errors import DataError, looking_at
+from ds_trainer.paths import exists, is_dir
 from ds_trainer.plots.curves import History, Series
 from ds_trainer.problems import reason_of
 from ds_trainer.run.reading import read_json, read_yaml
@@ -78,7 +79,7 @@ def _runs_at(path: Path, problems: list[str]) -> list[Path]:
     num_before = len(problems)
     own = _runs_below(path, 3, problems)
     if not own and len(problems) == num_before:
-        found = "found no run.yaml" if path.exists() else "missing"
+        found = "found no run.yaml" if exists(path) else "missing"
         problems.append(f"{path}: {found}, expected a run, a folder of runs or a sweep; check the path")
     return own
 
@@ -86,9 +87,9 @@ def _runs_at(path: Path, problems: list[str]) -> list[Path]:
 def _runs_below(path: Path, num_folders: int, problems: list[str]) -> list[Path]:
     try:
         with looking_at(path, DataError):
-            if (path / "run.yaml").exists():
+            if exists(path / "run.yaml"):
                 return [path]
-            folders = sorted(below for below in path.iterdir() if below.is_dir()) if path.is_dir() else []
+            folders = sorted(below for below in path.iterdir() if is_dir(below)) if is_dir(path) else []
     except DataError as error:
         problems += error.problems
         return []

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ds_trainer import distributed
 from ds_trainer.errors import CheckpointError, SettingsError, looking_at
+from ds_trainer.paths import exists, is_dir
 from ds_trainer.problems import reason_of
 from ds_trainer.progress import log
 from ds_trainer.run.reading import read_json, read_yaml
@@ -67,7 +68,7 @@ def run_to_continue(resume: str, runs_dir: Path, identity_at: IdentityAt) -> Pat
         return newest
     run_dir = Path(resume)
     with looking_at(run_dir, CheckpointError):
-        if not (run_dir / "run.yaml").exists():
+        if not exists(run_dir / "run.yaml"):
             raise CheckpointError(
                 f"--resume: {run_dir} is no run directory (no run.yaml); expected auto, must, never or a path"
             )
@@ -167,7 +168,7 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     """The run of this identity that was saved last and can be continued; where there is none, the log says why not that
     of another."""
     others: list[str] = []
-    run_dirs = [*runs_dir.glob("*/")]
+    run_dirs = [path for path in runs_dir.iterdir() if is_dir(path)] if is_dir(runs_dir) else []
     closed = sorted((run_dir for run_dir in run_dirs if _is_closed(run_dir)), reverse=True)
     points = [(run_dir, _newest_point(run_dir)) for run_dir in run_dirs if run_dir not in closed]
     saved = [(_written_s(point), run_dir.name, run_dir) for run_dir, point in points if point is not None]

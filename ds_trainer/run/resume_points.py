@@ -18,6 +18,7 @@ import torch
 
 from ds_trainer.errors import CheckpointError, WriteError, looking_at
 from ds_trainer.files import sha256, sync, write_atomically, write_json
+from ds_trainer.paths import is_dir
 from ds_trainer.problems import reason_of
 from ds_trainer.progress import log
 from ds_trainer.run.reading import read_json
@@ -42,7 +43,7 @@ def resume_points(resume_dir: Path) -> list[Path]:
 
 
 def _points_in(resume_dir: Path) -> list[Path]:
-    found = [*resume_dir.iterdir()] if resume_dir.is_dir() else []
+    found = [*resume_dir.iterdir()] if is_dir(resume_dir) else []
     return sorted((path for path in found if _NAME.fullmatch(path.name)), key=place)
 
 

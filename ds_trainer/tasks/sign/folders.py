@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ds_trainer.errors import DataError, looking_at
+from ds_trainer.paths import is_dir
 from ds_trainer.problems import shortened
 from ds_trainer.tasks.sign.clips import is_aside
 
@@ -18,7 +19,7 @@ def is_folder(path: Path) -> bool:
     with looking_at(path, DataError):
         if not path.suffix and path.is_symlink():
             path.stat()
-        return path.is_dir()
+        return is_dir(path)
 
 
 def entries_of(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from filelock import FileLock
 from ds_trainer.command import command
 from ds_trainer.command_line import refuse_illegible
 from ds_trainer.errors import DataError, SettingsError, looking_at
+from ds_trainer.paths import exists
 from ds_trainer.problems import legible, nearest_name
 from ds_trainer.progress import log, with_bar
 from ds_trainer.tasks.sign import known_layouts, synthetic
@@ -144,7 +145,7 @@ def _fingerprint(reader: Reader, path: Path, labels: Path | None, layout: Keypoi
         states = [
             (str(file.relative_to(path)), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             for file in reader.files(path)
-            if file.exists()
+            if exists(file)
             for status in [file.stat()]
         ]
     except OSError as error:
@@ -163,9 +164,9 @@ def _existing(data: str | Path) -> Path:
     path = Path(data)
     shown_path = legible(str(data), MAX_PATH) or "''"
     try:
-        if str(data) and path.exists():
+        if str(data) and exists(path):
             return path
-        found = next((parent for parent in path.parents if parent.exists()), Path("."))
+        found = next((parent for parent in path.parents if exists(parent)), Path("."))
         siblings = [sibling.name for sibling in found.iterdir()] if found.is_dir() else []
     except OSError as error:
         raise DataError(f"--data {shown_path}: cannot be looked at ({error.strerror}); check the path") from error

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.paths import is_file
 from ds_trainer.problems import reason_of, shown
 from ds_trainer.tasks.sign.clips import SPLITS, frames_at
 from ds_trainer.tasks.sign.content import frames_hasher
@@ -142,7 +143,7 @@ class ClipStore:
 
 def is_store(path: Path) -> bool:
     """Whether the folder `path` looks like a clip store."""
-    return (path / NAMES_FILE).is_file() and (path / INDEX_FILE).is_file()
+    return is_file(path / NAMES_FILE) and is_file(path / INDEX_FILE)
 
 
 def fingerprint_of(names: Mapping[str, Any], index: Mapping[str, NDArray[Any]]) -> str:

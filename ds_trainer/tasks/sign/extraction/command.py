@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ds_trainer.command import EXIT_INTERRUPTED, command
 from ds_trainer.errors import EXIT_USER_ERROR, DataError, WriteError, looking_at
 from ds_trainer.files import make_folder, write_atomically
+from ds_trainer.paths import exists
 from ds_trainer.progress import log, tell_problems, with_bar
 from ds_trainer.tasks.sign.extraction.footage import Footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
@@ -60,7 +61,7 @@ def _make(footage: Path, out_dir: Path, num_jobs: int) -> int:
     pieces = pieces_of(footage, out_dir)
     rows = rows_of(footage, pieces)
     with looking_at(out_dir, WriteError):
-        missing = [piece for piece in pieces if not piece.out.exists()]
+        missing = [piece for piece in pieces if not exists(piece.out)]
     for folder in {piece.out.parent for piece in missing}:
         _make_writable(folder)
     if len(missing) < len(pieces):

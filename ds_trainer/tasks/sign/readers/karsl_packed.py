@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.paths import exists
 from ds_trainer.problems import reason_of, shown
 from ds_trainer.tasks.sign.clips import SPLITS, ClipSource, RawClip
 from ds_trainer.tasks.sign.readers.karsl_npz import NUM_SIGNS
@@ -30,7 +31,7 @@ ClipEntry = tuple[int, str, int]
 
 def recognises(path: Path) -> bool:
     """Whether `path` has the frames of at least one split."""
-    return path.is_dir() and any((path / f"{split}_X.mmap").exists() for split in SPLITS[1:])
+    return path.is_dir() and any(exists(path / f"{split}_X.mmap") for split in SPLITS[1:])
 
 
 def files(path: Path) -> list[Path]:
@@ -58,7 +59,7 @@ def read(path: Path) -> ClipSource:
 
 def _splits(path: Path) -> list[str]:
     """The splits of which there is any file: one whose frames are gone must not be left out in silence."""
-    return [split for split in SPLITS[1:] if any((path / f"{split}_{ending}").exists() for ending in _ENDINGS)]
+    return [split for split in SPLITS[1:] if any(exists(path / f"{split}_{ending}") for ending in _ENDINGS)]
 
 
 def _entries(path: Path, split: str) -> list[ClipEntry]:
