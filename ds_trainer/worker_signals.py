@@ -3,7 +3,6 @@
 Ctrl-C goes to every process of a terminal's job, and so do the signals of Slurm and of DeepSpeed's launcher.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -23,7 +22,7 @@ def heed_the_parent_alone(worker: int) -> None:
 
 
 def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()  # not os.getppid(): that may be a fork server, as from Python 3.14 on
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != (parent and parent.pid):
+    parent = os.getppid()
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)  # as torch's own way of taking a SIGTERM of the parent does

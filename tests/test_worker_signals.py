@@ -33,7 +33,7 @@ def _fetch(is_ready: Event) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("start_method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
 def test_worker_heeds_the_sigterm_of_its_parent_alone(start_method: str) -> None:
     context = multiprocessing.get_context(start_method)
     is_ready = context.Event()
