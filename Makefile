@@ -68,6 +68,7 @@ $(READY): constraints.txt setup.cfg
 	@touch $@
 
 $(VIDEO)/.ready: constraints-video.txt setup.cfg
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "MediaPipe 0.10.21 needs Python 3.11 or 3.12: make setup-video PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VIDEO)
 	$(VIDEO)/bin/pip install -q -c constraints-video.txt setuptools wheel
 	$(VIDEO)/bin/pip install -q -c constraints-video.txt torch

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
@@ -106,6 +107,13 @@ def test_clips_of_any_name_are_written(tmp_path: Path) -> None:
     found = load_arrays(tmp_path / "a.npz")
     assert found.keys() == arrays.keys()
     assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+
+
+def test_set_up_for_footage_refuses_a_python_for_which_there_is_no_mediapipe(tmp_path: Path) -> None:
+    newer = "import sys; sys.version_info = (3, 14, 0); exec(sys.argv[2])"
+    python = f"{shlex.quote(sys.executable)} -c '{newer}'"
+    output = run(["make", "setup-video", f"PYTHON={python}", f"VIDEO={tmp_path / 'video'}"]).stdout
+    assert "MediaPipe 0.10.21 needs Python 3.11 or 3.12: make setup-video PYTHON=python3.12" in output
 
 
 def ended_from_outside(piece: Piece) -> None:

@@ -117,4 +117,6 @@ def opencv(path: Path) -> Any:
     return cv2
 
 
-HOW_TO_INSTALL = "make setup-video, and run this with .venv-video/bin/python (it needs numpy below 2)"
+HOW_TO_INSTALL = (
+    "make setup-video, and run this with .venv-video/bin/python (it needs numpy below 2, and Python 3.11 or 3.12)"
+)
