@@ -1,7 +1,5 @@
 """Unit: what a skipped step did to buffers is taken back, whichever way a module changes them."""
 
-import warnings
-
 import pytest
 import torch
 from numerics.modules import Buffers
@@ -13,8 +11,7 @@ BAD = torch.full((3, 16), float("nan"))
 
 
 def scripted() -> nn.Module:
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        return nn.Sequential(torch.jit.script(nn.BatchNorm1d(16)))
+    return nn.Sequential(torch.jit.script(nn.BatchNorm1d(16)))
 
 
 @pytest.mark.parametrize("make", [lambda: nn.BatchNorm1d(16), Buffers, scripted], ids=["norm", "own", "scripted"])

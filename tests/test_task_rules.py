@@ -2,7 +2,6 @@
 
 import copy
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,8 +36,7 @@ def with_buffer(buffer: torch.Tensor, is_saved: bool = True) -> nn.Module:
 
 
 def scripted() -> nn.Module:
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        return nn.Sequential(nn.Linear(2, 2), torch.jit.script(nn.Linear(2, 2)))
+    return nn.Sequential(nn.Linear(2, 2), torch.jit.script(nn.Linear(2, 2)))
 
 
 REFUSED = {

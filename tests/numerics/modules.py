@@ -1,7 +1,5 @@
 """Modules of kinds that an engine could stumble over: each takes 16 numbers an example and makes 4."""
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -99,8 +97,7 @@ class Scripted(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            self.first = torch.jit.script(nn.Sequential(nn.Linear(16, 8), nn.ReLU()))
+        self.first = torch.jit.script(nn.Sequential(nn.Linear(16, 8), nn.ReLU()))
         self.last = nn.Linear(8, 4)
 
     def forward(self, numbers_BC: Tensor) -> Tensor:

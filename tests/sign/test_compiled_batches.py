@@ -66,7 +66,6 @@ def test_numbers_made_in_a_graph_are_noticed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # by the compiler's own use of it
 def test_compiled_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the fewest keypoints with bones and a mirror: it takes a minute."""
     assert_same_compiled(LAYOUTS["kinect_20x3"], EVERYTHING, "inductor", monkeypatch)
