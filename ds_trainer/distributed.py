@@ -223,7 +223,7 @@ class Vote:
     def __init__(self) -> None:
         """Collective."""
         is_alone = not dist.is_initialized() or world_size() == 1
-        self._group = None if is_alone else dist.new_group(backend="gloo")
+        self._group: Any = None if is_alone else dist.new_group(backend="gloo")  # 2.15 types it as if not all were in
         self._ballot: Tensor | None = None
         self._pending: dist.Work | None = None
 
