@@ -62,6 +62,14 @@ def test_folder_in_it_that_cannot_be_looked_into_is_told_and_not_taken_for_empty
 
 
 @pytest.mark.usefixtures("rights_hold")
+def test_link_in_a_folder_of_runs_to_what_may_not_be_looked_at_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir(mode=0)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "elsewhere").symlink_to(tmp_path / "private" / "run")
+    assert run_to_continue("auto", tmp_path / "runs", lambda ranks: {}) is None
+
+
+@pytest.mark.usefixtures("rights_hold")
 @pytest.mark.parametrize("mode", [0o000, 0o500])
 def test_closed_run_of_another_user_in_a_shared_folder_is_passed_over(
     tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -168,7 +168,7 @@ def _newest_unfinished(runs_dir: Path, identity_at: IdentityAt) -> Path | None:
     """The run of this identity that was saved last and can be continued; where there is none, the log says why not that
     of another."""
     others: list[str] = []
-    run_dirs = [path for path in runs_dir.iterdir() if is_dir(path)] if is_dir(runs_dir) else []
+    run_dirs = [path for path in runs_dir.iterdir() if os.path.isdir(path)] if is_dir(runs_dir) else []
     closed = sorted((run_dir for run_dir in run_dirs if _is_closed(run_dir)), reverse=True)
     points = [(run_dir, _newest_point(run_dir)) for run_dir in run_dirs if run_dir not in closed]
     saved = [(_written_s(point), run_dir.name, run_dir) for run_dir, point in points if point is not None]
