@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ds_trainer import gpu
 from ds_trainer.batches import Batch, BatchLoader
-from ds_trainer.distributed import agreed, is_master
+from ds_trainer.distributed import agreed, all_sum, is_master, world_size
 from ds_trainer.engine.engine import gradient_norm, learning_rate
 from ds_trainer.files import write_json, write_yaml
 from ds_trainer.progress import RemainingTime, epoch_line, log, with_bar
@@ -137,15 +137,18 @@ class Run:
         self._examples_per_second = min(num_examples, batches.num_examples) / seconds if seconds else 0.0
 
     def after_step(self, engine: "DeepSpeedEngine", loss: Tensor) -> None:
-        """Count a step, and every `record_every_steps` write one line about it.
+        """Count a step, and every `record_every_steps` write one line about it. Collective.
 
         Args:
-            loss: the step's mean loss as this rank's examples tell it, on the device.
+            loss: on the device; its mean over the ranks is the mean loss of the step's examples.
         """
         norm = gradient_norm(engine)
         self.steps_done += 1
         self.sums.add_step(norm, learning_rate(engine))
-        if self.steps_done % self.cadence.record_every_steps == 0 and is_master():
+        if self.steps_done % self.cadence.record_every_steps:
+            return
+        loss = all_sum(loss / world_size())
+        if is_master():
             self.records.append(
                 kind="step",
                 epoch=self.epochs_done,

@@ -118,13 +118,16 @@ def test_averaged_weights_are_what_is_validated_and_saved(results: Results, worl
     assert outcome["best"]["metrics"]["val_loss"] == outcome["averaged_loss"]
 
 
-def test_step_lines_tell_the_mean_loss_of_the_step_for_any_accumulation(results: Results) -> None:
-    at_once, accumulated = (
-        [record["loss"] for record in results[1][case]["records"] if record["kind"] == "step"]
-        for case in ("fp32 stage 1", "accumulated")
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("case", ["fp32 stage 1", "accumulated"])
+def test_step_lines_tell_the_mean_loss_of_the_step(results: Results, world_size: int, case: str) -> None:
+    """On any number of ranks, also where the last step of an epoch leaves some of them fewer examples."""
+    of_one, found = (
+        [record["loss"] for record in outcome["records"] if record["kind"] == "step"]
+        for outcome in (results[1]["fp32 stage 1"], results[world_size][case])
     )
-    assert len(at_once) == 8
-    assert accumulated == pytest.approx(at_once, abs=1e-6)
+    assert len(of_one) == 8
+    assert found == pytest.approx(of_one, abs=1e-6)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
