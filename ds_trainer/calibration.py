@@ -110,7 +110,12 @@ def calibration_of(metrics: Metrics, temperature: float) -> tuple[Metrics, Calib
 
 
 def expected_calibration_error(confidence_N: Tensor, is_right_N: Tensor) -> float:
-    """How far confidence and accuracy are apart, bin by bin of confidence, weighted by the examples in each."""
+    """How far confidence and accuracy are apart, bin by bin of confidence, weighted by the examples in each.
+
+    NaN where a confidence is.
+    """
+    if bool(confidence_N.isnan().any()):
+        return math.nan
     return sum(
         abs(confidence - accuracy) * number / len(confidence_N)
         for confidence, accuracy, number in reliability(confidence_N, is_right_N)

@@ -85,8 +85,8 @@ def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
     """The target, its rank among the logits (0 is the top) and the prediction of each example: float64[B, 3].
 
     Equal logits, which are common in bf16, rank by class index, as argmax does: rank 0 and a right prediction are the
-    same fact. A target whose logit is NaN ranks behind all classes, and five at least, so that a model that diverged
-    has no hits among the top 5.
+    same fact. A target whose logit is NaN ranks behind all classes, and five at least, and the class after it counts as
+    the prediction, so that a model that diverged has no hits.
     """
     targets_B1 = targets_B[:, None]
     target_logits_B1 = logits_BS.gather(1, targets_B1)
@@ -94,8 +94,10 @@ def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
     class_S = torch.arange(num_classes, device=logits_BS.device)
     is_tied_behind_BS = (logits_BS == target_logits_B1) & (class_S >= targets_B1)
     num_behind_B = ((logits_BS < target_logits_B1) | is_tied_behind_BS).sum(1)  # includes the target itself
-    rank_B = torch.where(num_behind_B > 0, num_classes - num_behind_B, max(num_classes, _TOP))
-    return torch.stack((targets_B, rank_B, logits_BS.argmax(1)), dim=1).double()
+    is_known_B = num_behind_B > 0
+    rank_B = torch.where(is_known_B, num_classes - num_behind_B, max(num_classes, _TOP))
+    predicted_B = torch.where(is_known_B, logits_BS.argmax(1), (targets_B + 1) % num_classes)
+    return torch.stack((targets_B, rank_B, predicted_B), dim=1).double()
 
 
 def summarise(measures_NM: Tensor) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Unit: a temperature that undoes what was done to the logits, errors counted by hand."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -69,6 +70,15 @@ def test_error_by_hand() -> None:
         (pytest.approx(0.95), 0.75, 4),
     ]
     assert expected_calibration_error(confidence_N, is_right_N) == pytest.approx(0.2 * 4 / 6)
+
+
+def test_without_a_confidence_of_each_answer_there_is_no_error() -> None:
+    confidence_N = torch.tensor([0.95, math.nan, 0.5])
+    assert reliability(confidence_N, torch.tensor([True, False, True])) == [
+        (pytest.approx(0.5), 1.0, 1),
+        (pytest.approx(0.95), 1.0, 1),
+    ]
+    assert math.isnan(expected_calibration_error(confidence_N, torch.tensor([True, False, True])))
 
 
 def test_too_little_confidence_is_an_error_as_well_and_certainty_shares_the_last_bin() -> None:

@@ -54,8 +54,10 @@ def test_an_output_of_the_wrong_width_is_refused(shape: tuple[int, ...]) -> None
         ([0.7, 0.7, 0.7], 2, 2, 0),
         ([0.1, 0.7, 0.7], 2, 1, 1),
         ([-math.inf, 0.0, -math.inf], 2, 2, 1),
-        ([math.nan, math.nan, math.nan], 0, 5, 0),
-        ([math.nan] * 7, 2, 7, 0),
+        ([math.nan, math.nan, math.nan], 0, 5, 1),
+        ([math.nan] * 7, 6, 7, 0),
+        ([0.1, math.nan, 0.5], 1, 5, 2),
+        ([0.1, math.nan, 0.5], 2, 1, 1),
     ],
 )
 def test_rank_counts_the_classes_ahead_of_the_target(
@@ -81,7 +83,7 @@ def test_rank_zero_and_a_right_prediction_are_the_same_fact_among_ties() -> None
 @pytest.mark.parametrize("num_classes", [2, 3, 5, 9])
 def test_a_model_that_diverged_has_no_hits(num_classes: int) -> None:
     summary = summarise(measure(torch.full((4, num_classes), math.nan), torch.tensor([0, 1, 1, 0])))
-    assert (summary["top1"], summary["top5"]) == (0.0, 0.0)
+    assert summary == {"top1": 0.0, "top5": 0.0, "macro_f1": 0.0}
 
 
 def test_summarise_by_hand() -> None:
