@@ -171,6 +171,15 @@ def test_few_runs_are_columns_in_the_order_that_was_asked_for(tmp_path: Path) ->
     assert list(told(find_runs([first])[0]))[-1] == "no run has a best checkpoint yet"
 
 
+def test_losses_that_smooth_labels_otherwise_are_not_compared(tmp_path: Path) -> None:
+    first, second = make_runs(tmp_path / "runs", 2)
+    for run_dir, label_smoothing in ((first, 0.1), (second, 0.0)):
+        settings = (run_dir / "run.yaml").read_text()
+        (run_dir / "run.yaml").write_text(f"{settings}\nlabel_smoothing: {label_smoothing}\n")
+    *_, last = told(find_runs([first, second])[0])
+    assert last == "lowest validation loss: B, 1.99 (not comparable: label_smoothing, a part of the loss, differs)"
+
+
 def test_what_runs_were_of_and_what_they_have_reached(tmp_path: Path) -> None:
     first, second = (make_run_dir(tmp_path / name) for name in ("first", "second"))
     for run_dir in (first, second):
@@ -192,7 +201,7 @@ def test_what_runs_were_of_and_what_they_have_reached(tmp_path: Path) -> None:
         "engine.zero_optimization.offload_optimizer": [None, {}],
     }
     reached = {name: value for name, (value, _) in summaries(runs).items()}
-    assert (reached["epochs"], reached["best epoch"], reached["seconds an epoch"]) == (4, 3, 9)
+    assert (reached["epochs"], reached["best epoch"], reached["seconds an epoch"]) == (4, 3, 5.5)
     assert (reached["train loss"], reached["val loss"]) == (pytest.approx(2 / 3), 1.0)
 
 

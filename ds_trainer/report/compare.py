@@ -93,7 +93,9 @@ def best_of(runs: Sequence[PastRun]) -> str:
     if math.isinf(runs[best].val_loss):
         return "no run has a best checkpoint yet"
     order = "lowest validation loss first" if len(runs) > _MOST_COLUMNS else "lowest validation loss"
-    return f"{order}: {letters_of(len(runs))[best]}, {shown(runs[best].val_loss)}"
+    others = " (not comparable: label_smoothing, a part of the loss, differs)"
+    told = others if "label_smoothing" in differing(runs) else ""
+    return f"{order}: {letters_of(len(runs))[best]}, {shown(runs[best].val_loss)}{told}"
 
 
 def _aligned(table: Table) -> Iterator[str]:

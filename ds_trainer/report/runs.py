@@ -1,6 +1,7 @@
 """Runs as they lie on disk, read back to be compared."""
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,7 @@ def _reached(status: Mapping[str, Any], records: Sequence[Record], history: Hist
     if "calibration_error" in status:
         found["calibration error"] = status["calibration_error"]
     if epochs:
-        seconds = sorted(record["seconds"] for record in epochs)
-        found["seconds an epoch"] = seconds[len(seconds) // 2]
+        found["seconds an epoch"] = statistics.median(record["seconds"] for record in epochs)
     return found
 
 
