@@ -27,7 +27,7 @@ def test_steps_lie_within_their_epochs() -> None:
 
 
 def test_share_of_clipped_steps_is_said() -> None:
-    assert "clipped to 1: 50% of steps" in _legend(curves_figure(records_of(3), "", gradient_clipping=1.0), 3)
+    assert "clipped to 1: 50% of 6 steps" in _legend(curves_figure(records_of(3), "", gradient_clipping=1.0), 3)
 
 
 def test_a_resumed_run_shows_the_later_record_of_an_epoch() -> None:

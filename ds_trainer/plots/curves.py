@@ -139,7 +139,8 @@ def _draw_gradient_norm(axes: Axes, history: History, clipping: float | None) ->
     if clipping is not None and axes.lines:
         label = f"clipped to {clipping:g}"
         if _has_values(norms):
-            label += f": {(norms > clipping).sum() / np.isfinite(norms).sum():.0%} of steps"
+            known = norms[np.isfinite(norms)]
+            label += f": {(known > clipping).mean():.0%} of {len(known)} steps"  # those that were recorded
         axes.axhline(clipping, color=VERMILLION, linewidth=1.1, linestyle="--", label=label)
     _scale_log(axes)
     _finish(axes, history)
