@@ -180,6 +180,15 @@ def test_losses_that_smooth_labels_otherwise_are_not_compared(tmp_path: Path) ->
     assert last == "lowest validation loss: B, 1.99 (not comparable: label_smoothing, a part of the loss, differs)"
 
 
+def test_what_was_scored_on_the_validation_split_is_not_called_test(tmp_path: Path) -> None:
+    first, second = make_runs(tmp_path / "runs", 2)
+    for run_dir, split in ((first, "test"), (second, "validation")):
+        with (run_dir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"kind": "test", "split": split, "step": 20, "top1": 0.25}) + "\n")
+    reached = summaries(find_runs([first, second])[0])
+    assert (reached["test top1"], reached["validation top1"]) == ([0.25, None], [None, 0.25])
+
+
 def test_what_runs_were_of_and_what_they_have_reached(tmp_path: Path) -> None:
     first, second = (make_run_dir(tmp_path / name) for name in ("first", "second"))
     for run_dir in (first, second):

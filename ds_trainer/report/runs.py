@@ -32,7 +32,8 @@ class PastRun:
 
     Args:
         settings: those of the run, of its engine and of what it ran on, flat: `engine.bf16.enabled`.
-        reached: by name; `val` is the epoch of the best checkpoint, `test` that checkpoint.
+        reached: by name; `val` is the epoch of the best checkpoint, `test` that checkpoint (`validation` where nothing
+            is held out for a test).
         curves: those of `CURVES`.
     """
 
@@ -125,7 +126,8 @@ def _reached(status: Mapping[str, Any], records: Sequence[Record], history: Hist
         if record["epoch"] + 1 == best:
             found["train loss"], found["val loss"] = record["train_loss"], record["val_loss"]
             found |= {f"val {name}": record[name] for name in ("top1", "top5", "macro_f1") if name in record}
-    found |= {f"test {name}": value for name, value in status.get("results", {}).items()}
+    scored = next((record["split"] for record in reversed(records) if record["kind"] == "test"), "test")
+    found |= {f"{scored} {name}": value for name, value in status.get("results", {}).items()}
     if "calibration_error" in status:
         found["calibration error"] = status["calibration_error"]
     if epochs:
