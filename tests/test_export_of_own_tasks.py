@@ -67,6 +67,12 @@ class Branching(nn.Module):
         return numbers if numbers.sum() > 0 else -numbers
 
 
+class Halving(nn.Module):
+    def forward(self, numbers: Tensor) -> Tensor:
+        one, other = torch.cat([numbers, -numbers]).chunk(2)
+        return one - other
+
+
 class Masking(nn.Module):
     """Answers with infinite numbers, whole ones and truth values."""
 
@@ -125,6 +131,14 @@ def test_model_that_no_graph_can_hold_is_told_in_a_line(tmp_path: Path, form: st
     assert problem.startswith(f"--to {form}: torch cannot export the model (")
     assert "data-dependent" in problem
     assert "\n" not in problem
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_graph_that_takes_one_number_of_examples_alone_is_not_written(tmp_path: Path, form: str) -> None:
+    """Torch writes such an ONNX file without a word."""
+    with pytest.raises(CheckpointError, match="examples"):
+        write(form, tmp_path / "model", {"task": "own"}, deployment_of(Halving()))
     assert not (tmp_path / "model").exists()
 
 

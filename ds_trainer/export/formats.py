@@ -146,10 +146,24 @@ def _save_onnx(path: Path, checkpoint: Checkpoint, deployment: Deployment) -> No
     )
     assert program is not None
     proto = program.model_proto
+    _refuse_fixed_axes(proto, deployment)
     for key, value in _about(checkpoint, deployment).items():
         proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     checker.check_model(proto)
     write_atomically(path, lambda file: file.write(proto.SerializeToString()))
+
+
+def _refuse_fixed_axes(proto: Any, deployment: Deployment) -> None:
+    """Where a graph takes no other numbers than the example has, torch 2.13 writes it for these, without a word."""
+    for taken, axes in zip(proto.graph.input, deployment.dynamic_axes, strict=True):
+        for axis, name in axes.items():
+            size = taken.type.tensor_type.shape.dim[axis]
+            if not size.dim_param:
+                raise CheckpointError(
+                    f"--to onnx: the model takes {size.dim_value} {name} alone, expected any number of them; mend its "
+                    "forward pass (split and chunk by a number of examples are such), or export its weights: --to pth "
+                    "or --to safetensors"
+                )
 
 
 def _about(checkpoint: Checkpoint, deployment: Deployment) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ds_trainer.command_line import load_settings
 from ds_trainer.randomness import Draw
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.augmentation import Augmentation
-from ds_trainer.tasks.sign.preprocessing import Preprocessing
-from ds_trainer.tasks.sign.sampling import Sampling
+from ds_trainer.tasks.sign.features import FEATURES
+from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
+from ds_trainer.tasks.sign.sampling import REST_FRACTION, Sampling
 from ds_trainer.tasks.sign.store_writer import write_store
 from ds_trainer.tasks.sign.synthetic import SyntheticSettings, synthetic_source
 from ds_trainer.tasks.sign.task import SignTask
@@ -70,6 +72,27 @@ def test_each_number_is_the_one_that_the_checkpoint_has() -> None:
     assert used.sampling == Sampling(3, motion_fraction=0.75, num_read=40, rest_fraction=0.125)
     assert (used.depth_weight, used.features, used.mirrors_left_handed) == (0.25, ["bone", "place"], False)
     assert [[used.taken[keypoint] for keypoint in part] for part in used.parts] == [[8, 9, 10, 11], [4, 5, 6, 7]]
+
+
+@pytest.mark.slow  # torch takes 5 s or more for each
+@pytest.mark.parametrize("name", ["kinect_20x3", "holistic_75x4"])
+def test_its_graph_takes_any_number_of_clips_and_frames(name: str) -> None:
+    """Of bodies with hands and without, whose clips are mirrored by what else moves."""
+    layout = LAYOUTS[name]
+    sampling = Sampling(12, motion_fraction=0.5, rest_fraction=REST_FRACTION)
+    used = replace(preprocessing(layout, sampling, FEATURES), mirrors_left_handed=True)
+    any_number = torch.export.Dim("clips", min=1), torch.export.Dim("frames", min=1)
+    program = torch.export.export(
+        Recogniser(used, nn.Identity()),
+        (clips(layout, num_clips=2, num_frames=40), torch.tensor([40, 23])),
+        dynamic_shapes=(dict(enumerate(any_number)), {0: any_number[0]}),
+        strict=False,
+    )
+    for num_clips, num_frames in ((1, 1), (1, 9), (5, 50)):
+        recorded = clips(layout, num_clips, num_frames, missing=0.1)
+        num_frames_B = torch.full((num_clips,), num_frames)
+        found_BTKC = program.module()(recorded, num_frames_B)
+        torch.testing.assert_close(found_BTKC, used(recorded, num_frames_B), rtol=1e-5, atol=1e-5)
 
 
 def test_body_is_turned_in_training_as_it_stood_whatever_its_depth_counts() -> None:

@@ -78,7 +78,7 @@ def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sides) -> tuple[
     )
     if set(HANDS) <= set(layout.parts):
         return _done_by_hands(both_BTkD)
-    left_B, right_B = _moved(both_BTkD).chunk(2)
+    left_B, right_B = _moved(both_BTkD).view(2, -1)  # a graph made of `chunk` takes one number of clips alone
     return left_B, right_B
 
 
