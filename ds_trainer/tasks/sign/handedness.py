@@ -24,6 +24,7 @@ Sides = tuple[tuple[int, ...], tuple[int, ...]]
 _MUCH_MORE = 2.0
 _IN_SIGHT = 0.5
 _STILL = 0.25
+_ROUNDING = 1e-5  # of the largest coordinate: more than a mean in float32 is off by, and less than any body moves
 _MOST_WITH_THE_OTHER = 0.2
 _FRAMES_READ, _CLIPS_AT_ONCE = 32, 50
 
@@ -78,7 +79,9 @@ def _done_by(clips_BTKC: Tensor, layout: KeypointLayout, sides: Sides) -> tuple[
     )
     if set(HANDS) <= set(layout.parts):
         return _done_by_hands(both_BTkD)
-    left_B, right_B = _moved(both_BTkD).view(2, -1)  # a graph made of `chunk` takes one number of clips alone
+    rounding_2B = _ROUNDING * both_BTkD.abs().amax((1, 2, 3)).view(2, -1)
+    # No `chunk`: its graph takes one number of clips alone.
+    left_B, right_B = torch.maximum(_moved(both_BTkD).view(2, -1), rounding_2B.amax(0))
     return left_B, right_B
 
 
