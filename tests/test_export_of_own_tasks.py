@@ -162,6 +162,7 @@ def test_weights_that_are_others_when_read_back_are_told(
     flags = [str(tmp_path / "best.pth"), "--task", "own_tasks:Drawn", "--to", "safetensors"]
     assert main(flags) == 0
     assert "read back: the same weights to the bit" in capsys.readouterr().out
+    assert main([*flags, "--out", str(tmp_path / "new" / "folder" / "own.safetensors")]) == 0
     load = safetensors.torch.load_file
     monkeypatch.setattr(safetensors.torch, "load_file", lambda path: {**load(path), "bias": torch.zeros(1)})
     assert main(flags) == 2

@@ -13,6 +13,7 @@ from ds_trainer.checkpoint import load_model, task_type_of
 from ds_trainer.command import command
 from ds_trainer.errors import CheckpointError, TaskError
 from ds_trainer.export import formats
+from ds_trainer.files import make_folder
 from ds_trainer.progress import log
 from ds_trainer.source import folder_of, load_source, uncalibrated
 from ds_trainer.task import Deployment, Task
@@ -55,6 +56,7 @@ def _export(arguments: argparse.Namespace) -> None:
             f"--to {form}: the task {checkpoint['task']} says nothing of its inputs, expected Task.deployment; "
             f"export its weights: --to pth or --to safetensors"
         )
+    make_folder(path.parent)
     formats.write(form, path, checkpoint, deployment)
     log.info(
         f"{path}: {path.stat().st_size / 2**20:.1f} MiB, from epoch {checkpoint['epoch'] + 1} of {arguments.source}"
