@@ -214,11 +214,12 @@ def test_resume_point_of_a_run_that_was_stopped_in_its_first_epoch(tmp_path: Pat
 
 @pytest.mark.slow
 def test_export_of_a_resume_point_lies_in_the_run_that_will_delete_the_point(tmp_path: Path) -> None:
+    """Beside that of the best checkpoint, whose place it does not take."""
     flags = ["--deepspeed_config", "ds_configs/fp32.json", "--task", "toy", "--num_points", "60", "--num_epochs", "1"]
     train_here(*flags, "--runs_dir", tmp_path)
     (point,) = tmp_path.glob("*/resume/epoch_*")
     run_dir, files = point.parents[1], sorted(point.iterdir())
-    for source in (run_dir, run_dir / "resume", point):
+    for source, name in ((run_dir, "model"), (run_dir / "resume", "resume"), (point, point.name)):
         assert main([str(source), "--to", "pth"]) == 0
-        (run_dir / "model.pth").unlink()
+        (run_dir / f"{name}.pth").unlink()
     assert sorted(point.iterdir()) == files

@@ -46,7 +46,7 @@ def _export(arguments: argparse.Namespace) -> None:
     form: str = arguments.to
     checkpoint = load_source(arguments.source, arguments.task)
     task_type = task_type_of(checkpoint, arguments.task, arguments.source)
-    path = arguments.out or folder_of(arguments.source) / f"model.{form}"
+    path = arguments.out or _beside(arguments.source, form)
     model = load_model(checkpoint)
     deployment = task_type.deployment(model, checkpoint["description"])
     if not isinstance(deployment, Deployment | None):
@@ -65,6 +65,13 @@ def _export(arguments: argparse.Namespace) -> None:
         _compare_weights(path, model, formats.read_model(form, path, checkpoint))
     else:
         _compare(form, path, checkpoint, task_type, deployment)
+
+
+def _beside(source: Path, form: str) -> Path:
+    """`model` and the form; of a resume point its own name, since it is another model than the run's best."""
+    folder = folder_of(source)
+    is_resume_point = folder != source and not source.is_file()
+    return folder / f"{source.name if is_resume_point else 'model'}.{form}"
 
 
 def _compare_weights(path: Path, model: nn.Module, read_back: nn.Module) -> None:
