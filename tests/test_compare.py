@@ -171,22 +171,15 @@ def test_few_runs_are_columns_in_the_order_that_was_asked_for(tmp_path: Path) ->
     assert list(told(find_runs([first])[0]))[-1] == "no run has a best checkpoint yet"
 
 
-def test_losses_that_smooth_labels_otherwise_are_not_compared(tmp_path: Path) -> None:
-    first, second = make_runs(tmp_path / "runs", 2)
-    for run_dir, label_smoothing in ((first, 0.1), (second, 0.0)):
-        settings = (run_dir / "run.yaml").read_text()
-        (run_dir / "run.yaml").write_text(f"{settings}\nlabel_smoothing: {label_smoothing}\n")
-    *_, last = told(find_runs([first, second])[0])
-    assert last == "lowest validation loss: B, 1.99 (not comparable: label_smoothing, a part of the loss, differs)"
-
-
-def test_what_was_scored_on_the_validation_split_is_not_called_test(tmp_path: Path) -> None:
-    first, second = make_runs(tmp_path / "runs", 2)
-    for run_dir, split in ((first, "test"), (second, "validation")):
-        with (run_dir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"kind": "test", "split": split, "step": 20, "top1": 0.25}) + "\n")
-    reached = summaries(find_runs([first, second])[0])
-    assert (reached["test top1"], reached["validation top1"]) == ([0.25, None], [None, 0.25])
+def test_losses_and_scores_of_another_kind_are_called_so(tmp_path: Path) -> None:
+    paths = make_runs(tmp_path / "runs", 2)
+    for run_dir, label_smoothing, split in zip(paths, (0.1, 0.0), ("test", "validation"), strict=True):
+        (run_dir / "run.yaml").write_text(f"label_smoothing: {label_smoothing}\n")
+        records = (run_dir / "metrics.jsonl").read_text() + json.dumps({"kind": "test", "split": split}) + "\n"
+        (run_dir / "metrics.jsonl").write_text(records)
+    runs = find_runs(paths)[0]
+    assert list(told(runs))[-1].endswith(": B, 1.99 (not comparable: label_smoothing, a part of the loss, differs)")
+    assert [summaries(runs)[f"{split} top1"] for split in ("test", "validation")] == [[0.25, None], [None, 0.25]]
 
 
 def test_what_runs_were_of_and_what_they_have_reached(tmp_path: Path) -> None:
