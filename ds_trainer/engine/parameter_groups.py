@@ -69,8 +69,8 @@ def full_learning_rate(groups: Sequence[Mapping[str, Any]]) -> float:
 
 
 def factors(groups: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The part of the learning rate at which each group is trained."""
-    return [float(group[_FACTOR]) for group in groups]
+    """The part of the learning rate at which each group is trained; 1 where `parameter_groups` has not made it."""
+    return [float(group.get(_FACTOR, 1.0)) for group in groups]
 
 
 def described(model: nn.Module, learning_rate_factor: Callable[[str], float]) -> list[str]:
