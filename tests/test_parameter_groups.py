@@ -19,7 +19,10 @@ from ds_trainer.engine.parameter_groups import (
     treated_alike,
     treatments,
 )
-from ds_trainer.tasks.toy.task import ToyTask
+from ds_trainer.errors import TaskError
+from ds_trainer.settings import combined_settings
+from ds_trainer.task_rules import refuse_untrainable
+from ds_trainer.tasks.toy.task import ToySettings, ToyTask
 
 RUN = ["--deepspeed_config", ROOT / "ds_configs" / "fp32.json", "--num_points", "60", "--record_every_steps", "1"]
 
@@ -68,6 +71,21 @@ def test_the_rate_that_is_recorded_is_that_of_factor_1() -> None:
 def test_parts_of_the_rate_are_told() -> None:
     assert described(small_model(), lambda name: 1) == []
     assert described(small_model(), slow_first) == ["learning rate: x 0.1 for 20 parameters, x 1 for 170 parameters"]
+
+
+@pytest.mark.parametrize("factor", [0, -0.1, float("nan"), float("inf"), "0.1", None])
+def test_a_part_of_the_learning_rate_is_a_number_above_0(factor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    asked: list[str] = []
+    task = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), num_points=20))
+    factor_of = lambda name: asked.append(name) or (1 if name == "1.bias" else factor)  # noqa: E731
+    monkeypatch.setattr(task, "learning_rate_factor", factor_of)
+    with pytest.raises(TaskError) as caught:
+        refuse_untrainable(task, model, {"zero_optimization": {"stage": 1}})
+    found = f"found {factor!r} for 1.weight, expected a number above 0; requires_grad_(False) freezes it"
+    assert caught.value.problems == [f"the task's learning_rate_factor: {found}"]
+    assert asked == ["1.weight", "1.bias"], "nothing is asked of frozen weights"
 
 
 class SlowFirst(ToyTask):

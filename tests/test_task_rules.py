@@ -122,19 +122,6 @@ def test_buffers_that_can_be_copied_are_left_alone(model: nn.Module) -> None:
     refuse_untrainable(TASK, model, PLAIN)
 
 
-@pytest.mark.parametrize("factor", [0, -0.1, float("nan"), float("inf"), "0.1", None])
-def test_a_part_of_the_learning_rate_is_a_number_above_0(factor: Any) -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[0].requires_grad_(False)
-    asked: list[str] = []
-    task = changed("learning_rate_factor", lambda name: asked.append(name) or (1 if name == "1.bias" else factor))
-    with pytest.raises(TaskError) as caught:
-        refuse_untrainable(task, model, PLAIN)
-    found = f"found {factor!r} for 1.weight, expected a number above 0; requires_grad_(False) freezes it"
-    assert caught.value.problems == [f"the task's learning_rate_factor: {found}"]
-    assert asked == ["1.weight", "1.bias"], "nothing is asked of frozen weights"
-
-
 def test_many_problems_are_cut_short() -> None:
     with pytest.raises(TaskError) as caught:
         refuse_untrainable(TASK, nn.Sequential(*(nn.LazyLinear(1) for _ in range(100))), PLAIN)
