@@ -58,7 +58,8 @@ def build_job(settings: RunSettings, task: Task, engine_config: EngineConfig, pr
             log.info(line)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     utilisation = utilisation_of(task, model, engine_config)
-    source, rates = str(settings.deepspeed_config), described(model, task.learning_rate_factor)
+    rates = described(model, task.learning_rate_factor)  # an engine takes the model apart
+    source = str(settings.deepspeed_config)
     refuse_unmatched(model, engine_config, source)
     with refusals_told(source):
         engine = build_engine(model, engine_config, settings.verbose, settings.compile, task.learning_rate_factor)

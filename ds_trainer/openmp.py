@@ -45,14 +45,14 @@ def short_waits_when_crowded() -> Iterator[None]:
     What they compute stays the same to the bit. Left alone: GPUs, other systems and OpenMP libraries, a rank with less
     than half of the cores, and whoever has set this by OpenMP's variables.
     """
-    runtime = _runtime()
-    num_idle = max(len(os.sched_getaffinity(0)) - torch.get_num_threads(), 0) + 1 if runtime is not None else 0
-    if runtime is None or not 1 < torch.get_num_threads() >= num_idle - 1 or _OF_USER & os.environ.keys():
+    runtime, num_threads = _runtime(), torch.get_num_threads()
+    num_others = 0 if runtime is None else max(len(os.sched_getaffinity(0)) - num_threads, 0)
+    if runtime is None or num_threads == 1 or num_others > num_threads or _OF_USER & os.environ.keys():
         yield
         return
     ended = threading.Event()
     looks = _fractions_waited(threading.get_native_id(), ended)
-    lookout = threading.Thread(target=_look_on, args=(looks, runtime, num_idle), name="cores", daemon=True)
+    lookout = threading.Thread(target=_look_on, args=(looks, runtime, num_others + 1), name="cores", daemon=True)
     lookout.start()
     try:
         yield
