@@ -8,6 +8,7 @@ A checkpoint is a dictionary of plain values and tensors:
     data_fingerprint               of the clips that it was trained on
     epoch, step, metrics           where in the run it was written, and what validation said
     temperature                    what its logits are divided by; absent before the run has ended
+    adapted_to                     the number of unlabelled examples that launch/adapt.py adapted it to, if it did
     versions                       of Python and the packages that wrote it
 
 A file from elsewhere is safe to load: no pickle in it is run, nothing is imported because it says so, and what would
@@ -65,6 +66,9 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     temperature = checkpoint.get("temperature", 1.0)
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise CheckpointError(f"{path}: temperature: found {shown(temperature)}, expected a number above 0")
+    adapted_to = checkpoint.get("adapted_to", 0)
+    if not (isinstance(adapted_to, int) and adapted_to >= 0):
+        raise CheckpointError(f"{path}: adapted_to: found {shown(adapted_to)}, expected a number of examples")
     return checkpoint
 
 

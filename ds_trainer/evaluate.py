@@ -79,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", type=Path, help="a run directory (its best checkpoint), or a .pth")
     parser.add_argument("--task", help="the task of the checkpoint, if it is one of your own: module:Class")
     parser.add_argument("--on", choices=["test", "val", "train"], default="test", help="what to score (default: test)")
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="score each signer's (or other group's) examples by models adapted to its other half, without labels",
+    )
     parser.add_argument("--micro_batch", type=int, metavar="N", help="examples at once (default: as in training)")
     parser.add_argument("--json", type=Path, help="also write the results, by group too, to this file")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
@@ -90,7 +95,7 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
         raise SettingsError(f"--micro_batch: found {own.micro_batch}, expected 1 or more")
     checkpoint = distributed.agreed(lambda: load_source(own.checkpoint, own.task))
     task, dataset, model = _agreed_by_all(lambda: _built(own, flags, checkpoint))
-    told = distributed.agreed(lambda: _must_be_told(task, dataset, checkpoint))
+    told = distributed.agreed(lambda: _must_be_told(task, dataset, checkpoint, own.adapt))
     temperature = None
     if task.class_names is not None:
         temperature = checkpoint.get("temperature", 1.0)
@@ -101,7 +106,7 @@ def _evaluate(own: argparse.Namespace, flags: Sequence[str]) -> dict[str, Any]:
             f"{own.checkpoint}: engine_config: {_MICRO_BATCH}: found {shown(micro_batch)}, expected 1 or more; give "
             "--micro_batch"
         )
-    _, results = score(model, task, dataset, micro_batch, temperature)
+    _, results = score(model, task, dataset, micro_batch, temperature, own.adapt)
     if distributed.is_master():
         for notice in task.notices:
             log.info(f"note: {notice}")
@@ -159,10 +164,16 @@ def _shown(value: float) -> str:
     return f"{value}" if isinstance(value, int) else f"{value:.3f}"
 
 
-def _must_be_told(task: Task, dataset: Dataset[Any], checkpoint: Checkpoint) -> list[str]:
-    """What makes the scores other than those on unseen examples of the training's data."""
+def _must_be_told(task: Task, dataset: Dataset[Any], checkpoint: Checkpoint, adapts: bool) -> list[str]:
+    """What makes the scores other than those of the training's model on unseen examples of its data."""
     own = task.fingerprint()
     told = [] if checkpoint.get("data_fingerprint") in (None, "", own) else ["the data is not that of the training"]
+    if "adapted_to" in checkpoint:
+        told.append(f"the model was adapted to {checkpoint['adapted_to']} examples, which may be among these")
+    if adapts and task.class_names is None:
+        raise SettingsError("--adapt: the task has no classes, expected one that has; leave it out")
+    if adapts:
+        told.append("each half of a signer's examples, or another group's, by a model adapted to the other half")
     return told + task.check_scored(dataset, [checkpoint, *before(checkpoint)])
 
 
@@ -176,3 +187,7 @@ def _refuse_other_data(task: Task, trained: dict[str, Any]) -> None:
             f"{name}: found {str(found.get(name))[:200]} in the data and settings, expected {str(trained[name])[:200]} "
             "as the model was trained with; evaluate it on data of the same signs and keypoints"
         )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ds_trainer import distributed
+from ds_trainer.adaptation import validate_adapted
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
@@ -96,18 +97,28 @@ def model_to_score(checkpoint: Mapping[str, Any]) -> nn.Module:
 
 
 def score(
-    model: nn.Module, task: Task, dataset: Dataset[Any], micro_batch: int, temperature: float | None
+    model: nn.Module,
+    task: Task,
+    dataset: Dataset[Any],
+    micro_batch: int,
+    temperature: float | None,
+    adapts: bool = False,
 ) -> tuple[Metrics, Results]:
     """What `model` reaches on one of the task's data sets. Collective.
 
     Args:
         temperature: what its logits are divided by where confidence matters; None: the task has no classes.
+        adapts: whether the model is adapted to each group of examples; see `adaptation.validate_adapted`.
     """
     calibration, batches = None, in_order(task, dataset, micro_batch)
     if temperature is None:
         metrics = validate(model, task.objective, batches)
     else:
-        measured = validate(model, with_confidence(task.objective, temperature), batches)
+        objective = with_confidence(task.objective, temperature)
+        if adapts:
+            measured = validate_adapted(model, task, objective, dataset, micro_batch, temperature)
+        else:
+            measured = validate(model, objective, batches)
         metrics, calibration = calibration_of(measured, temperature)
     bad = non_finite_examples(metrics, batches.name_of)
     if bad is not None and distributed.is_master():

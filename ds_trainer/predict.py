@@ -71,7 +71,7 @@ def problem_of(
     return None
 
 
-def load_recogniser(checkpoint: Mapping[str, Any]) -> nn.Module:
+def load_recogniser(checkpoint: Mapping[str, Any]) -> Recogniser:
     """The trained model of a checkpoint of the sign task with its preprocessing.
 
     Raises:
@@ -120,8 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems: list[str] = []
     turned: list[str] = []
     clips = (clip for path in arguments.clips for clip in clips_in(path))
-    usable = _usable(clips, layout, parts, problems)
-    for batch in batched(usable):
+    found = usable(clips, layout, parts, problems)
+    for batch in batched(found):
         answers = answers_of(recogniser, [frames for _, frames in batch], checkpoint, arguments.top)
         for (name, frames), of_clip in zip(batch, answers, strict=True):
             if is_turned(frames, layout, description.get("head_side")):
@@ -148,7 +148,7 @@ def batched(clips: Iterable[tuple[str, Frames]]) -> Iterator[list[tuple[str, Fra
         yield batch
 
 
-def _usable(
+def usable(
     clips: Iterable[tuple[str, Frames | DataError]],
     layout: KeypointLayout,
     parts: Mapping[str, Sequence[int]],

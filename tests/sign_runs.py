@@ -1,12 +1,16 @@
-"""Small runs on synthetic clips, whose checkpoints are exported and scored."""
+"""Small runs on synthetic clips, whose checkpoints are exported and scored, and a checkpoint that learnt nothing."""
 
 import json
 from pathlib import Path
 
+import torch
 from launching import ROOT, done_here, train_on
 
+from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.prepare import main as prepare
 from ds_trainer.tasks.sign.store import ClipStore
+from ds_trainer.tasks.sign.task import SignTask
 
 NUM_CLIPS = 120  # of which ten validate, or no temperature would be fitted
 MODEL = [
@@ -46,3 +50,17 @@ def config_of(tmp_path: Path, stage: int, precision: str) -> str:
     path = tmp_path / f"stage_{stage}.json"
     path.write_text(json.dumps(config))
     return str(path)
+
+
+def write_untrained(path: Path) -> None:
+    """A checkpoint of two signs with random weights, of the layout of `sign_data.writers.frames`."""
+    description = {
+        "model": "st_transformer", "model_size": "t_1_1", "num_members": 1, "dropout": 0.0, "num_frames": 4,
+        "motion_fraction": 0.0, "depth_weight": 1.0, "features": ["place"], "num_read": 0, "rest_fraction": 0.0,
+        "mirrors_left_handed": False, "parts": {"all": list(range(20))}, "layout": layout_for(20, 3).to_dict(),
+        "sign_names": ["one", "two"], "sign_numbers": [1, 2],
+    }  # fmt: skip
+    torch.manual_seed(0)
+    weights = SignTask.model_from(description).state_dict()
+    known = {"task": "sign", "description": description, "state_dict": weights, "temperature": 1.5}
+    write_checkpoint(path, {**known, "settings": {}, "engine_config": {}, "epoch": 0, "metrics": {}})

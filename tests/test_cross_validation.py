@@ -17,11 +17,16 @@ from launching import ROOT
 
 from ds_trainer.cross_validation import sweep
 from ds_trainer.cross_validation.command import main, signers_of_folds
+from ds_trainer.cross_validation.fold_commands import training_of
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, share_of
 from ds_trainer.errors import DataError, UserError
 
 SIGNERS = ["s1", "s2", "s3", "s4", "s5"]
+
+
+def nothing(fold: Fold) -> list[Any]:
+    return []
 
 
 def test_signers_without_a_clip_of_the_selected_signs_are_not_held_out() -> None:
@@ -97,7 +102,8 @@ def test_training_of_a_fold_is_no_rank_of_the_job_that_the_sweep_is_in(
     monkeypatch.setattr(subprocess, "Popen", lambda command, **given: (command, given["env"]))
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.setenv(name, "1")
-    command, environment = sweep._start(Fold(("s1",), 3), [], tmp_path, {"OMP_NUM_THREADS": "2"}, None)  # type: ignore[arg-type]
+    training = training_of([], tmp_path)(Fold(("s1",), 3))
+    command, environment = sweep._start(training, {"OMP_NUM_THREADS": "2"}, None)  # type: ignore[arg-type]
     assert command[-4:] == ["--runs_dir", tmp_path / "seed_3" / "s1", "--resume", "auto"]
     assert environment["OMP_NUM_THREADS"] == "2"
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} & environment.keys()
@@ -140,8 +146,8 @@ def test_failing_fold_ends_a_sweep_that_has_more_to_train(monkeypatch: pytest.Mo
     monkeypatch.setattr(sweep, "_start", fail)
     monkeypatch.setattr(sweep, "as_completed", late)
     with ThreadPoolExecutor(1) as pool:
-        trained = pool.submit(sweep.run_folds, folds_of(SIGNERS, None, 1, 0), [], tmp_path, 1, lambda fold: False)
-        with pytest.raises(sweep.FoldError, match="s1 held out, seed 0: training ended with status 2"):
+        trained = pool.submit(sweep.run_folds, folds_of(SIGNERS, None, 1, 0), nothing, tmp_path, 1, lambda fold: False)
+        with pytest.raises(sweep.FoldError, match="s1 held out, seed 0: its process ended with status 2"):
             trained.result(timeout=20)
     assert len(started) == 1
 
@@ -153,8 +159,8 @@ def test_failure_is_told_also_where_a_worker_waits_for_others(monkeypatch: pytes
     with locked_log(folds[1], tmp_path), locked_log(folds[0], tmp_path) as log_file:  # type: ignore[union-attr]
         log_file.write(b"a line\n" * 500_000)
         log_file.close()
-        with pytest.raises(sweep.FoldError, match="s1 held out, seed 0: training ended with status 2"):
-            sweep.run_folds(folds, [], tmp_path, 2, lambda fold: False)
+        with pytest.raises(sweep.FoldError, match="s1 held out, seed 0: its process ended with status 2"):
+            sweep.run_folds(folds, nothing, tmp_path, 2, lambda fold: False)
 
 
 def test_folds_that_others_train_come_last(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -107,6 +107,18 @@ def test_evaluate_says_what_training_said_on_any_number_of_ranks(run_dir: Path, 
     assert "that validation gives" not in output
 
 
+def test_adapted_scores_are_those_of_any_number_of_ranks(run_dir: Path, store: Path, tmp_path: Path) -> None:
+    words = [run_dir, "--adapt", "--json", tmp_path / "out.json"]
+    output = done_here(evaluate_command, *words)
+    assert "by a model adapted to the other half):" in output
+    of_one = json.loads((tmp_path / "out.json").read_text())
+    succeed([*torchrun(2), "launch/evaluate.py", *words], timeout_s=100)
+    assert json.loads((tmp_path / "out.json").read_text()) == of_one
+    status = json.loads((run_dir / "status.json").read_text())
+    assert of_one["by_group"].keys() == status["by_group"].keys()
+    assert of_one["results"]["loss"] != status["results"]["loss"]
+
+
 def evaluated(run_dir: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
     done_here(evaluate_command, run_dir, "--json", tmp_path / "out.json", *flags)
     found: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())

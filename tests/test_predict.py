@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from sign_data.writers import frames as random_frames
 from sign_data.writers import grid, source
+from sign_runs import write_untrained
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.errors import DataError
@@ -20,7 +21,6 @@ from ds_trainer.tasks.sign import unlabelled
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.store import INDEX_FILE, ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
-from ds_trainer.tasks.sign.task import SignTask
 from ds_trainer.tasks.sign.unlabelled import clips_in
 
 
@@ -75,18 +75,8 @@ def test_number_of_answers_is_told_in_a_line(top: str, capsys: pytest.CaptureFix
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with random weights, of the layout of `random_frames`."""
     path = tmp_path_factory.mktemp("run") / "best.pth"
-    description = {
-        "model": "st_transformer", "model_size": "t_1_1", "num_members": 1, "dropout": 0.0, "num_frames": 4,
-        "motion_fraction": 0.0, "depth_weight": 1.0, "features": ["place"], "num_read": 0, "rest_fraction": 0.0,
-        "mirrors_left_handed": False, "parts": {"all": list(range(20))}, "layout": layout_for(20, 3).to_dict(),
-        "sign_names": ["one", "two"], "sign_numbers": [1, 2],
-    }  # fmt: skip
-    torch.manual_seed(0)
-    weights = SignTask.model_from(description).state_dict()
-    known = {"task": "sign", "description": description, "state_dict": weights, "temperature": 1.5}
-    write_checkpoint(path, {**known, "settings": {}, "engine_config": {}, "epoch": 0, "metrics": {}})
+    write_untrained(path)
     return path
 
 

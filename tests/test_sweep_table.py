@@ -43,7 +43,7 @@ def refusal_of(capsys: pytest.CaptureFixture[str], data: Path, *flags: str) -> l
 
 def test_score_that_a_run_could_not_tell_is_no_number(tmp_path: Path) -> None:
     (tmp_path / "status.json").write_text('{"by_group": {"ann": {"top1": null}, "bob": {"top1": 0.5}}}')
-    scores = scores_in(tmp_path, Fold(("ann", "bob"), 0), "top1")
+    scores = scores_in(tmp_path / "status.json", Fold(("ann", "bob"), 0), "top1")
     assert math.isnan(scores["ann"])
     assert scores["bob"] == 0.5
 

@@ -2,7 +2,7 @@
 
 import argparse
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ds_trainer import distributed
 from ds_trainer.classification import summarise
 from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
+from ds_trainer.cross_validation.fold_commands import ADAPTED, adapted_scores_of, trained_in, training_of
 from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.plan import Plan
 from ds_trainer.cross_validation.scored import scored_by
@@ -20,6 +21,7 @@ from ds_trainer.cross_validation.sweep import FoldStopped, finished_run, run_fol
 from ds_trainer.cross_validation.table import Results, Scores, draw_table, table_lines, write_table
 from ds_trainer.engine.config import load_engine_config, resolve_engine_config
 from ds_trainer.errors import DataError, SettingsError
+from ds_trainer.files import make_folder
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.problems import nearest_name, shown
 from ds_trainer.progress import log, with_bar
@@ -58,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=int, default=1, help="trainings of each fold, with --seed and those after it (default: 1)"
     )
     parser.add_argument("--jobs", type=int, default=1, help="folds side by side (default: 1)")
+    parser.add_argument(
+        "--adapt",
+        action="store_true",
+        help="then score each half of a signer's clips by a model adapted to the other half, without labels: a table "
+        "of its own",
+    )
     parser.add_argument("--metric", default="top1", help="what the table shows (default: top1)")
     parser.add_argument("--sweep_dir", type=Path, help="where runs and table are kept (default: by the settings)")
     return parser
@@ -83,15 +91,21 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
         plan.refuse_others([fold], sweep_dir)
         return finished_run(fold, sweep_dir) is not None
 
+    def is_scored(fold: Fold) -> bool:
+        return (trained_in(sweep_dir, fold) / ADAPTED).exists()
+
     log.info(f"{len(folds)} trainings in {sweep_dir}")
-    run_folds(folds, [*flags, *plan.write_inputs(sweep_dir)], sweep_dir, own.jobs, is_done)
-    results = Results(own.metric, _scores(folds, sweep_dir, own.metric), scored)
+    training = training_of([*flags, *plan.write_inputs(sweep_dir)], sweep_dir)
+    run_folds(folds, training, sweep_dir, own.jobs, is_done)
     about = {"command": ["launch/cross_validate.py", *flags], **plan.described()}
-    write_table(sweep_dir, results, about)
-    draw_table(sweep_dir / "table.png", results)
-    for line in table_lines(results):
-        log.info(line)
-    log.info(f"table {sweep_dir / 'table.txt'}")
+    scores = _scores(folds, sweep_dir, "status.json", own.metric)
+    _tell(sweep_dir, Results(own.metric, scores, scored), about)
+    if own.adapt:
+        log.info(f"{len(folds)} models are adapted to the signers held out")
+        run_folds(folds, adapted_scores_of(sweep_dir), sweep_dir, own.jobs, is_scored)
+        scores = _scores(folds, sweep_dir, ADAPTED, own.metric)
+        by = ", each half of their clips by a model adapted to the other"
+        _tell(sweep_dir / "adapted", Results(own.metric, scores, scored, by), about)
 
 
 def signers_of_folds(settings: Any, store: ClipStore) -> list[str]:
@@ -137,10 +151,18 @@ def _refuse_what_folds_decide(own: argparse.Namespace, flags: Sequence[str], set
         raise SettingsError(problems)
 
 
-def _scores(folds: Sequence[Fold], sweep_dir: Path, metric: str) -> Scores:
+def _tell(out_dir: Path, results: Results, about: Mapping[str, Any]) -> None:
+    make_folder(out_dir)
+    write_table(out_dir, results, about)
+    draw_table(out_dir / "table.png", results)
+    for line in table_lines(results):
+        log.info(line)
+    log.info(f"table {out_dir / 'table.txt'}")
+
+
+def _scores(folds: Sequence[Fold], sweep_dir: Path, file: str, metric: str) -> Scores:
     scores: dict[int, dict[str, float]] = {}
     for fold in folds:
-        run_dir = finished_run(fold, sweep_dir)
-        assert run_dir is not None, "all folds have ended well"
-        scores.setdefault(fold.seed, {}).update(scores_in(run_dir, fold, metric))
+        path = trained_in(sweep_dir, fold) / file
+        scores.setdefault(fold.seed, {}).update(scores_in(path, fold, metric))
     return scores

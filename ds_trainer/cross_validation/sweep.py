@@ -1,4 +1,4 @@
-"""Runs the folds, one after the other or side by side, each a training of the ordinary kind in a process of its own."""
+"""Runs the folds, one after the other or side by side, each a command of the ordinary kind in a process of its own."""
 
 import fcntl
 import math
@@ -26,6 +26,8 @@ from ds_trainer.run.reading import read_json
 
 _LINES_SHOWN = 15
 
+CommandOf = Callable[[Fold], list[Any]]
+
 
 class FoldError(UserError):
     """The training of a fold failed.
@@ -46,20 +48,19 @@ class FoldStopped(Exception):
 def finished_run(fold: Fold, sweep_dir: Path) -> Path | None:
     """The newest run of the fold that has ended; None: there is none yet."""
     for run_dir in sorted((path.parent for path in fold.dir_in(sweep_dir).glob("*/status.json")), reverse=True):
-        if _status_of(run_dir).get("status") == "finished":
+        if _read(run_dir / "status.json").get("status") == "finished":
             return run_dir
     return None
 
 
-def scores_in(run_dir: Path, fold: Fold, metric: str) -> dict[str, float]:
-    """The score of each signer held out, from a run that has ended."""
-    by_group = _status_of(run_dir)["by_group"]
+def scores_in(path: Path, fold: Fold, metric: str) -> dict[str, float]:
+    """The score of each signer held out, as the status of a run that has ended or an evaluation of it tells."""
+    by_group = _read(path)["by_group"]
     found = {signer: by_group[signer][metric] for signer in fold.signers}
     return {signer: math.nan if score is None else score for signer, score in found.items()}  # null in JSON
 
 
-def _status_of(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "status.json"
+def _read(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
@@ -69,26 +70,26 @@ def _status_of(run_dir: Path) -> dict[str, Any]:
 
 
 def run_folds(
-    folds: Sequence[Fold], flags: Sequence[str | Path], sweep_dir: Path, num_jobs: int, is_done: Callable[[Fold], bool]
+    folds: Sequence[Fold], command_of: CommandOf, sweep_dir: Path, num_jobs: int, is_done: Callable[[Fold], bool]
 ) -> None:
-    """Train what is not done yet; a fold that was interrupted continues where it was.
+    """Run what is not done yet.
 
     A fold that another process trains is left to it, as long as there are others: sweeps on several hosts that share
     the folder share the folds.
 
     Args:
-        flags: those of launch/train.py that all folds share.
-        is_done: whether a fold was trained; it may refuse how.
+        command_of: what is run for a fold: a module and its arguments.
+        is_done: whether that was done; it may refuse how.
         num_jobs: folds side by side; they share the processor's cores, and each has a GPU of its own if there are any.
 
     Raises:
-        FoldError: a training failed; others that ran beside it were ended.
-        FoldStopped: a training was stopped on request.
+        FoldError: one failed; others that ran beside it were ended.
+        FoldStopped: one was stopped on request.
     """
     remaining = _remaining(folds, is_done)
     num_before = len(folds) - len(remaining)
     began = time.monotonic()
-    trainings = _Trainings(flags, sweep_dir, num_jobs)
+    trainings = _Trainings(command_of, sweep_dir, num_jobs)
     waiting = Waiting(remaining, sweep_dir, trainings.is_over)
 
     def run() -> Fold:
@@ -133,11 +134,11 @@ def share_of(job: int, num_jobs: int) -> dict[str, str]:
 class _Trainings:
     """Processes that train folds side by side, until one fails or the sweep ends."""
 
-    def __init__(self, flags: Sequence[str | Path], sweep_dir: Path, num_jobs: int):
+    def __init__(self, command_of: CommandOf, sweep_dir: Path, num_jobs: int):
         self.is_over = Event()
         self.cause: FoldError | FoldStopped | None = None
         """What ended the sweep, if a training did."""
-        self._flags = flags
+        self._command_of = command_of
         self._sweep_dir = sweep_dir
         self._processes: list[subprocess.Popen[bytes]] = []
         self._starting = Lock()
@@ -157,7 +158,7 @@ class _Trainings:
             with self._starting:
                 if self.is_over.is_set():  # a worker is free again before the sweep knows why
                     raise FoldStopped(str(fold))
-                process = _start(fold, self._flags, self._sweep_dir, share, log_file)
+                process = _start(self._command_of(fold), share, log_file)
                 self._processes.append(process)
             error = _error_of(fold, process.wait(), self._sweep_dir)
             if error is not None and not self.is_over.is_set():
@@ -224,13 +225,10 @@ def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
     return log_file
 
 
-def _start(
-    fold: Fold, flags: Sequence[str | Path], sweep_dir: Path, share: Mapping[str, str], log_file: IO[bytes]
-) -> subprocess.Popen[bytes]:
-    own: list[Any] = ["--runs_dir", fold.dir_in(sweep_dir), "--resume", "auto"]
-    command = [sys.executable, "-m", "ds_trainer", *flags, *fold.flags, *own]
+def _start(command: Sequence[Any], share: Mapping[str, str], log_file: IO[bytes]) -> subprocess.Popen[bytes]:
+    environment = {**without_ranks(os.environ), **share}
     return subprocess.Popen(
-        command, stdout=log_file, stderr=subprocess.STDOUT, env={**without_ranks(os.environ), **share}
+        [sys.executable, "-m", *command], stdout=log_file, stderr=subprocess.STDOUT, env=environment
     )
 
 
@@ -242,4 +240,4 @@ def _error_of(fold: Fold, status: int, sweep_dir: Path) -> FoldError | FoldStopp
         return FoldStopped(str(fold))
     path = fold.dir_in(sweep_dir) / "log.txt"
     last = path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-_LINES_SHOWN:]
-    return FoldError(f"{fold}: training ended with status {status}; its log is {path}, and ends:", last)
+    return FoldError(f"{fold}: its process ended with status {status}; its log is {path}, and ends:", last)

@@ -22,11 +22,12 @@ Scores = Mapping[int, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Results:
-    """What the folds of a sweep reached: the scores by `metric`, and of which clips."""
+    """What the folds of a sweep reached: the scores by `metric`, of which clips, and what is to be said besides."""
 
     metric: str
     scores: Scores
     scored: Scored
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def table_lines(results: Results) -> list[str]:
     seeds = "".join(f"  {f'seed {seed}':>7}" for seed in scores)
     over_seeds = " ± over seeds" if len(scores) > 1 else ""
     lines = [
-        f"{results.metric} on the signers held out, who took no part in the training or in its choice of epoch",
+        f"{results.metric} on the signers held out, who took no part in the training or in its choice of epoch"
+        + results.note,
         "",
         f"{'held out':{width}}    clips{seeds}     mean{over_seeds}",
     ]
@@ -135,7 +137,7 @@ def _table_figure(results: Results, summary: Summary) -> "Figure":
 
     scores = results.scores
     signers = sorted(summary.mean_of_signer, key=lambda signer: summary.mean_of_signer[signer])
-    figure = new_figure(f"{results.metric} on signers that took no part", 7.0, 1.6 + 0.28 * len(signers))
+    figure = new_figure(f"{results.metric} on signers that took no part{results.note}", 7.0, 1.6 + 0.28 * len(signers))
     axes = figure.subplots()
     for place, signer in enumerate(signers):
         of_seeds = [own[signer] for own in scores.values()]

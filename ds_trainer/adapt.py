@@ -1,0 +1,90 @@
+"""A trained model for one signer, made of a model for anybody and of clips of this signer that nobody has labelled."""
+
+import argparse
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ds_trainer.adaptation import EXAMPLES_AT_ONCE, adapted
+from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.command import command
+from ds_trainer.errors import EXIT_USER_ERROR, DataError
+from ds_trainer.files import make_folder
+from ds_trainer.predict import batched, load_recogniser, usable
+from ds_trainer.progress import complain, log
+from ds_trainer.source import load_source, uncalibrated
+from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.preprocessing import Preprocessing, padded
+from ds_trainer.tasks.sign.unlabelled import EXPECTED, clips_in
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of launch/adapt.py.
+
+    Returns:
+        The exit status: 0, or 2 if a clip could not be read; the model is adapted to the others all the same.
+    """
+    arguments = _parser().parse_args(argv)
+    checkpoint = load_source(arguments.checkpoint)
+    description = checkpoint["description"]
+    model = load_recogniser(checkpoint).model
+    layout, preprocessing = KeypointLayout.from_dict(description["layout"]), Preprocessing.of(description)
+    complain(uncalibrated(checkpoint), "note")
+    problems: list[str] = []
+    clips = itertools.chain.from_iterable(clips_in(path) for path in arguments.clips)
+    found = usable(clips, layout, description["parts"], problems)
+    with torch.no_grad():
+        seen = [preprocessing(*padded(frames for _, frames in batch)) for batch in batched(found)]
+    if not seen:
+        raise DataError([*problems, "no clip that the model can look at, expected some of one signer"])
+    clips_NTKC = torch.cat(seen)
+    complain(_few(len(clips_NTKC), len(description["sign_names"])), "note")
+    own = adapted(model, _mixed(clips_NTKC), checkpoint.get("temperature", 1.0))
+    make_folder(arguments.out.parent)
+    num_before = checkpoint.get("adapted_to", 0)
+    content = {**checkpoint, "state_dict": own.state_dict(), "adapted_to": num_before + len(clips_NTKC)}
+    write_checkpoint(arguments.out, content)
+    num_changed = int((_answers(own, clips_NTKC) != _answers(model, clips_NTKC)).sum())
+    log.info(f"{arguments.out}: adapted to {len(clips_NTKC)} clips, {num_changed} of which it answers otherwise now")
+    complain(problems)
+    return EXIT_USER_ERROR if problems else 0
+
+
+def _few(num_clips: int, num_signs: int) -> list[str]:
+    """What must be told of so many clips."""
+    if num_clips >= num_signs:
+        return []
+    found = f"{num_clips} clip{'s' if num_clips > 1 else ''} of one signer, for {num_signs} signs"
+    return [f"{found}: little is gained from less than a clip a sign; record more, of all signs"]
+
+
+def _mixed(clips_NTKC: Tensor) -> list[tuple[Tensor]]:
+    """The clips in batches at random: they may come sign by sign."""
+    order = torch.randperm(len(clips_NTKC), generator=torch.Generator().manual_seed(0))
+    return [(batch,) for batch in clips_NTKC[order].tensor_split(math.ceil(len(order) / EXAMPLES_AT_ONCE))]
+
+
+@torch.no_grad()
+def _answers(model: nn.Module, clips_NTKC: Tensor) -> Tensor:
+    """int64[N], the likeliest sign of each clip."""
+    return torch.cat([model(batch).argmax(1) for batch in clips_NTKC.split(EXAMPLES_AT_ONCE)])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch/adapt.py",
+        description="Adapt a trained model to one signer by clips of this signer without labels, of all signs about "
+        "equally often. What is written is used like any other checkpoint, for this signer.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
+    parser.add_argument(
+        "clips", type=Path, nargs="+", help=f"files ({EXPECTED}; video with MediaPipe) or folders of them"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .pth to write")
+    return parser

@@ -1,0 +1,120 @@
+"""A trained classifier adapted to new examples of one kind, such as the clips of one signer, without their labels.
+
+It becomes as sure of each example as it can (entropy minimisation), while its answers stay as varied as they were, and
+a little more: else all examples would end as one class. That is information maximisation (Liang et al. 2020, "Do we
+really need to access the source data?", arXiv 2002.08546) with one difference: there answers are spread over all
+classes evenly, which harms where the new examples show few of them. No training data is needed.
+
+Axes: B examples of a batch, N examples of a split, S classes, M measures.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset
+
+from ds_trainer import distributed
+from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
+from ds_trainer.objective import Objective
+from ds_trainer.task import Task
+from ds_trainer.validation import Metrics, validate
+
+EXAMPLES_AT_ONCE = 96
+NUM_EPOCHS, LEARNING_RATE, VARIETY_WEIGHT, MORE_VARIETY = 20, 1e-4, 2.0, 1.05
+"""Chosen on four signers of isl-kinect30; docs/experiments.md has what others gave."""
+
+Inputs = tuple[Any, ...]
+
+
+def adapted(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> nn.Module:
+    """A copy of the model, adapted to the examples of the batches; the same bits each time, and in evaluation mode.
+
+    Args:
+        model: from inputs to logits float[B, S]; it stays as it is.
+        batches: inputs of the model, on its device, of up to `EXAMPLES_AT_ONCE` examples.
+        temperature: what its logits are divided by, so that it is as sure as it should be.
+    """
+    model = copy.deepcopy(model).eval().requires_grad_(True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    num_steps = NUM_EPOCHS * len(batches)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / num_steps)
+    order = torch.Generator().manual_seed(0)
+
+    def log_answers(number: int) -> Tensor:
+        logits_BS: Tensor = model(*batches[number])
+        return (logits_BS.float() / temperature).log_softmax(1)
+
+    # cuDNN's LSTMs have no backward pass in evaluation mode, and in training mode there would be dropout.
+    with torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
+        with torch.no_grad():
+            answers = [log_answers(number).exp() for number in range(len(batches))]
+        least_variety = _entropy(torch.cat(answers).mean(0)) + math.log(MORE_VARIETY)
+        for _ in range(NUM_EPOCHS):
+            for number in torch.randperm(len(batches), generator=order).tolist():
+                log_answers_BS = log_answers(number)
+                answers[number] = log_answers_BS.detach().exp()
+                optimizer.zero_grad()
+                _loss(log_answers_BS, torch.cat(answers).mean(0), least_variety).backward()
+                optimizer.step()
+                schedule.step()
+    return model.requires_grad_(False)
+
+
+def _loss(log_answers_BS: Tensor, mean_S: Tensor, least_variety: Tensor) -> Tensor:
+    """How unsure the model is of a batch, less the variety of all answers (`mean_S` is their mean) where that lacks."""
+    answers_BS = log_answers_BS.exp()
+    loss = -(answers_BS * log_answers_BS).sum(1).mean()
+    if _entropy(mean_S) < least_variety:
+        # Its gradient is that of the entropy of the mean over all examples, by those of this batch.
+        loss = loss + VARIETY_WEIGHT * (answers_BS.mean(0) * _log(mean_S)).sum()
+    return loss
+
+
+def validate_adapted(
+    model: nn.Module, task: Task, objective: Objective, dataset: Dataset[Any], micro_batch: int, temperature: float
+) -> Metrics:
+    """The metrics of a data set, each example by a model that was adapted to others of its group. Collective.
+
+    Each group is cut in two at random, and each half is scored by a model adapted to the other: nothing is scored by a
+    model that has met it. All ranks adapt alike, and share what is scored.
+    """
+    groups = np.array(task.groups(dataset) or [""] * size_of(dataset), dtype=np.str_)
+    order = torch.Generator().manual_seed(0)
+    places, found = [], []
+    for group in np.unique(groups).tolist():
+        own = torch.from_numpy(np.flatnonzero(groups == group))
+        halves = own[torch.randperm(len(own), generator=order)].tensor_split(2)
+        for known, scored in (halves, halves[::-1]):
+            if len(scored) == 0:
+                continue
+            of_known = adapted(model, _prepared(task, dataset, known), temperature) if len(known) else model
+            sampler = ShardedSampler(len(scored), micro_batch)
+            subset = Subset(dataset, scored.tolist())
+            batches = BatchLoader(subset, sampler, task.prepare, task.collate, task.num_workers)
+            places.append(scored)
+            found.append(validate(of_known, objective, batches))
+    in_order = torch.cat(places).argsort()
+    losses_N = torch.cat([each.losses_N for each in found])[in_order]
+    measures_NM = torch.cat([each.measures_NM for each in found])[in_order]
+    return Metrics(losses_N.mean().item(), objective.metrics(measures_NM), losses_N, measures_NM)
+
+
+def _prepared(task: Task, dataset: Dataset[Any], places: Tensor) -> list[Inputs]:
+    """Inputs of those examples, as they are outside training."""
+    batches = places.tensor_split(math.ceil(len(places) / EXAMPLES_AT_ONCE))
+    items = (task.collate([dataset[place] for place in batch.tolist()]) for batch in batches)
+    return [task.prepare(each, distributed.device(), None)[0] for each in items]
+
+
+def _entropy(mean_S: Tensor) -> Tensor:
+    """That of a distribution over classes, in nats."""
+    return -(mean_S * _log(mean_S)).sum()
+
+
+def _log(mean_S: Tensor) -> Tensor:
+    return mean_S.clamp(min=torch.finfo(mean_S.dtype).tiny).log()

@@ -1,0 +1,68 @@
+"""launch/adapt.py: a checkpoint for one signer, of clips without labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from launching import done_here
+from sign_data.writers import frames as random_frames
+from sign_runs import write_untrained
+
+from ds_trainer.adapt import main
+from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.predict import main as predict
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "run" / "best.pth"
+    path.parent.mkdir()
+    write_untrained(path)
+    return path
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    path = tmp_path / "clips.npz"
+    np.savez(path, **{f"clip_{number}": random_frames(3 + number % 5) for number in range(7)})  # type: ignore[arg-type]
+    return path
+
+
+def test_what_is_written_is_a_model_like_any_other(model: Path, clips: Path, tmp_path: Path) -> None:
+    before, out = model.read_bytes(), tmp_path / "signers" / "ann.pth"
+    output = done_here(main, model.parent, clips, "--out", out)
+    assert f"{out}: adapted to 7 clips, " in output
+    trained, own = load_checkpoint(model), load_checkpoint(out)
+    assert own.pop("adapted_to") == 7
+    weights = own.pop("state_dict"), trained.pop("state_dict")
+    assert own == trained
+    assert [name for name in weights[1] if torch.equal(weights[0][name], weights[1][name])] == []
+    assert model.read_bytes() == before
+    assert len(done_here(predict, out, clips).splitlines()) == 7
+    done_here(main, out, clips, "--out", out)
+    assert load_checkpoint(out)["adapted_to"] == 14
+
+
+def test_clip_that_cannot_be_used_is_told_and_the_others_are_taken(
+    model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "other.npy", np.ones((4, 3, 2), np.float32))
+    assert main([str(model), str(clips), str(tmp_path / "other.npy"), "--out", str(tmp_path / "ann.pth")]) == 2
+    told = capsys.readouterr()
+    assert f"error: {tmp_path}/other.npy: found shape [4, 3, 2]" in told.err
+    assert load_checkpoint(tmp_path / "ann.pth")["adapted_to"] == 7
+
+
+def test_nothing_is_written_where_no_clip_can_be_used(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "other.npy", np.ones((4, 3, 2), np.float32))
+    output = done_here(main, model, tmp_path / "other.npy", "--out", tmp_path / "ann.pth", status=2)
+    assert "found shape [4, 3, 2]" in output
+    assert "no clip that the model can look at, expected some of one signer" in output
+    assert not (tmp_path / "ann.pth").exists()
+
+
+def test_few_clips_are_told(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "clip.npy", random_frames(5))
+    assert main([str(model), str(tmp_path / "clip.npy"), "--out", str(tmp_path / "ann.pth")]) == 0
+    assert "note: 1 clip of one signer, for 2 signs: " in capsys.readouterr().err

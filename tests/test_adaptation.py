@@ -1,0 +1,162 @@
+"""Models adapted to examples without labels: better where these are like those of training moved, no worse where they
+show few of the classes, and scored on what they have not met."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from own_tasks import Drawn
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from ds_trainer import adaptation
+from ds_trainer.adaptation import adapted, validate_adapted
+from ds_trainer.classification import classification_objective
+
+NUM_CLASSES, NUM_EACH = 6, 40
+
+
+def drawn(classes: range, moved: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Points around a circle, `NUM_EACH` of each class, all turned about its centre by so many radians."""
+    targets_N = torch.tensor(classes).repeat(NUM_EACH)
+    angles_N = targets_N * (2 * torch.pi / NUM_CLASSES) + moved
+    noise_N2 = 0.15 * torch.randn(len(targets_N), 2, generator=torch.Generator().manual_seed(len(classes)))
+    return torch.stack([angles_N.cos(), angles_N.sin()], 1) + noise_N2, targets_N
+
+
+@pytest.fixture(autouse=True)
+def _large_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a model of 300 weights, where a recogniser has half a million that each move a little."""
+    monkeypatch.setattr(adaptation, "LEARNING_RATE", 3e-3)
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 32), nn.GELU(), nn.Dropout(0.5), nn.Linear(32, NUM_CLASSES))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    points_N2, targets_N = drawn(range(NUM_CLASSES))
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(points_N2), targets_N).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def right(model: nn.Module, points_N2: Tensor, targets_N: Tensor) -> float:
+    with torch.no_grad():
+        return (model(points_N2).argmax(1) == targets_N).double().mean().item()
+
+
+def on(model: nn.Module, points_N2: Tensor) -> nn.Module:
+    return adapted(model, [(points,) for points in points_N2.split(20)], temperature=1.0)
+
+
+def test_examples_like_those_of_training_but_moved_are_recognised_better(model: nn.Module) -> None:
+    points_N2, targets_N = drawn(range(NUM_CLASSES), moved=0.4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    own = on(model, points_N2)
+    assert right(model, points_N2, targets_N) < 0.8
+    assert right(own, points_N2, targets_N) > 0.95
+    others_N2, targets_N = drawn(range(NUM_CLASSES), moved=0.42)
+    assert right(own, others_N2, targets_N) > 0.95 > right(model, others_N2, targets_N) + 0.2, "others like them, too"
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "it stays as it is"
+    assert not own.training
+    again = on(model, points_N2)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in own.state_dict().items())
+
+
+@pytest.mark.parametrize("num_shown", [1, 2])
+def test_examples_of_few_classes_are_not_spread_over_all(model: nn.Module, num_shown: int) -> None:
+    points_N2, targets_N = drawn(range(num_shown))
+    assert right(on(model, points_N2), points_N2, targets_N) >= right(model, points_N2, targets_N) - 0.02
+
+
+def test_answers_do_not_end_as_one_class(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they would by being sure alone."""
+    monkeypatch.setattr(adaptation, "LEARNING_RATE", 0.05)
+    points_N2, _ = drawn(range(NUM_CLASSES), moved=0.5)
+    with torch.no_grad():
+        answers = on(model, points_N2)(points_N2).argmax(1).bincount(minlength=NUM_CLASSES)
+        monkeypatch.setattr(adaptation, "VARIETY_WEIGHT", 0.0)
+        of_the_sure = on(model, points_N2)(points_N2).argmax(1).bincount(minlength=NUM_CLASSES)
+    assert (answers > 0).sum() > (of_the_sure > 0).sum()
+
+
+def test_gradient_of_the_variety_is_that_of_all_examples_together() -> None:
+    """Of the mean answer to all of them, whichever are in the batch."""
+    torch.manual_seed(0)
+    logits_NS = torch.randn(8, 5, requires_grad=True)
+    log_answers_NS = logits_NS.log_softmax(1)
+    mean_S = log_answers_NS.exp().mean(0)
+    never, always = torch.tensor(-1.0), torch.tensor(9.0)
+    lacking, enough = (adaptation._loss(log_answers_NS, mean_S.detach(), least) for least in (always, never))
+    (found,) = torch.autograd.grad(lacking - enough, logits_NS, retain_graph=True)
+    (expected,) = torch.autograd.grad(2.0 * (mean_S * mean_S.log()).sum(), logits_NS)
+    torch.testing.assert_close(found, expected)
+
+
+class Grouped(Drawn):
+    """Examples of two groups and one more, in turn."""
+
+    def groups(self, dataset: Any) -> list[str]:
+        return [("ann", "bob")[number % 2] for number in range(len(dataset) - 1)] + ["cid"]
+
+
+def test_each_example_is_scored_by_a_model_adapted_to_others_of_its_group(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = []
+
+    def moved(model: nn.Module, batches: list[tuple[Tensor]], temperature: float) -> nn.Module:
+        """A model whose logits tell which examples it was adapted to."""
+        assert temperature == 0.5
+        numbers = torch.cat([batch for (batch,) in batches])[:, 0].int().tolist()
+        known.append(numbers)
+        return Telling(numbers)
+
+    class Telling(nn.Module):
+        def __init__(self, numbers: list[int]):
+            super().__init__()
+            self.numbers = numbers
+
+        def forward(self, points_B2: Tensor) -> Tensor:
+            scored = points_B2[:, 0].int().tolist()
+            assert not set(scored) & set(self.numbers)
+            assert {number % 2 for number in scored} == {number % 2 for number in self.numbers}
+            return nn.functional.one_hot(points_B2[:, 0].long() % NUM_CLASSES, NUM_CLASSES).float()
+
+    monkeypatch.setattr(adaptation, "adapted", moved)
+    monkeypatch.setattr(adaptation, "EXAMPLES_AT_ONCE", 4)
+    task = Grouped.__new__(Grouped)
+    numbers_N = torch.arange(32)
+    points_N2 = torch.stack([numbers_N.float(), numbers_N.float()], 1)
+    dataset = TensorDataset(points_N2, numbers_N % NUM_CLASSES)
+    single = Alone()
+    metrics = validate_adapted(single, task, classification_objective(NUM_CLASSES), dataset, 3, 0.5)
+    assert sorted(number for numbers in known for number in numbers) == list(range(31)), "each once but the lone one"
+    assert {len(numbers) for numbers in known} == {7, 8}
+    assert metrics.named["top1"] == pytest.approx(31 / 32), "and it is scored by the model as it was"
+    np.testing.assert_array_equal(metrics.measures_NM[:, 0], numbers_N % NUM_CLASSES)
+
+
+class Alone(nn.Module):
+    """A model that takes all for class 0."""
+
+    def forward(self, points_B2: Tensor) -> Tensor:
+        return nn.functional.one_hot(torch.zeros(len(points_B2), dtype=torch.long), NUM_CLASSES).float()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and there is none")
+def test_model_with_an_lstm_is_adapted_on_a_gpu() -> None:
+    """cuDNN has no backward pass of one in evaluation mode."""
+
+    class Last(nn.LSTM):
+        def forward(self, clips_BTC: Tensor) -> Tensor:  # type: ignore[override]
+            return super().forward(clips_BTC)[0][:, -1]
+
+    model = Last(4, 3, batch_first=True).cuda()
+    own = adapted(model, [(torch.randn(5, 6, 4, device="cuda"),)], 1.0)
+    assert not torch.equal(own.weight_ih_l0, model.weight_ih_l0)  # type: ignore[arg-type]
