@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from ds_trainer import distributed
+from ds_trainer import distributed, gpu
 from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.objective import Objective
 from ds_trainer.task import Task
@@ -49,8 +49,7 @@ def adapted(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> 
         logits_BS: Tensor = model(*batches[number])
         return (logits_BS.float() / temperature).log_softmax(1)
 
-    # cuDNN's LSTMs have no backward pass in evaluation mode, and in training mode there would be dropout.
-    with torch.backends.cudnn.flags(enabled=False), torch.enable_grad():
+    with gpu.without_cudnn(), torch.enable_grad():
         with torch.no_grad():
             answers = [log_answers(number).exp() for number in range(len(batches))]
         least_variety = _entropy(torch.cat(answers).mean(0)) + math.log(MORE_VARIETY)

@@ -31,6 +31,18 @@ def same_bits() -> Iterator[None]:
         _set_cudnn(*before)
 
 
+@contextlib.contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Within, torch's own kernels do: cuDNN's LSTMs have no backward pass in evaluation mode."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled
+    cudnn.enabled = False
+    try:
+        yield
+    finally:
+        cudnn.enabled = before
+
+
 def _set_cudnn(is_enabled: bool, tries_algorithms: bool, is_deterministic: bool, has_attention: bool) -> None:
     cudnn = torch.backends.cudnn
     cudnn.enabled, cudnn.benchmark, cudnn.deterministic = is_enabled, tries_algorithms, is_deterministic

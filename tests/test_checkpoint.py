@@ -143,6 +143,13 @@ def test_temperature_that_is_none(path: Path, temperature: Any) -> None:
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("number", ["many", None, -1, 0.5, torch.tensor(2)])
+def test_number_of_examples_that_is_none(path: Path, number: Any) -> None:
+    write_checkpoint(path, content(adapted_to=number))
+    with pytest.raises(CheckpointError, match=r"best\.pth: adapted_to: found .*, expected a number of examples"):
+        load_checkpoint(path)
+
+
 def test_file_that_is_none(path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"best\.pth: no such file; expected the best\.pth of a run directory"):
         load_checkpoint(path)

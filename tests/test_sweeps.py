@@ -142,29 +142,6 @@ def test_killed_sweep_goes_on_and_ends_like_one_that_was_not(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_signals")
-def test_trained_folds_are_scored_adapted_too(
-    store: Path, shared: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    sweep_dir, _ = shared
-    flags = flags_of(store, sweep_dir, "--num_epochs", "10", "--adapt")
-    assert main(flags) == 0
-    told = capsys.readouterr().out
-    assert "3 of 3 folds are done already" in told
-    assert "epoch, each half of their clips by a model adapted to the other" in told
-    found = json.loads((sweep_dir / "adapted" / "results.json").read_text())
-    for signer, score in found["scores"]["0"].items():
-        (path,) = sweep_dir.glob(f"seed_0/{signer}/*/adapted.json")
-        assert json.loads(path.read_text())["by_group"][signer]["top1"] == score
-        assert found["num_clips"][signer] == json.loads(path.read_text())["by_group"][signer]["num_examples"]
-    path.unlink()
-    assert main(flags) == 0
-    told = capsys.readouterr().out
-    assert "2 of 3 folds are done already" in told, "the others are not scored again"
-    assert json.loads((sweep_dir / "adapted" / "results.json").read_text()) == found
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("no_signals")
 def test_other_settings_in_the_same_folder_are_refused(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
