@@ -3,7 +3,7 @@
 import argparse
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,12 +14,12 @@ from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, DataError
 from ds_trainer.files import make_folder
-from ds_trainer.predict import batched, load_recogniser, usable
+from ds_trainer.predict import batched, load_recogniser, unanswered, usable
 from ds_trainer.progress import complain, log
 from ds_trainer.source import load_source, uncalibrated
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, padded
-from ds_trainer.tasks.sign.unlabelled import EXPECTED, clips_in
+from ds_trainer.tasks.sign.unlabelled import EXPECTED, Frames, clips_in
 
 
 @command
@@ -38,21 +38,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems: list[str] = []
     clips = itertools.chain.from_iterable(clips_in(path) for path in arguments.clips)
     found = usable(clips, layout, description["parts"], problems)
-    with torch.no_grad():
-        seen = [preprocessing(*padded(frames for _, frames in batch)) for batch in batched(found)]
-    if not seen:
+    clips_NTKC, answers_N = _answered(model, preprocessing, batched(found), problems)
+    if len(clips_NTKC) == 0:
         raise DataError([*problems, "no clip that the model can look at, expected some of one signer"])
-    clips_NTKC = torch.cat(seen)
     complain(_few(len(clips_NTKC), len(description["sign_names"])), "note")
     own = adapted(model, _mixed(clips_NTKC), checkpoint.get("temperature", 1.0))
     make_folder(arguments.out.parent)
     num_before = checkpoint.get("adapted_to", 0)
     content = {**checkpoint, "state_dict": own.state_dict(), "adapted_to": num_before + len(clips_NTKC)}
     write_checkpoint(arguments.out, content)
-    num_changed = int((_answers(own, clips_NTKC) != _answers(model, clips_NTKC)).sum())
+    num_changed = int((_answers(own, clips_NTKC) != answers_N).sum())
     log.info(f"{arguments.out}: adapted to {len(clips_NTKC)} clips, {num_changed} of which it answers otherwise now")
     complain(problems)
     return EXIT_USER_ERROR if problems else 0
+
+
+@torch.no_grad()
+def _answered(
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    batches: Iterable[list[tuple[str, Frames]]],
+    problems: list[str],
+) -> tuple[Tensor, Tensor]:
+    """What the model sees of clips, float[N, T, K, C], and its answers to them, int64[N]; those that it cannot answer
+    are left out, and told in `problems`."""
+    seen, answers = [], []
+    for batch in batches:
+        clips_BTKC = preprocessing(*padded(frames for _, frames in batch))
+        logits_BS = model(clips_BTKC)
+        is_answered_B = logits_BS.isfinite().all(1)
+        problems += [
+            unanswered(*clip) for clip, is_answered in zip(batch, is_answered_B, strict=True) if not is_answered
+        ]
+        seen.append(clips_BTKC[is_answered_B])
+        answers.append(logits_BS[is_answered_B].argmax(1))
+    return (torch.cat(seen), torch.cat(answers)) if seen else (torch.zeros(0), torch.zeros(0))
 
 
 def _few(num_clips: int, num_signs: int) -> list[str]:

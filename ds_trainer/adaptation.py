@@ -26,7 +26,7 @@ from ds_trainer.validation import Metrics, validate
 
 EXAMPLES_AT_ONCE = 96
 NUM_EPOCHS, LEARNING_RATE, VARIETY_WEIGHT, MORE_VARIETY = 20, 1e-4, 2.0, 1.05
-"""Chosen on four signers of isl-kinect30; docs/experiments.md has what others gave."""
+"""Chosen on s02, s04 and s06 of isl-kinect30; docs/experiments.md has what others gave."""
 
 Inputs = tuple[Any, ...]
 
@@ -34,12 +34,17 @@ Inputs = tuple[Any, ...]
 def adapted(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> nn.Module:
     """A copy of the model, adapted to the examples of the batches; the same bits each time, and in evaluation mode.
 
+    Weights that are frozen stay so. An example with logits that are not finite is left out.
+
     Args:
         model: from inputs to logits float[B, S]; it stays as it is.
         batches: inputs of the model, on its device, of up to `EXAMPLES_AT_ONCE` examples.
         temperature: what its logits are divided by, so that it is as sure as it should be.
     """
-    model = copy.deepcopy(model).eval().requires_grad_(True)
+    model = copy.deepcopy(model).eval()
+    batches = [batch for batch in (_answerable(model, batch) for batch in batches) if batch]
+    if not batches:
+        return model
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     num_steps = NUM_EPOCHS * len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / num_steps)
@@ -61,7 +66,16 @@ def adapted(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> 
                 _loss(log_answers_BS, torch.cat(answers).mean(0), least_variety).backward()
                 optimizer.step()
                 schedule.step()
-    return model.requires_grad_(False)
+    return model
+
+
+@torch.no_grad()
+def _answerable(model: nn.Module, inputs: Inputs) -> Inputs:
+    """Those examples whose logits are finite; empty: there is none."""
+    is_finite_B = model(*inputs).isfinite().all(1)
+    if is_finite_B.all():
+        return inputs
+    return tuple(each[is_finite_B] for each in inputs) if is_finite_B.any() else ()
 
 
 def _loss(log_answers_BS: Tensor, mean_S: Tensor, least_variety: Tensor) -> Tensor:

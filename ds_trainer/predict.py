@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if math.isfinite(of_clip[0].confidence):
                 log.info(_line(name, of_clip, arguments.json))
             else:
-                problems.append(_unanswered(name, frames))
+                problems.append(unanswered(name, frames))
     complain([turned_note(turned)] if turned else [], "note")
     return _refuse(problems) if problems else 0
 
@@ -173,7 +173,8 @@ def _line(name: str, answers: Sequence[Answer], is_json: bool) -> str:
     return f"{exact(name, MAX_PATH)}  " + "  ".join(f"{answer.sign} {answer.confidence:.3f}" for answer in answers)
 
 
-def _unanswered(name: str, frames: Frames) -> str:
+def unanswered(name: str, frames: Frames) -> str:
+    """That a model answers a clip with NaN, which huge numbers in it make."""
     found = f"found NaN for confidences, and numbers up to {float(np.abs(frames).max()):.2g} in the clip"
     return f"{exact(name, MAX_PATH)}: {found}, expected those of a body; scale it as in training, or extract it again"
 

@@ -48,10 +48,17 @@ def test_clip_that_cannot_be_used_is_told_and_the_others_are_taken(
     model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.save(tmp_path / "other.npy", np.ones((4, 3, 2), np.float32))
-    assert main([str(model), str(clips), str(tmp_path / "other.npy"), "--out", str(tmp_path / "ann.pth")]) == 2
-    told = capsys.readouterr()
-    assert f"error: {tmp_path}/other.npy: found shape [4, 3, 2]" in told.err
-    assert load_checkpoint(tmp_path / "ann.pth")["adapted_to"] == 7
+    large = random_frames(6)
+    large[0, 5, 0] = 3e38
+    np.save(tmp_path / "large.npy", large)
+    given = [clips, tmp_path / "other.npy", tmp_path / "large.npy"]
+    assert main([str(model), *map(str, given), "--out", str(tmp_path / "ann.pth")]) == 2
+    told = capsys.readouterr().err
+    assert f"error: {tmp_path}/other.npy: found shape [4, 3, 2]" in told
+    assert f"error: {tmp_path}/large.npy: found NaN for confidences" in told
+    own = load_checkpoint(tmp_path / "ann.pth")
+    assert own["adapted_to"] == 7
+    assert all(value.isfinite().all() for value in own["state_dict"].values())
 
 
 def test_nothing_is_written_where_no_clip_can_be_used(model: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Models adapted to examples without labels: better where these are like those of training moved, no worse where they
 show few of the classes, and scored on what they have not met."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,29 @@ def test_examples_like_those_of_training_but_moved_are_recognised_better(model: 
     assert not own.training
     again = on(model, points_N2)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in own.state_dict().items())
+
+
+def test_example_that_the_model_cannot_answer_is_left_out(model: nn.Module) -> None:
+    points_N2, _ = drawn(range(NUM_CLASSES), moved=0.4)
+    expected = adapted(model, [(points_N2[:30],)], 1.0).state_dict()
+    with_nan = torch.cat([points_N2[:30], torch.full((1, 2), torch.nan)])
+    nothing = torch.full((2, 2), torch.inf)
+    found = adapted(model, [(with_nan,), (nothing,)], 1.0).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    same = adapted(model, [(nothing,)], 1.0).state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in model.state_dict().items())
+
+
+def test_frozen_weights_stay_frozen(model: nn.Module) -> None:
+    frozen = copy.deepcopy(model)
+    frozen[0].requires_grad_(False)  # type: ignore[index]
+    points_N2, _ = drawn(range(NUM_CLASSES), moved=0.4)
+    changed = [
+        name
+        for name, value in on(frozen, points_N2).state_dict().items()
+        if not torch.equal(value, model.state_dict()[name])
+    ]
+    assert changed == ["3.weight", "3.bias"]
 
 
 @pytest.mark.parametrize("num_shown", [1, 2])
