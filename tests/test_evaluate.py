@@ -9,6 +9,7 @@ import pytest
 from launching import ROOT, ends_of_ranks, run
 
 from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.errors import SettingsError
 from ds_trainer.evaluate import _must_be_told
 from ds_trainer.settings import combined_settings
 from ds_trainer.tasks.toy.task import ToySettings, ToyTask
@@ -72,4 +73,16 @@ def test_where_the_run_was_started_is_told_when_data_is_missing_from_elsewhere(o
 )
 def test_other_data_is_told_where_a_checkpoint_says_which_it_had(fingerprint: str, told: list[str]) -> None:
     task = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), num_points=20))
-    assert _must_be_told(task, task.val_set, {"data_fingerprint": fingerprint}) == told
+    assert _must_be_told(task, task.val_set, {"data_fingerprint": fingerprint}, adapts=False) == told
+
+
+def test_scores_of_adapted_models_are_told_apart() -> None:
+    task = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), num_points=20))
+    of_its_own = _must_be_told(task, task.val_set, {"adapted_to": 7}, adapts=False)
+    assert of_its_own == ["the model was adapted to 7 examples, which may be among these"]
+    task.class_names = None
+    with pytest.raises(SettingsError, match=r"^--adapt: the task has no classes"):
+        _must_be_told(task, task.val_set, {}, adapts=True)
+    task.class_names = ["one", "two"]
+    (told,) = _must_be_told(task, task.val_set, {}, adapts=True)
+    assert "by a model adapted to the other half" in told
