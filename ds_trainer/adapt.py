@@ -2,24 +2,23 @@
 
 import argparse
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ds_trainer.adaptation import EXAMPLES_AT_ONCE, adapted
+from ds_trainer.adaptation import adapted, in_batches
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, DataError
 from ds_trainer.files import make_folder
-from ds_trainer.predict import batched, load_recogniser, unanswered, usable
+from ds_trainer.predict import add_model_and_clips, batched, load_recogniser, unanswered, usable
 from ds_trainer.progress import complain, log
 from ds_trainer.source import load_source, uncalibrated
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, padded
-from ds_trainer.tasks.sign.unlabelled import EXPECTED, Frames, clips_in
+from ds_trainer.tasks.sign.unlabelled import Frames, clips_in
 
 
 @command
@@ -86,13 +85,13 @@ def _few(num_clips: int, num_signs: int) -> list[str]:
 def _mixed(clips_NTKC: Tensor) -> list[tuple[Tensor]]:
     """The clips in batches at random: they may come sign by sign."""
     order = torch.randperm(len(clips_NTKC), generator=torch.Generator().manual_seed(0))
-    return [(batch,) for batch in clips_NTKC[order].tensor_split(math.ceil(len(order) / EXAMPLES_AT_ONCE))]
+    return [(batch,) for batch in in_batches(clips_NTKC[order])]
 
 
 @torch.no_grad()
 def _answers(model: nn.Module, clips_NTKC: Tensor) -> Tensor:
     """int64[N], the likeliest sign of each clip."""
-    return torch.cat([model(batch).argmax(1) for batch in clips_NTKC.split(EXAMPLES_AT_ONCE)])
+    return torch.cat([model(batch).argmax(1) for batch in in_batches(clips_NTKC)])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,9 +101,6 @@ def _parser() -> argparse.ArgumentParser:
         "equally often. What is written is used like any other checkpoint, for this signer.",
         allow_abbrev=False,
     )
-    parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
-    parser.add_argument(
-        "clips", type=Path, nargs="+", help=f"files ({EXPECTED}; video with MediaPipe) or folders of them"
-    )
+    add_model_and_clips(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .pth to write")
     return parser

@@ -19,16 +19,21 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from ds_trainer import distributed, gpu
-from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
+from ds_trainer.batches import size_of
 from ds_trainer.objective import Objective
 from ds_trainer.task import Task
-from ds_trainer.validation import Metrics, validate
+from ds_trainer.validation import Metrics, in_order, validate
 
 EXAMPLES_AT_ONCE = 96
 NUM_EPOCHS, LEARNING_RATE, VARIETY_WEIGHT, MORE_VARIETY = 20, 1e-4, 2.0, 1.05
 """Chosen on s02, s04 and s06 of isl-kinect30; docs/experiments.md has what others gave."""
 
 Inputs = tuple[Any, ...]
+
+
+def in_batches(examples: Tensor) -> tuple[Tensor, ...]:
+    """Examples, which the first axis counts, in batches of up to `EXAMPLES_AT_ONCE` that differ by one at most."""
+    return examples.tensor_split(math.ceil(len(examples) / EXAMPLES_AT_ONCE))
 
 
 def adapted(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> nn.Module:
@@ -106,21 +111,17 @@ def validate_adapted(
             if len(scored) == 0:
                 continue
             of_known = adapted(model, _prepared(task, dataset, known), temperature) if len(known) else model
-            sampler = ShardedSampler(len(scored), micro_batch)
-            subset = Subset(dataset, scored.tolist())
-            batches = BatchLoader(subset, sampler, task.prepare, task.collate, task.num_workers)
             places.append(scored)
-            found.append(validate(of_known, objective, batches))
-    in_order = torch.cat(places).argsort()
-    losses_N = torch.cat([each.losses_N for each in found])[in_order]
-    measures_NM = torch.cat([each.measures_NM for each in found])[in_order]
+            found.append(validate(of_known, objective, in_order(task, Subset(dataset, scored.tolist()), micro_batch)))
+    order_N = torch.cat(places).argsort()
+    losses_N = torch.cat([each.losses_N for each in found])[order_N]
+    measures_NM = torch.cat([each.measures_NM for each in found])[order_N]
     return Metrics(losses_N.mean().item(), objective.metrics(measures_NM), losses_N, measures_NM)
 
 
 def _prepared(task: Task, dataset: Dataset[Any], places: Tensor) -> list[Inputs]:
     """Inputs of those examples, as they are outside training."""
-    batches = places.tensor_split(math.ceil(len(places) / EXAMPLES_AT_ONCE))
-    items = (task.collate([dataset[place] for place in batch.tolist()]) for batch in batches)
+    items = (task.collate([dataset[place] for place in batch.tolist()]) for batch in in_batches(places))
     return [task.prepare(each, distributed.device(), None)[0] for each in items]
 
 

@@ -12,7 +12,6 @@ from ds_trainer.dry_run import describe_job
 from ds_trainer.engine.engine import build_engine
 from ds_trainer.engine.parameter_groups import described
 from ds_trainer.engine.refusals import refusals_told, refuse_unmatched
-from ds_trainer.evaluation import in_order
 from ds_trainer.passes import passed_enough
 from ds_trainer.plateau import build_plateau, warm_up_and_cool_down
 from ds_trainer.pretrained import begin_with
@@ -21,6 +20,7 @@ from ds_trainer.settings import RunSettings
 from ds_trainer.task import Task
 from ds_trainer.task_rules import refuse_misdescribed, refuse_untrainable
 from ds_trainer.utilisation import Utilisation, utilisation_of
+from ds_trainer.validation import in_order
 from ds_trainer.weight_average import average_weights
 
 if TYPE_CHECKING:

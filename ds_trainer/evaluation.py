@@ -12,14 +12,14 @@ from torch.utils.data import Dataset
 
 from ds_trainer import distributed
 from ds_trainer.adaptation import validate_adapted
-from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
+from ds_trainer.batches import size_of
 from ds_trainer.calibration import Calibration, calibration_of, fit_temperature, with_confidence
 from ds_trainer.checkpoint import load_checkpoint, load_model, write_checkpoint
 from ds_trainer.engine.precision import cast_floats
 from ds_trainer.errors import WriteError
 from ds_trainer.progress import log
 from ds_trainer.task import Task
-from ds_trainer.validation import Metrics, non_finite_examples, validate
+from ds_trainer.validation import Metrics, in_order, non_finite_examples, validate
 from ds_trainer.watch.whereabouts import stand_at
 
 if TYPE_CHECKING:
@@ -187,9 +187,3 @@ def _report(run: "Run", task: Task, dataset: Dataset[Any], metrics: Metrics, res
             told, class_names=task.class_names, answers=answers, calibration=results.calibration, drawn=drawn
         )
     write_page(run.dir, run.records.load(), task.label(), told)
-
-
-def in_order(task: Task, dataset: Dataset[Any], micro_batch: int) -> BatchLoader:
-    """Every example of a data set once, for validation."""
-    sampler = ShardedSampler(size_of(dataset), micro_batch)
-    return BatchLoader(dataset, sampler, task.prepare, task.collate, task.num_workers)

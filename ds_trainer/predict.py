@@ -190,16 +190,21 @@ def _number_of_answers(text: str) -> int:
     return int(text)
 
 
+def add_model_and_clips(parser: argparse.ArgumentParser) -> None:
+    """Let a command take `checkpoint` and `clips`, one path or more of what `clips_in` reads."""
+    parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
+    parser.add_argument(
+        "clips", type=Path, nargs="+", help=f"files ({EXPECTED}; video with MediaPipe) or folders of them"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch/predict.py",
         description="Tell which signs clips show: a line a clip, the likeliest sign first, with its confidence.",
         allow_abbrev=False,
     )
-    parser.add_argument("checkpoint", type=Path, help="a .pth, or a run directory")
-    parser.add_argument(
-        "clips", type=Path, nargs="+", help=f"files ({EXPECTED}; video with MediaPipe) or folders of them"
-    )
+    add_model_and_clips(parser)
     parser.add_argument(
         "--top", type=_number_of_answers, default=5, metavar="N", help="signs a clip, 1 to 100 (default: %(default)s)"
     )

@@ -10,16 +10,20 @@ Axes: B examples of a batch, N examples of the split, M measures.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
-from ds_trainer.batches import BatchLoader
+from ds_trainer.batches import BatchLoader, ShardedSampler, size_of
 from ds_trainer.distributed import all_sum, gathered
 from ds_trainer.errors import TaskError
 from ds_trainer.objective import Objective
 from ds_trainer.watch.whereabouts import stand_at
+
+if TYPE_CHECKING:
+    from ds_trainer.task import Task
 
 _MOST_NAMED = 5
 _NUM_OWN = 2
@@ -50,6 +54,12 @@ def non_finite_examples(metrics: Metrics, name_of: Callable[[int], str]) -> str 
         return None
     names = ", ".join(map(name_of, bad[:_MOST_NAMED])) + (", ..." if len(bad) > _MOST_NAMED else "")
     return f"{len(bad)} of {len(metrics.losses_N)} examples ({names})"
+
+
+def in_order(task: "Task", dataset: Dataset[Any], micro_batch: int) -> BatchLoader:
+    """Every example of a data set once, for validation."""
+    sampler = ShardedSampler(size_of(dataset), micro_batch)
+    return BatchLoader(dataset, sampler, task.prepare, task.collate, task.num_workers)
 
 
 @torch.no_grad()

@@ -17,9 +17,10 @@ from torch.utils.data import TensorDataset
 from ds_trainer.calibration import expected_calibration_error, fit_temperature
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.classification import classification_objective
-from ds_trainer.evaluation import Results, evaluate_best, in_order, model_to_score
+from ds_trainer.evaluation import Results, evaluate_best, model_to_score
 from ds_trainer.run.environment import describe_environment
 from ds_trainer.run.run_dir import Run
+from ds_trainer.validation import in_order
 
 SIGNERS = ["ann", "bob", "bob", "cem", "bob"]
 ENGINE_CONFIG = {"train_micro_batch_size_per_gpu": 16, "gradient_clipping": 1.0}
