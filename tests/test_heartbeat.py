@@ -5,10 +5,11 @@ import multiprocessing
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import pytest
 
-from ds_trainer.watch.beats import Beat, Left, beat_of, own_beat, plain
+from ds_trainer.watch.beats import Beat, Left, beat_of, own_beat
 from ds_trainer.watch.heartbeat import Hub, Link
 from ds_trainer.watch.line_messages import send
 from ds_trainer.watch.lookout import Lookout
@@ -49,7 +50,7 @@ def link(hub: Hub) -> Iterator[Link]:
 
 def test_a_beat_survives_its_journey() -> None:
     sent = beat(1, left=Left("error", "ValueError: ü"))
-    assert beat_of(plain(sent)) == sent
+    assert beat_of(asdict(sent)) == sent
     assert own_beat().stack
 
 
@@ -91,7 +92,7 @@ def test_master_that_is_gone_is_noticed(hub: Hub, link: Link) -> None:
 def test_rank_that_renews_its_connection_is_not_gone(hub: Hub) -> None:
     """A master that was frozen for a while hears the end of the old connection after the new one, or before."""
     with socket.create_connection(("127.0.0.1", hub.port)) as connection:
-        send(connection, {"token": hub.token, "beat": plain(beat(1))})
+        send(connection, {"token": hub.token, "beat": asdict(beat(1))})
         send(connection, {"token": hub.token, "renews": True})
     assert within(5, lambda: hub.heard()[0].beat is not None)
     time.sleep(0.3)
@@ -99,7 +100,7 @@ def test_rank_that_renews_its_connection_is_not_gone(hub: Hub) -> None:
 
 
 def test_strangers_are_not_heard(hub: Hub, link: Link) -> None:
-    for said in ({"token": "wrong", "beat": plain(beat(2))}, {"beat": 1}, {"token": hub.token, "beat": {}}):
+    for said in ({"token": "wrong", "beat": asdict(beat(2))}, {"beat": 1}, {"token": hub.token, "beat": {}}):
         with socket.create_connection(("127.0.0.1", hub.port)) as connection:
             send(connection, said)
             assert connection.recv(1) == b""

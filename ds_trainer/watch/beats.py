@@ -3,7 +3,6 @@
 As every beat carries the stack, the last one says where a rank stood that is frozen or dead.
 """
 
-import dataclasses
 import os
 import socket
 from dataclasses import dataclass
@@ -53,13 +52,8 @@ def own_beat(left: Left | None = None, asks: bool = False, stack: Stack | None =
     return Beat(rank(), socket.gethostname(), os.getpid(), place(), frames, left, asks)
 
 
-def plain(beat: Beat) -> dict[str, Any]:
-    """`beat` as JSON values."""
-    return dataclasses.asdict(beat)
-
-
 def beat_of(values: dict[str, Any]) -> Beat:
-    """The beat that `plain` made these values of.
+    """The beat that `dataclasses.asdict` made these values of, read back from JSON.
 
     Raises:
         KeyError, TypeError: they are of something else.

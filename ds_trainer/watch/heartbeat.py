@@ -17,12 +17,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from torch.distributed.distributed_c10d import Store
 
 from ds_trainer.distributed import is_master, world_size
-from ds_trainer.watch.beats import Beat, beat_of, own_beat, plain
+from ds_trainer.watch.beats import Beat, beat_of, own_beat
 from ds_trainer.watch.line_messages import CLOSED_THERE, NOT_A_MESSAGE, kept, line_of, listener, messages, send
 from ds_trainer.watch.verdicts import Limits
 
@@ -86,7 +86,7 @@ class Hub:
     def tell(self, beat: Beat, is_urgent: bool = False) -> None:
         """Answer with `beat` from now on."""
         living = [heard.rank for heard in self.heard() if _is_living(heard)]
-        self._answer = line_of({"beat": plain(beat), "speaker": min(living, default=1)})
+        self._answer = line_of({"beat": asdict(beat), "speaker": min(living, default=1)})
 
     def last_word(self, beat: Beat, wait_s: float) -> None:
         """Answer with `beat`, and wait until each living rank has read it, but no longer than `wait_s`."""
@@ -221,7 +221,7 @@ class Link:
         while not self._is_over:
             beat = self._beat
             try:
-                send(connection, {"token": self._token, "beat": plain(beat)})
+                send(connection, {"token": self._token, "beat": asdict(beat)})
                 answer = next(answers, None)
             except TimeoutError:
                 send(connection, {"token": self._token, "renews": True})  # read if the way was cut and mended
