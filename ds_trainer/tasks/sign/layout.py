@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 LOWER_BODY = "lower_body"
 """The part that does not sign: a sitting signer's legs rest, and where the image ends above them they are guessed."""
 
@@ -149,17 +151,8 @@ class KeypointLayout:
 
     def to_dict(self) -> dict[str, Any]:
         """This layout as plain JSON types, which also load with `weights_only=True`."""
-        return {
-            "name": self.name,
-            "features": list(self.features),
-            "parts": {part: list(keypoints) for part, keypoints in self.parts.items()},
-            "mirror": None if self.mirror is None else list(self.mirror),
-            "centre": list(self.centre),
-            "scale": None if self.scale is None else list(self.scale),
-            "part_roots": dict(self.part_roots),
-            "parents": list(self.parents),
-            "is_metric": self.is_metric,
-        }
+        plain: dict[str, Any] = to_jsonable_python(self)
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "KeypointLayout":
