@@ -32,10 +32,11 @@ def describe_job(
     splits = ", ".join(f"{size_of(dataset)} {split}" for split, dataset in sizes.items() if dataset is not None)
     passes = sampler.num_examples // max(1, size_of(task.train_set))
     ranks = f"{world_size()} {'rank' if world_size() == 1 else 'ranks'}"
+    stage = engine_config["zero_optimization"]["stage"]
     return [
         f"{task.label()}: {num_parameters:,} parameters; clips: {splits}",
         *(f"note: {notice}" for notice in task.notices),
-        f"{ranks} on {device().type}, {precision(engine_config)}, ZeRO stage {_stage(engine_config)}; "
+        f"{ranks} on {device().type}, {precision(engine_config)}, ZeRO stage {stage}; "
         f"{sampler.steps_per_epoch} steps an epoch of {sampler.step_size} clips "
         f"(micro-batch {sampler.micro_batch} x accumulation {sampler.accumulation} x ranks {sampler.world_size})"
         + (f"; the training clips {passes} times in it" if passes > 1 else ""),
@@ -54,10 +55,6 @@ def precision(engine_config: Mapping[str, Any]) -> str:
     return "bf16 (slow: this GPU has no bf16 arithmetic; fp16.json is for such)" if name == "bf16" else name
 
 
-def _stage(engine_config: Mapping[str, Any]) -> int:
-    return int(engine_config.get("zero_optimization", {}).get("stage", 0))
-
-
 def describe_plan(settings: Mapping[str, Any], engine_config: Mapping[str, Any], num_parameters: int) -> list[str]:
     """The resolved settings, and the memory that each ZeRO stage would take on each rank, activations not included."""
     lines = ["resolved run settings:"]
@@ -70,7 +67,7 @@ def describe_plan(settings: Mapping[str, Any], engine_config: Mapping[str, Any],
     lines += ["  stage   weights  gradients  optimizer      total  of it on the host"]
     for memory in memory_estimate(num_parameters, world_size(), engine_config):
         parts = (memory.weights, memory.gradients, memory.optimizer, memory.total, memory.host)
-        marker = " <- this config" if memory.stage == _stage(engine_config) else ""
+        marker = " <- this config" if memory.stage == engine_config["zero_optimization"]["stage"] else ""
         lines.append(f"  {memory.stage:>5}" + "".join(f"{part / _MIB:>11.1f}" for part in parts) + marker)
     return lines
 
