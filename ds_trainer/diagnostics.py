@@ -64,11 +64,9 @@ def draw_curves(out_dir: Path, records: Sequence[Record], title: str, gradient_c
     return path
 
 
-def draw_calibration(out_dir: Path, calibration: Calibration, title: str) -> Path:
-    """Draw how often answers are right, by how sure the model is; return the file."""
-    path = out_dir / "calibration.png"
-    write_atomically(path, calibration_figure(calibration, title).savefig)
-    return path
+def draw_calibration(out_dir: Path, calibration: Calibration, title: str) -> None:
+    """Draw how often answers are right, by how sure the model is."""
+    write_atomically(out_dir / "calibration.png", calibration_figure(calibration, title).savefig)
 
 
 def write_report(path: Path, scores: ClassScores, class_names: Sequence[str], accuracy: float) -> None:
