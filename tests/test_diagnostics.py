@@ -143,12 +143,12 @@ def test_long_titles_stay_within_narrow_figures() -> None:
 
 @pytest.mark.parametrize("positions", [[], [5.0], [1.0, 1.0, 1.0], [9.0, 0.0, 9.5, 10.0], [0.0, 10.0]])
 def test_spread_keeps_the_order_the_gaps_and_the_bounds(positions: list[float]) -> None:
-    places = spread(positions, 2.0, 0.0, 10.0)
+    places = spread(positions, 2.0, 10.0)
     order = np.argsort(positions, kind="stable")
     in_order = np.array(places)[order]
     assert (np.diff(in_order) >= 2.0).all()
     assert all(0.0 <= place <= 10.0 for place in places)
-    assert spread([2.0, 8.0, 5.0], 2.0, 0.0, 10.0) == [2.0, 8.0, 5.0]  # far enough apart: left where they are
+    assert spread([2.0, 8.0, 5.0], 2.0, 10.0) == [2.0, 8.0, 5.0]  # far enough apart: left where they are
 
 
 def test_long_names_of_one_beginning_are_told_apart() -> None:

@@ -131,7 +131,7 @@ def _write_counts(axes: Axes, counts_SS: IntArray) -> None:
 def _name_worst_cells(axes: Axes, confusions: Sequence[Confusion], class_names: Sequence[str]) -> None:
     """Circle the most frequent confusions and name them in the margin, in the order of their rows."""
     num_classes = len(class_names)
-    places = spread([pair.true for pair in confusions], num_classes / 36, 0, num_classes)
+    places = spread([pair.true for pair in confusions], num_classes / 36, num_classes)
     for pair, place in zip(confusions, places, strict=True):
         names = shown_confusion(class_names[pair.true], class_names[pair.predicted])
         axes.annotate(

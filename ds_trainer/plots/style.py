@@ -106,8 +106,8 @@ def shown_confusion(true_name: str, predicted_name: str) -> str:
     return f"{_LEFT_TO_RIGHT}{shown_name(true_name)} → {shown_name(predicted_name)}"
 
 
-def spread(positions: Sequence[float], least_gap: float, start: float, end: float) -> list[float]:
-    """Places for labels in the order of `positions`: near them, at least `least_gap` apart, between `start` and `end`.
+def spread(positions: Sequence[float], least_gap: float, end: float) -> list[float]:
+    """Places for labels in the order of `positions`: near them, at least `least_gap` apart, between 0 and `end`.
 
     Raises:
         AssertionError: more labels were asked for than fit.
@@ -115,9 +115,9 @@ def spread(positions: Sequence[float], least_gap: float, start: float, end: floa
     wanted = np.asarray(positions, dtype=float)
     ranks = wanted.argsort(kind="stable")
     offsets = np.arange(len(wanted)) * least_gap
-    assert not len(wanted) or offsets[-1] <= end - start, "as many labels as there is room for"
+    assert not len(wanted) or offsets[-1] <= end, "as many labels as there is room for"
     # In coordinates that have the gaps taken out, labels are apart exactly when their places do not decrease.
-    room = end - start - (offsets[-1] if len(offsets) else 0.0)
+    room = end - (offsets[-1] if len(offsets) else 0.0)
     places = np.empty_like(wanted)
-    places[ranks] = start + np.maximum.accumulate(np.clip(wanted[ranks] - start - offsets, 0, room)) + offsets
+    places[ranks] = np.maximum.accumulate(np.clip(wanted[ranks] - offsets, 0, room)) + offsets
     return [float(place) for place in places]
