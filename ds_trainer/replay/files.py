@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import nn
@@ -116,7 +116,7 @@ class _Switch(BaseModel):
 
 
 class _Autocast(_Switch):
-    dtype: str = Field(default="bfloat16", pattern="^(bfloat16|float16)$")
+    dtype: Literal["bfloat16"] = "bfloat16"
 
 
 class _Zero(BaseModel):

@@ -31,13 +31,7 @@ from ds_trainer.replay.looks import Look, looks_at, parts_of
 from ds_trainer.replay.trace import Call, ForwardTrace, first_fault
 from ds_trainer.task import Task
 
-_DTYPES = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -63,12 +57,11 @@ class Precision:
         said = EnginePrecision.model_validate(engine_config)
         weights = torch.float16 if said.fp16.enabled else torch.bfloat16 if said.bf16.enabled else torch.float32
         buffers = buffer_dtype(engine_config)
-        is_autocast = said.torch_autocast.enabled and weights == torch.float32
         return cls(
             weights,
             buffers=None if buffers is None else _DTYPES[buffers],
             has_exact_statistics=can_be_flat(engine_config),
-            autocast=_DTYPES[said.torch_autocast.dtype] if is_autocast else None,
+            autocast=torch.bfloat16 if said.torch_autocast.enabled else None,
             arithmetic=torch.float32 if computes_in_float32(engine_config) else weights,
         )
 
