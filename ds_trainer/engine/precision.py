@@ -53,7 +53,7 @@ def has_fast_bf16() -> bool:
     """Whether matrix products in bf16 are at least as fast as in float32 on this machine."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))  # since Ampere
-    if platform.machine() in ("x86_64", "AMD64"):
+    if platform.machine() == "x86_64":
         # oneDNN says yes of any AVX-512, where it converts: 17 against 58 GFLOP/s in float32 (torch 2.13.0).
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

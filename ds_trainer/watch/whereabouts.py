@@ -10,7 +10,6 @@ import sys
 import threading
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import ds_trainer
@@ -19,7 +18,7 @@ _REPEATED = ("fetching", "training", "validating")
 """Phases that come again within a step: how long one lasts is known after the first."""
 _PACKAGE = os.path.join(os.path.dirname(ds_trainer.__file__), "")
 _NUM_INNERMOST, _NUM_OWN = 8, 3
-_COLLECTIVES = Path(_PACKAGE, "distributed.py").as_posix()
+_COLLECTIVES = os.path.join(_PACKAGE, "distributed.py")
 
 Stack = list[tuple[str, int, str]]
 """File, line and function of each frame, the innermost last."""
@@ -129,5 +128,5 @@ def _telling(stack: Stack) -> Stack:
 
 def waits_for_others(stack: Stack) -> bool:
     """Whether the innermost frame of `stack` is one that communicates."""
-    file = Path(stack[-1][0]).as_posix() if stack else ""
+    file = stack[-1][0] if stack else ""
     return file == _COLLECTIVES or any(folder in file for folder in ("/torch/distributed/", "/deepspeed/comm/"))

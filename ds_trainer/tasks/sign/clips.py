@@ -154,7 +154,7 @@ def frames_at(frames_NKC: NDArray[_Kind], numbers: NDArray[np.int64]) -> NDArray
     for begin in range(0, numbers.size, _FRAMES_AT_ONCE):
         some = slice(begin, begin + _FRAMES_AT_ONCE)
         np.take(frames_NKC, numbers.ravel()[some], axis=0, out=found[some], mode="clip")
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        if isinstance(mapped, mmap.mmap):
             mapped.madvise(mmap.MADV_DONTNEED)
     return found.reshape(*numbers.shape, *shape_KC)
 
