@@ -96,11 +96,7 @@ def replaced(owner: ModuleType | type, functions: Mapping[str, Callable[..., Any
 
 
 def _mark(norm: Tensor, device: Any = None, val: float = -1.0) -> None:
-    """What is not finite becomes infinite, in place.
-
-    DeepSpeed's own takes a -1 for that, copied from the host, which version 0.19.7 adds to the norms of other groups as
-    if it were one.
-    """
+    """What is not finite becomes infinite, in place: DeepSpeed's own takes a -1 for that, copied from the host."""
     norm.masked_fill_(~norm.isfinite(), math.inf)
 
 
