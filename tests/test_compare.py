@@ -191,7 +191,7 @@ def test_what_runs_were_of_and_what_they_have_reached(tmp_path: Path) -> None:
     environment = json.loads((second / "environment.json").read_text())
     environment |= {"data_fingerprint": "4567", "devices": {"type": "cuda", "name": "H200"}, "versions": {"torch": "3"}}
     (second / "environment.json").write_text(json.dumps(environment))
-    (second / "run.yaml").write_text("seed: 7\nruns_dir: others\nconfig: own.yaml\n")
+    (second / "run.yaml").write_text("seed: 7\nruns_dir: others\n")
     zero = {"stage": 1, "offload_optimizer": {}}
     (second / "engine.json").write_text(json.dumps({"gradient_clipping": 1.0, "zero_optimization": zero}))
     runs, _ = find_runs([first, second])

@@ -23,7 +23,7 @@ CURVES = {
 }
 """What is drawn of the epochs: names in metrics.jsonl, and titles."""
 
-_NOT_COMPARED = {"runs_dir", "stores_dir", "resume", "config"}
+_NOT_COMPARED = {"runs_dir", "stores_dir"}
 
 
 @dataclass(frozen=True)
