@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ds_trainer.engine.flat_model import FlatModel, can_be_flat
+from ds_trainer.engine.parameter_groups import treatments
 from ds_trainer.errors import TaskError
 
 
@@ -33,6 +34,10 @@ class Mixture(nn.Module):
         return self.back(self.out(tokens_BTD))
 
 
+def flat_model(model: nn.Module, most_numbers: int, dtype: torch.dtype | None = None) -> FlatModel:
+    return FlatModel(model, most_numbers, dtype, treatments(model, lambda name: 1.0))
+
+
 def gradients(flat: FlatModel) -> dict[str, Tensor]:
     """By the names of the model, those of flat weights and those that it kept."""
     grads = [parameter.grad for parameter in flat.flats]
@@ -45,7 +50,7 @@ def gradients(flat: FlatModel) -> dict[str, Tensor]:
 def test_outputs_and_gradients_are_the_same_bits(most_numbers: int) -> None:
     torch.manual_seed(0)
     plain = Mixture()
-    flat = FlatModel(copy.deepcopy(plain), most_numbers)
+    flat = flat_model(copy.deepcopy(plain), most_numbers)
     for values in torch.randn(2, 3, 5, 6):
         for model in (plain, flat):
             model.zero_grad()
@@ -71,13 +76,13 @@ class Hoarding(nn.Module):
 
 def test_a_weight_that_is_kept_elsewhere_is_refused() -> None:
     """It would stay as it is, and nothing would be said."""
-    flat = FlatModel(Hoarding(), 10**6)
+    flat = flat_model(Hoarding(), 10**6)
     with pytest.raises(TaskError, match=r"expected self\.layer\.weight, read in the forward pass"):
         flat(torch.ones(2, 6))
 
 
 def test_few_parameters_are_left() -> None:
-    flat = FlatModel(Mixture(), 10**6)
+    flat = flat_model(Mixture(), 10**6)
     names = {name for name, _ in flat.named_parameters()}
     assert {name for name in names if not name.startswith(("model.lstm", "model.frozen"))} == {"flats.0", "flats.1"}
     with torch.no_grad():
@@ -87,7 +92,7 @@ def test_few_parameters_are_left() -> None:
 
 def test_weights_are_divided_by_type_and_weight_decay_and_between_neighbours() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4).double(), nn.Linear(100, 1))
-    flat = FlatModel(model, 40)
+    flat = flat_model(model, 40)
     assert [parameter.numel() for parameter in flat.flats] == [32, 16, 100, 8, 4, 1]
     decaying = [flat.treatment_of(parameter).decays for parameter in flat.flats]
     assert decaying == [True, True, True, False, False, False]
@@ -96,7 +101,7 @@ def test_weights_are_divided_by_type_and_weight_decay_and_between_neighbours() -
 def test_names_of_the_state_are_the_models_and_tied_ones_point_to_the_first() -> None:
     model = Mixture()
     expected = list(model.state_dict())
-    flat = FlatModel(model, 10**6)
+    flat = flat_model(model, 10**6)
     assert list(flat.state_names) == expected
     assert {name: own for name, own in flat.state_names.items() if name != own} == {"back.weight": "embed.weight"}
 
@@ -112,7 +117,7 @@ def test_model_computes_in_another_type_than_its_weights_have() -> None:
     plain = Mixture().bfloat16()
     values = torch.randn(2, 3, 6)
     expected = copy.deepcopy(plain).float()(values)
-    outputs = FlatModel(plain, 10**6, torch.float32)(values)
+    outputs = flat_model(plain, 10**6, torch.float32)(values)
     assert outputs.dtype == torch.float32
     assert torch.equal(outputs, expected)
 
@@ -135,7 +140,7 @@ class Bounded(nn.Module):
 def test_weights_may_be_changed_in_the_forward_pass() -> None:
     torch.manual_seed(0)
     plain = Bounded()
-    flat = FlatModel(copy.deepcopy(plain), 10**6)
+    flat = flat_model(copy.deepcopy(plain), 10**6)
     for values in torch.randn(2, 3, 6):
         for model in (plain, flat):
             model.zero_grad()

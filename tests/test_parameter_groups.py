@@ -16,7 +16,6 @@ from ds_trainer.engine.parameter_groups import (
     described,
     full_learning_rate,
     parameter_groups,
-    treated_alike,
     treatments,
 )
 from ds_trainer.errors import TaskError
@@ -36,7 +35,8 @@ def small_model() -> nn.Module:
 
 
 def test_a_model_whose_weights_are_treated_alike_has_two_groups() -> None:
-    groups = parameter_groups(nn.Linear(4, 2).parameters(), treated_alike, 0.5)
+    model = nn.Linear(4, 2)
+    groups = parameter_groups(model.parameters(), treatments(model, lambda name: 1.0), 0.5)
     assert [(group["lr"], group.get("weight_decay")) for group in groups] == [(0.5, None), (0.5, 0.0)]
     assert [parameter.ndim for group in groups for parameter in group["params"]] == [2, 1]
 
@@ -47,7 +47,7 @@ def test_each_rate_has_groups_of_its_own_the_full_one_first(is_flat: bool) -> No
     of_weight = treatments(model, slow_first)
     module: nn.Module = model
     if is_flat:
-        module = flat = FlatModel(model, 10**6, treatment_of=of_weight)
+        module = flat = FlatModel(model, 10**6, None, of_weight)
         assert [flat.treatment_of(own) for own in flat.flats] == [
             Treatment(True, 1.0), Treatment(True, 0.1), Treatment(False, 1.0), Treatment(False, 0.1)
         ]  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ds_trainer.engine.parameter_groups import Treatment, TreatmentOf, treated_alike
+from ds_trainer.engine.parameter_groups import Treatment, TreatmentOf
 from ds_trainer.engine.precision import as_statistics_of, has_statistics, is_divided
 from ds_trainer.errors import TaskError
 
@@ -67,13 +67,7 @@ class FlatModel(nn.Module):
             trained, which is another one where weights are tied.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        most_numbers: int,
-        dtype: torch.dtype | None = None,
-        treatment_of: TreatmentOf = treated_alike,
-    ):
+    def __init__(self, model: nn.Module, most_numbers: int, dtype: torch.dtype | None, treatment_of: TreatmentOf):
         super().__init__()
         self.state_names = state_names(model)
         closed = [module for module in model.modules() if isinstance(module, nn.RNNBase | torch.jit.ScriptModule)]

@@ -12,7 +12,7 @@ class Treatment(NamedTuple):
     """What the weights of a parameter group have in common."""
 
     decays: bool
-    learning_rate_factor: float = 1.0
+    learning_rate_factor: float
 
 
 TreatmentOf = Callable[[Tensor], Treatment]
@@ -24,11 +24,6 @@ def decays(weight: Tensor) -> bool:
     Those have no redundant size that it would keep small, and are often wanted far from 0.
     """
     return weight.ndim > 1
-
-
-def treated_alike(weight: Tensor) -> Treatment:
-    """A weight at the full learning rate."""
-    return Treatment(decays(weight))
 
 
 def treatments(model: nn.Module, learning_rate_factor: Callable[[str], float]) -> TreatmentOf:
