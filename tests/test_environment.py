@@ -40,3 +40,10 @@ def test_environment_of_a_folder_whose_name_is_no_utf8_is_read_back(
     saved = environment.load_environment(tmp_path / "best.pth")
     assert saved is not None
     assert saved.working_dir == str(folder)
+
+
+def test_environment_of_a_run_that_was_continued_for_months_is_read_back(tmp_path: Path) -> None:
+    """Each time adds one more, of a command and a list of hosts: more than settings may be large."""
+    one = environment.describe_environment("abc") | {"command": "x" * 2000}
+    write_json(tmp_path / "environment.json", {**one, "continued": [one] * 500})
+    assert environment.load_environment(tmp_path) is not None

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 from ds_trainer import __version__
 from ds_trainer.distributed import gathered, world_size
 from ds_trainer.problems import exact
-from ds_trainer.text_file import read_text
+from ds_trainer.run.reading import read_json
 
 _PACKAGES = ("torch", "deepspeed", "numpy")
 
@@ -81,9 +80,9 @@ def load_environment(path: Path) -> SavedEnvironment | None:
     """The environment of the run that `path` is or lies in; None if that is not told, as of a lone copy."""
     whole = path.resolve()
     for folder in (whole, *whole.parents[:2]):  # RUN/best.pth, RUN/bad_batches/step_00000123
-        with contextlib.suppress(OSError, ValueError, RecursionError):
+        with contextlib.suppress(OSError, ValueError):
             # Not by pydantic's parser, which refuses what stands for a name of a folder that is no UTF-8.
-            return SavedEnvironment.model_validate(json.loads(read_text(folder / "environment.json")))
+            return SavedEnvironment.model_validate(read_json(folder / "environment.json"))
     return None
 
 
