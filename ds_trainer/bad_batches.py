@@ -23,7 +23,7 @@ from ds_trainer.distributed import gathered, is_master, rank, world_size
 from ds_trainer.engine.skipping import seeks_loss_scale, was_skipped
 from ds_trainer.engine.state import full_precision_state
 from ds_trainer.errors import NonFiniteLossError, WriteError
-from ds_trainer.files import write_json
+from ds_trainer.files import make_folder, write_json
 from ds_trainer.progress import log
 from ds_trainer.run.run_dir import Run
 
@@ -131,11 +131,11 @@ class BadBatches:
         content = {**place, **origin, "num_updates_since": step.num_updates_since, "micro_steps": micro_steps}
         weights = {**run.provenance, "epoch": run.epochs_done, "step": run.steps_done, "metrics": {}}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             write_json(folder / "batch.json", content)
             write_checkpoint(folder / "weights.pth", {**weights, "state_dict": state})
             advice = f"{_replay(folder, run.provenance['task'])} shows why"
-        except (OSError, WriteError) as error:
+        except WriteError as error:
             advice = f"its batch was not saved: {error}"
         log.warning(f"step {step.number} was skipped: its gradient was NaN or infinite{_blamed(micro_steps)}; {advice}")
 

@@ -19,7 +19,7 @@ from ds_trainer import gpu
 from ds_trainer.batches import Batch
 from ds_trainer.distributed import is_master
 from ds_trainer.errors import WriteError
-from ds_trainer.files import write_atomically, write_text
+from ds_trainer.files import make_folder, write_atomically, write_text
 from ds_trainer.profile_summary import range_name, summarise
 from ds_trainer.progress import log
 from ds_trainer.watch.whereabouts import stand_at
@@ -81,11 +81,11 @@ class Profile:
         lines = summarise(profiler.events() or [], NUM_RECORDED)
         trace = self._dir / "trace.json.gz"
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            make_folder(self._dir)
             write_text(self._dir / "summary.txt", "\n".join([*lines, ""]))
             write_atomically(trace, lambda file: _write_trace(profiler, file))
             lines.append(f"trace {trace} (to be opened in https://ui.perfetto.dev)")
-        except (OSError, WriteError) as error:
+        except WriteError as error:
             lines.append(f"the profile was not saved: {error}")
         for line in lines:
             log.info(line)
