@@ -236,8 +236,8 @@ class SignTask(Task):
 
     def clips_of(self, dataset: Dataset[Any] | None) -> Clips:
         """The clips of one of this task's data sets, by their numbers in the store."""
-        assert dataset is None or isinstance(dataset, ClipNumbers), "one of this task's"
-        return np.zeros(0, dtype=np.int64) if dataset is None else dataset.clips
+        assert isinstance(dataset, ClipNumbers), "one of this task's"
+        return dataset.clips
 
     def groups(self, dataset: Dataset[Any]) -> Sequence[str] | None:
         return [self.store.signer_names[signer] for signer in self.store.signer[self.clips_of(dataset)]]
