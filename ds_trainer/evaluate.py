@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ds_trainer import distributed, gpu
 from ds_trainer.batches import size_of
 from ds_trainer.checkpoint import task_type_of
-from ds_trainer.command import EXIT_INTERRUPTED, when_told
+from ds_trainer.command import command
 from ds_trainer.command_line import load_settings
 from ds_trainer.errors import (
     EXIT_USER_ERROR,
@@ -41,17 +41,13 @@ _MICRO_BATCH = "train_micro_batch_size_per_gpu"
 T = TypeVar("T")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate; return the exit status: 0, or 2 for what the user can mend. Collective."""
-    return when_told(_status(argv))
-
-
-def _status(argv: Sequence[str] | None) -> int:
-    start_log()
     try:
         distributed.export_rank_variables()
         own, flags = _parser().parse_known_args(sys.argv[1:] if argv is None else argv)
-        start_log()
+        start_log()  # once more, now that it is known which rank is the master
         with mendable_errors_told(out_of_memory="give a smaller --micro_batch"), gpu.same_bits():
             distributed.join(_TIMEOUT_S)
             with short_waits_when_crowded():
@@ -63,8 +59,6 @@ def _status(argv: Sequence[str] | None) -> int:
         if distributed.is_master() or isinstance(error, MeetingError | MemoryLimitError):  # which other ranks lack
             tell_problems(error.problems)
         return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     finally:
         distributed.leave()
 

@@ -100,11 +100,12 @@ def test_ctrl_c_ends_a_command_without_a_traceback_or_remains(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["compare.py", "evaluate.py"])
 @pytest.mark.parametrize("path", ["", "own"], ids=["the package of an environment", "the one beside it"])
-def test_script_that_runs_the_package_of_another_checkout_says_so(tmp_path: Path, path: str) -> None:
-    script = tmp_path / "launch" / "compare.py"
+def test_script_that_runs_the_package_of_another_checkout_says_so(tmp_path: Path, path: str, name: str) -> None:
+    script = tmp_path / "launch" / name
     script.parent.mkdir()
-    script.write_text((ROOT / "launch" / "compare.py").read_text())
+    script.write_text((ROOT / "launch" / name).read_text())
     shutil.copytree(ROOT / "ds_trainer", tmp_path / "ds_trainer")
     environment = clean_environment({"PYTHONPATH": str(tmp_path if path else ROOT)})
     command = [sys.executable, script, tmp_path / "nothing"]
