@@ -16,7 +16,10 @@ P = ParamSpec("P")
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
-    """`main` with its log started: what the user can mend ends it with status 2, Ctrl-C with 130 and no traceback."""
+    """`main` with its log started: what the user can mend ends it with status 2, Ctrl-C with 130 and no traceback.
+
+    Also with 2, in place of 0, where the log could not be written.
+    """
 
     @functools.wraps(main)
     def run(*args: P.args, **kwargs: P.kwargs) -> int:
@@ -29,7 +32,9 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             status = EXIT_USER_ERROR
         except KeyboardInterrupt:
             status = EXIT_INTERRUPTED
-        return when_told(status)
+        problems = end_log()
+        complain(problems)  # on standard error, where the log could not be written
+        return status or (EXIT_USER_ERROR if problems else 0)
 
     return run
 
@@ -46,10 +51,3 @@ def tell_other_checkout() -> None:
             ],
             "note",
         )
-
-
-def when_told(status: int) -> int:
-    """The exit status: 2 in place of 0 where the log could not be written, which standard error then tells."""
-    problems = end_log()
-    complain(problems)
-    return status or (EXIT_USER_ERROR if problems else 0)
