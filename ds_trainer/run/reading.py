@@ -36,11 +36,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        loader = PlainLoader(text)
-        try:
-            return _named(loader.get_single_data())
-        finally:
-            loader.dispose()
+        return _named(yaml.load(text, PlainLoader))
     except yaml.YAMLError as error:
         raise ValueError(reason_of(error)) from error
 
