@@ -17,8 +17,8 @@ def test_folds_are_scored_by_adapted_models_beside_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    sweep_dir = tmp_path / "sweep"
-    flags = ["--deepspeed_config", str(ROOT / "ds_configs/fp32.json"), "--data", str(prepared_store(tmp_path))]
+    sweep_dir, store = tmp_path / "sweep", prepared_store(tmp_path / "stores")
+    flags = ["--deepspeed_config", str(ROOT / "ds_configs/fp32.json"), "--data", str(store)]
     flags += ["--model", "bilstm", "--model_size", "t_1_1", "--num_frames", "8", "--num_epochs", "2", "--folds", "2"]
     flags += ["--sweep_dir", str(sweep_dir), "--adapt"]
     assert main(flags) == 0
@@ -34,8 +34,11 @@ def test_folds_are_scored_by_adapted_models_beside_their_own(
     assert found["num_clips"] == {signer: scores["num_examples"] for signer, scores in scored.items()}
 
     path.unlink()
+    (stores := store.parent).rename(tmp_path / "moved")
+    flags[flags.index(str(store))] = str(tmp_path / "moved" / store.relative_to(stores))
     assert main(flags) == 0
     own, adapted = capsys.readouterr().out.split("2 models are adapted to the signers held out\n")
     assert "2 of 2 folds are done already" in own
     assert "1 of 2 folds are done already" in adapted, "the other is not scored again"
-    assert json.loads((sweep_dir / "adapted" / "results.json").read_text()) == found
+    again = json.loads((sweep_dir / "adapted" / "results.json").read_text())
+    assert {**again, "command": found["command"]} == found, "wherever the clips lie now"

@@ -95,14 +95,14 @@ def _cross_validate(own: argparse.Namespace, flags: Sequence[str]) -> None:
         return (trained_in(sweep_dir, fold) / ADAPTED).exists()
 
     log.info(f"{len(folds)} trainings in {sweep_dir}")
-    training = training_of([*flags, *plan.write_inputs(sweep_dir)], sweep_dir)
-    run_folds(folds, training, sweep_dir, own.jobs, is_done)
+    inputs = plan.write_inputs(sweep_dir)
+    run_folds(folds, training_of([*flags, *inputs], sweep_dir), sweep_dir, own.jobs, is_done)
     about = {"command": ["launch/cross_validate.py", *flags], **plan.described()}
     scores = _scores(folds, sweep_dir, "status.json", own.metric)
     _tell(sweep_dir, Results(own.metric, scores, scored), about)
     if own.adapt:
         log.info(f"{len(folds)} models are adapted to the signers held out")
-        run_folds(folds, adapted_scores_of(sweep_dir), sweep_dir, own.jobs, is_scored)
+        run_folds(folds, adapted_scores_of(inputs, sweep_dir), sweep_dir, own.jobs, is_scored)
         scores = _scores(folds, sweep_dir, ADAPTED, own.metric)
         by = ", each half of their clips by a model adapted to the other"
         _tell(sweep_dir / "adapted", Results(own.metric, scores, scored, by), about)

@@ -25,12 +25,16 @@ def training_of(flags: Sequence[str | Path], sweep_dir: Path) -> CommandOf:
     return command
 
 
-def adapted_scores_of(sweep_dir: Path) -> CommandOf:
-    """What scores a trained fold by models adapted to the signers held out."""
+def adapted_scores_of(inputs: Sequence[str | Path], sweep_dir: Path) -> CommandOf:
+    """What scores a trained fold by models adapted to the signers held out.
+
+    Args:
+        inputs: flags by which the settings are read: clips may lie elsewhere than when the fold was trained.
+    """
 
     def command(fold: Fold) -> list[Any]:
         run_dir = trained_in(sweep_dir, fold)
-        return ["ds_trainer.evaluate", run_dir, "--adapt", "--json", run_dir / ADAPTED]
+        return ["ds_trainer.evaluate", run_dir, "--adapt", "--json", run_dir / ADAPTED, *inputs, *fold.flags]
 
     return command
 
