@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ds_trainer.adaptation import adapted, in_batches
+from ds_trainer.adaptation import adapt, in_batches
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, DataError
@@ -41,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(clips_NTKC) == 0:
         raise DataError([*problems, "no clip that the model can look at, expected some of one signer"])
     complain(_few(len(clips_NTKC), len(description["sign_names"])), "note")
-    own = adapted(model, _mixed(clips_NTKC), checkpoint.get("temperature", 1.0))
+    adapt(model, _mixed(clips_NTKC), checkpoint.get("temperature", 1.0))
     make_folder(arguments.out.parent)
     num_before = checkpoint.get("adapted_to", 0)
-    content = {**checkpoint, "state_dict": own.state_dict(), "adapted_to": num_before + len(clips_NTKC)}
+    content = {**checkpoint, "state_dict": model.state_dict(), "adapted_to": num_before + len(clips_NTKC)}
     write_checkpoint(arguments.out, content)
-    num_changed = int((_answers(own, clips_NTKC) != answers_N).sum())
+    num_changed = int((_answers(model, clips_NTKC) != answers_N).sum())
     log.info(f"{arguments.out}: adapted to {len(clips_NTKC)} clips, {num_changed} of which it answers otherwise now")
     complain(problems)
     return EXIT_USER_ERROR if problems else 0

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Subset
 
 from ds_trainer import distributed, gpu
 from ds_trainer.batches import size_of
+from ds_trainer.errors import TaskError
 from ds_trainer.objective import Objective
 from ds_trainer.task import Task
 from ds_trainer.validation import Metrics, in_order, validate
@@ -36,28 +37,30 @@ def in_batches(examples: Tensor) -> tuple[Tensor, ...]:
     return examples.tensor_split(math.ceil(len(examples) / EXAMPLES_AT_ONCE))
 
 
-def adapted(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> nn.Module:
-    """A copy of the model, adapted to the examples of the batches; the same bits each time, and in evaluation mode.
+def adapt(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> None:
+    """Adapt the model to the examples of the batches, to the same bits each time; it is left in evaluation mode.
 
     Weights that are frozen stay so. An example with logits that are not finite is left out.
 
     Args:
-        model: from inputs to logits float[B, S]; it stays as it is.
+        model: from inputs to logits float[B, S]. No copy of it: some, such as scripted ones, cannot be copied to train.
         batches: inputs of the model, on its device, of up to `EXAMPLES_AT_ONCE` examples.
         temperature: what its logits are divided by, so that it is as sure as it should be.
+
+    Raises:
+        TaskError: its answers have no gradient.
     """
-    model = copy.deepcopy(model).eval()
+    model.eval()
     batches = [batch for batch in (_answerable(model, batch) for batch in batches) if batch]
     if not batches:
-        return model
+        return
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     num_steps = NUM_EPOCHS * len(batches)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / num_steps)
     order = torch.Generator().manual_seed(0)
 
     def log_answers(number: int) -> Tensor:
-        logits_BS: Tensor = model(*batches[number])
-        return (logits_BS.float() / temperature).log_softmax(1)
+        return (_logits(model, batches[number]).float() / temperature).log_softmax(1)
 
     with gpu.without_cudnn(), torch.enable_grad():
         with torch.no_grad():
@@ -66,18 +69,32 @@ def adapted(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> 
         for _ in range(NUM_EPOCHS):
             for number in torch.randperm(len(batches), generator=order).tolist():
                 log_answers_BS = log_answers(number)
+                _refuse_without_gradient(log_answers_BS)
                 answers[number] = log_answers_BS.detach().exp()
-                optimizer.zero_grad()
                 _loss(log_answers_BS, torch.cat(answers).mean(0), least_variety).backward()
                 optimizer.step()
+                optimizer.zero_grad()
                 schedule.step()
-    return model
+
+
+def _logits(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Those of a copy of the inputs: a model may change in place what it is given, and is given these many times."""
+    logits_BS: Tensor = model(*copy.deepcopy(inputs))
+    return logits_BS
+
+
+def _refuse_without_gradient(answers_BS: Tensor) -> None:
+    if not answers_BS.requires_grad:
+        raise TaskError(
+            "the task's model: its answers have no gradient in evaluation mode, expected one to adapt it by; let "
+            "`forward` compute as in training, or leave out --adapt"
+        )
 
 
 @torch.no_grad()
 def _answerable(model: nn.Module, inputs: Inputs) -> Inputs:
     """Those examples whose logits are finite; empty: there is none."""
-    is_finite_B = model(*inputs).isfinite().all(1)
+    is_finite_B = _logits(model, inputs).isfinite().all(1)
     if is_finite_B.all():
         return inputs
     return tuple(each[is_finite_B] for each in inputs) if is_finite_B.any() else ()
@@ -99,8 +116,9 @@ def validate_adapted(
     """The metrics of a data set, each example by a model that was adapted to others of its group. Collective.
 
     Each group is cut in two at random, and each half is scored by a model adapted to the other: nothing is scored by a
-    model that has met it. All ranks adapt alike, and share what is scored.
+    model that has met it. All ranks adapt alike, and share what is scored. `model` ends as it was.
     """
+    trained = copy.deepcopy(model.state_dict())
     groups = np.array(task.groups(dataset) or [""] * size_of(dataset), dtype=np.str_)
     order = torch.Generator().manual_seed(0)
     places, found = [], []
@@ -110,9 +128,11 @@ def validate_adapted(
         for known, scored in (halves, halves[::-1]):
             if len(scored) == 0:
                 continue
-            of_known = adapted(model, _prepared(task, dataset, known), temperature) if len(known) else model
+            if len(known):
+                adapt(model, _prepared(task, dataset, known), temperature)
             places.append(scored)
-            found.append(validate(of_known, objective, in_order(task, Subset(dataset, scored.tolist()), micro_batch)))
+            found.append(validate(model, objective, in_order(task, Subset(dataset, scored.tolist()), micro_batch)))
+            model.load_state_dict(trained)
     order_N = torch.cat(places).argsort()
     losses_N = torch.cat([each.losses_N for each in found])[order_N]
     measures_NM = torch.cat([each.measures_NM for each in found])[order_N]

@@ -2,6 +2,8 @@
 show few of the classes, and scored on what they have not met."""
 
 import copy
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from ds_trainer import adaptation
-from ds_trainer.adaptation import adapted, validate_adapted
+from ds_trainer.adaptation import adapt, validate_adapted
 from ds_trainer.classification import classification_objective
+from ds_trainer.errors import TaskError
 
 NUM_CLASSES, NUM_EACH = 6, 40
 
@@ -51,18 +54,22 @@ def right(model: nn.Module, points_N2: Tensor, targets_N: Tensor) -> float:
 
 
 def on(model: nn.Module, points_N2: Tensor) -> nn.Module:
-    return adapted(model, [(points,) for points in points_N2.split(20)], temperature=1.0)
+    return adapted(model, *points_N2.split(20))
+
+
+def adapted(model: nn.Module, *batches: Tensor) -> nn.Module:
+    own = copy.deepcopy(model)
+    adapt(own, [(batch,) for batch in batches], temperature=1.0)
+    return own
 
 
 def test_examples_like_those_of_training_but_moved_are_recognised_better(model: nn.Module) -> None:
     points_N2, targets_N = drawn(range(NUM_CLASSES), moved=0.4)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
     own = on(model, points_N2)
     assert right(model, points_N2, targets_N) < 0.8
     assert right(own, points_N2, targets_N) > 0.95
     others_N2, targets_N = drawn(range(NUM_CLASSES), moved=0.42)
     assert right(own, others_N2, targets_N) > 0.95 > right(model, others_N2, targets_N) + 0.2, "others like them, too"
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "it stays as it is"
     assert not own.training
     again = on(model, points_N2)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in own.state_dict().items())
@@ -70,12 +77,12 @@ def test_examples_like_those_of_training_but_moved_are_recognised_better(model: 
 
 def test_example_that_the_model_cannot_answer_is_left_out(model: nn.Module) -> None:
     points_N2, _ = drawn(range(NUM_CLASSES), moved=0.4)
-    expected = adapted(model, [(points_N2[:30],)], 1.0).state_dict()
+    expected = adapted(model, points_N2[:30]).state_dict()
     with_nan = torch.cat([points_N2[:30], torch.full((1, 2), torch.nan)])
     nothing = torch.full((2, 2), torch.inf)
-    found = adapted(model, [(with_nan,), (nothing,)], 1.0).state_dict()
+    found = adapted(model, with_nan, nothing).state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
-    same = adapted(model, [(nothing,)], 1.0).state_dict()
+    same = adapted(model, nothing).state_dict()
     assert all(torch.equal(value, same[name]) for name, value in model.state_dict().items())
 
 
@@ -121,6 +128,47 @@ def test_gradient_of_the_variety_is_that_of_all_examples_together() -> None:
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("layer", [torch.jit.script, nn.utils.weight_norm], ids=["scripted", "weight norm"])
+def test_model_with_parts_that_cannot_be_copied(
+    layer: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # both are old, and in use
+        model = nn.Sequential(layer(nn.Linear(2, 8)), nn.GELU(), nn.Linear(8, NUM_CLASSES))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    changed = []
+
+    def looking(model: nn.Module, *others: Any) -> None:
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "of no other half"
+        adapt(model, *others)
+        changed.append([name for name, value in model.state_dict().items() if not torch.equal(value, before[name])])
+
+    monkeypatch.setattr(adaptation, "adapt", looking)
+    dataset = TensorDataset(*drawn(range(NUM_CLASSES), moved=0.4))
+    validate_adapted(model, Drawn.__new__(Drawn), classification_objective(NUM_CLASSES), dataset, 30, 1.0)
+    assert changed == [list(before)] * 2
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), "it ends as it was"
+
+
+def test_model_may_change_in_place_what_it_is_given(model: nn.Sequential) -> None:
+    points_N2, _ = drawn(range(NUM_CLASSES), moved=0.4)
+    halved = nn.Sequential(nn.Threshold(-9.0, 0.0, inplace=True), Halving(), *copy.deepcopy(model))
+    expected = nn.Sequential(*(copy.deepcopy(layer) for layer in model))
+    for found, weight in zip(on(halved, 2 * points_N2).parameters(), on(expected, points_N2).parameters(), strict=True):
+        assert torch.equal(found, weight)
+
+
+class Halving(nn.Module):
+    def forward(self, points_B2: Tensor) -> Tensor:
+        return points_B2.mul_(0.5)
+
+
+def test_model_without_gradient_is_told(model: nn.Module) -> None:
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    with pytest.raises(TaskError, match=r"^the task's model: its answers have no gradient in evaluation mode"):
+        on(frozen, drawn(range(NUM_CLASSES))[0])
+
+
 class Grouped(Drawn):
     """Examples of two groups and one more, in turn."""
 
@@ -133,43 +181,40 @@ def test_each_example_is_scored_by_a_model_adapted_to_others_of_its_group(
 ) -> None:
     known = []
 
-    def moved(model: nn.Module, batches: list[tuple[Tensor]], temperature: float) -> nn.Module:
-        """A model whose logits tell which examples it was adapted to."""
+    def move(model: Telling, batches: list[tuple[Tensor]], temperature: float) -> None:
+        """Have the model know which examples it was adapted to."""
         assert temperature == 0.5
-        numbers = torch.cat([batch for (batch,) in batches])[:, 0].int().tolist()
-        known.append(numbers)
-        return Telling(numbers)
+        numbers_N = torch.cat([batch for (batch,) in batches])[:, 0].int()
+        known.append(numbers_N.tolist())
+        model.met_N[numbers_N] = True
 
-    class Telling(nn.Module):
-        def __init__(self, numbers: list[int]):
-            super().__init__()
-            self.numbers = numbers
-
-        def forward(self, points_B2: Tensor) -> Tensor:
-            scored = points_B2[:, 0].int().tolist()
-            assert not set(scored) & set(self.numbers)
-            assert {number % 2 for number in scored} == {number % 2 for number in self.numbers}
-            return nn.functional.one_hot(points_B2[:, 0].long() % NUM_CLASSES, NUM_CLASSES).float()
-
-    monkeypatch.setattr(adaptation, "adapted", moved)
+    monkeypatch.setattr(adaptation, "adapt", move)
     monkeypatch.setattr(adaptation, "EXAMPLES_AT_ONCE", 4)
     task = Grouped.__new__(Grouped)
     numbers_N = torch.arange(32)
     points_N2 = torch.stack([numbers_N.float(), numbers_N.float()], 1)
     dataset = TensorDataset(points_N2, numbers_N % NUM_CLASSES)
-    single = Alone()
-    metrics = validate_adapted(single, task, classification_objective(NUM_CLASSES), dataset, 3, 0.5)
+    metrics = validate_adapted(Telling(), task, classification_objective(NUM_CLASSES), dataset, 3, 0.5)
     assert sorted(number for numbers in known for number in numbers) == list(range(31)), "each once but the lone one"
     assert {len(numbers) for numbers in known} == {7, 8}
     assert metrics.named["top1"] == pytest.approx(31 / 32), "and it is scored by the model as it was"
     np.testing.assert_array_equal(metrics.measures_NM[:, 0], numbers_N % NUM_CLASSES)
 
 
-class Alone(nn.Module):
-    """A model that takes all for class 0."""
+class Telling(nn.Module):
+    """A model that knows all where it was adapted to others of the group, and takes all for class 0 where to none."""
+
+    met_N: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("met_N", torch.zeros(32, dtype=torch.bool))
 
     def forward(self, points_B2: Tensor) -> Tensor:
-        return nn.functional.one_hot(torch.zeros(len(points_B2), dtype=torch.long), NUM_CLASSES).float()
+        scored_B, met = points_B2[:, 0].long(), self.met_N.nonzero().flatten()
+        assert not self.met_N[scored_B].any()
+        assert len(met) == 0 or set((scored_B % 2).tolist()) == set((met % 2).tolist())
+        return nn.functional.one_hot(scored_B % NUM_CLASSES * (len(met) > 0), NUM_CLASSES).float()
 
 
 @pytest.mark.gpu
@@ -182,5 +227,5 @@ def test_model_with_an_lstm_is_adapted_on_a_gpu() -> None:
             return super().forward(clips_BTC)[0][:, -1]
 
     model = Last(4, 3, batch_first=True).cuda()
-    own = adapted(model, [(torch.randn(5, 6, 4, device="cuda"),)], 1.0)
+    own = adapted(model, torch.randn(5, 6, 4, device="cuda"))
     assert not torch.equal(own.weight_ih_l0, model.weight_ih_l0)  # type: ignore[arg-type]
