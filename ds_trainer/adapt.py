@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from ds_trainer.adaptation import adapt, in_batches
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.command import command
-from ds_trainer.errors import EXIT_USER_ERROR, DataError
+from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, WriteError, looking_at
 from ds_trainer.files import make_folder
-from ds_trainer.predict import add_model_and_clips, batched, load_recogniser, unanswered, usable
+from ds_trainer.paths import is_dir, is_file
+from ds_trainer.predict import add_model_and_clips, batched, load_recogniser, noting_turned, unanswered, usable
 from ds_trainer.progress import complain, log
 from ds_trainer.source import load_source, uncalibrated
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, padded
 from ds_trainer.tasks.sign.unlabelled import Frames, clips_in
+from ds_trainer.tasks.sign.upright import turned_note
 
 
 @command
@@ -29,20 +31,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 if a clip could not be read; the model is adapted to the others all the same.
     """
     arguments = _parser().parse_args(argv)
+    _refuse_out(arguments.out)
     checkpoint = load_source(arguments.checkpoint)
     description = checkpoint["description"]
     model = load_recogniser(checkpoint).model
     layout, preprocessing = KeypointLayout.from_dict(description["layout"]), Preprocessing.of(description)
     complain(uncalibrated(checkpoint), "note")
     problems: list[str] = []
+    turned: list[str] = []
     clips = itertools.chain.from_iterable(clips_in(path) for path in arguments.clips)
-    found = usable(clips, layout, description["parts"], problems)
+    found = noting_turned(usable(clips, layout, description["parts"], problems), description, turned)
     clips_NTKC, answers_N = _answered(model, preprocessing, batched(found), problems)
     if len(clips_NTKC) == 0:
         raise DataError([*problems, "no clip that the model can look at, expected some of one signer"])
     complain(_few(len(clips_NTKC), len(description["sign_names"])), "note")
-    adapt(model, _mixed(clips_NTKC), checkpoint.get("temperature", 1.0))
+    complain([turned_note(turned)] if turned else [], "note")
     make_folder(arguments.out.parent)
+    adapt(model, _mixed(clips_NTKC), checkpoint.get("temperature", 1.0))
     num_before = checkpoint.get("adapted_to", 0)
     content = {**checkpoint, "state_dict": model.state_dict(), "adapted_to": num_before + len(clips_NTKC)}
     write_checkpoint(arguments.out, content)
@@ -50,6 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.info(f"{arguments.out}: adapted to {len(clips_NTKC)} clips, {num_changed} of which it answers otherwise now")
     complain(problems)
     return EXIT_USER_ERROR if problems else 0
+
+
+def _refuse_out(path: Path) -> None:
+    """Raise, before the work is done for nothing, where a model cannot be written or another file would be lost."""
+    with looking_at(path, WriteError):
+        if is_dir(path):
+            raise SettingsError(f"--out {path}: found a folder, expected a file to write: {path / 'signer.pth'}, say")
+        if path.suffix != ".pth":
+            raise SettingsError(f"--out {path}: expected the name of a .pth: {path.with_suffix('.pth')}, say")
+        if path.name == "best.pth" and is_file(path.with_name("run.yaml")):
+            raise SettingsError(
+                f"--out {path}: found the model of a run, whose results and resume points belong to it; choose another"
+            )
 
 
 @torch.no_grad()

@@ -120,12 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems: list[str] = []
     turned: list[str] = []
     clips = (clip for path in arguments.clips for clip in clips_in(path))
-    found = usable(clips, layout, parts, problems)
+    found = noting_turned(usable(clips, layout, parts, problems), description, turned)
     for batch in batched(found):
         answers = answers_of(recogniser, [frames for _, frames in batch], checkpoint, arguments.top)
         for (name, frames), of_clip in zip(batch, answers, strict=True):
-            if is_turned(frames, layout, description.get("head_side")):
-                turned.append(exact(name, MAX_PATH))
             if math.isfinite(of_clip[0].confidence):
                 log.info(_line(name, of_clip, arguments.json))
             else:
@@ -164,6 +162,17 @@ def usable(
             yield name, clip
         else:
             problems.append(problem)
+
+
+def noting_turned(
+    clips: Iterable[tuple[str, Frames]], description: Mapping[str, Any], turned: list[str]
+) -> Iterator[tuple[str, Frames]]:
+    """The clips; the names of those whose y runs another way than a model has learnt are added to `turned`."""
+    layout, side = KeypointLayout.from_dict(description["layout"]), description.get("head_side")
+    for name, frames in clips:
+        if is_turned(frames, layout, side):
+            turned.append(exact(name, MAX_PATH))
+        yield name, frames
 
 
 def _line(name: str, answers: Sequence[Answer], is_json: bool) -> str:

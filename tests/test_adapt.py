@@ -1,5 +1,6 @@
 """launch/adapt.py: a checkpoint for one signer, of clips without labels."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from sign_data.writers import frames as random_frames
 from sign_runs import write_untrained
 
 from ds_trainer.adapt import main
-from ds_trainer.checkpoint import load_checkpoint
+from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.predict import main as predict
 
 
@@ -73,3 +74,39 @@ def test_few_clips_are_told(model: Path, tmp_path: Path, capsys: pytest.CaptureF
     np.save(tmp_path / "clip.npy", random_frames(5))
     assert main([str(model), str(tmp_path / "clip.npy"), "--out", str(tmp_path / "ann.pth")]) == 0
     assert "note: 1 clip of one signer, for 2 signs: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        (".", "found a folder, expected a file to write: signer.pth, say"),
+        ("run", "run: found a folder, expected a file to write: run/signer.pth, say"),
+        ("clips.npz", "clips.npz: expected the name of a .pth: clips.pth, say"),
+        ("run/best.pth", "run/best.pth: found the model of a run, whose results and resume points belong to it"),
+    ],
+)
+def test_what_would_be_lost_or_cannot_be_written_is_told_at_once(
+    model: Path, clips: Path, tmp_path: Path, out: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model.parent / "run.yaml").touch()
+    before = {path: path.read_bytes() for path in (model, clips)}
+    with contextlib.chdir(tmp_path):
+        assert main(["run", "no_clips.npz", "--out", out]) == 2
+    assert told in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_clips_whose_y_runs_the_other_way_are_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(model)
+    layout = {**checkpoint["description"]["layout"], "parts": {"body": list(range(3, 20)), "head": [0, 1, 2]}}
+    layout |= {"centre": [4, 5], "scale": [4, 5], "part_roots": {}}
+    described = {**checkpoint["description"], "layout": layout, "head_side": 1}
+    write_checkpoint(model, {**checkpoint, "description": described})
+    upright, told = random_frames(5), "y runs the other way than in the training clips"
+    upright[:, :3, 1] = upright[:, 4:6, 1].max() + 1
+    turned = upright * [1, -1, 1]
+    np.savez(tmp_path / "clips.npz", upright=upright, turned=turned.astype(np.float32))
+    assert main([str(model), str(tmp_path / "clips.npz"), "--out", str(tmp_path / "ann.pth")]) == 0
+    assert f"note: {tmp_path}/clips.npz:turned: {told}" in capsys.readouterr().err
