@@ -27,7 +27,7 @@ from ds_trainer.errors import (
 from ds_trainer.evaluation import model_to_score, score, tell
 from ds_trainer.files import write_json
 from ds_trainer.openmp import short_waits_when_crowded
-from ds_trainer.pretrained import before
+from ds_trainer.pretrained import adapted_to, before
 from ds_trainer.problems import shown
 from ds_trainer.progress import log, start_log, tell_problems
 from ds_trainer.run.environment import elsewhere, load_environment
@@ -162,13 +162,14 @@ def _must_be_told(task: Task, dataset: Dataset[Any], checkpoint: Checkpoint, ada
     """What makes the scores other than those of the training's model on unseen examples of its data."""
     own = task.fingerprint()
     told = [] if checkpoint.get("data_fingerprint") in (None, "", own) else ["the data is not that of the training"]
-    if "adapted_to" in checkpoint:
-        told.append(f"the model was adapted to {checkpoint['adapted_to']} examples, which may be among these")
+    known = [checkpoint, *before(checkpoint)]
+    if num_adapted := adapted_to(known):
+        told.append(f"the model, or one it began with, was adapted to {num_adapted} examples, which may be among these")
     if adapts and task.class_names is None:
         raise SettingsError("--adapt: the task has no classes, expected one that has; leave it out")
     if adapts:
         told.append("each half of a signer's examples, or another group's, by a model adapted to the other half")
-    return told + task.check_scored(dataset, [checkpoint, *before(checkpoint)])
+    return told + task.check_scored(dataset, known)
 
 
 def _refuse_other_data(task: Task, trained: dict[str, Any]) -> None:

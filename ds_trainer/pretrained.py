@@ -1,7 +1,7 @@
 """Training that begins with the weights of another run, where they fit, in place of random ones."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,13 @@ def _fitting(path: Path, model: nn.Module, task: Task) -> tuple[dict[str, Tensor
             f"{found}; expected half at least; {_first_apart(own, weights, fitting)}: give the settings of the model "
             "that it was trained with, which its run.yaml has, or load what fits in the task's build_model"
         )
-    notices = [notice for each in (checkpoint, *before(checkpoint)) for notice in task.check_pretrained(each)]
+    known = [checkpoint, *before(checkpoint)]
+    notices = [notice for each in known for notice in task.check_pretrained(each)]
+    if num_adapted := adapted_to(known):
+        notices.append(
+            f"--pretrained was adapted to {num_adapted} examples, of whom is not known: what is held out here may be "
+            "among them; give the run that it was made of, if it may"
+        )
     more = f" and {len(new) - _MOST_NAMED} more" if new[_MOST_NAMED:] else ""
     named = f"; new are {', '.join(map(legible, new[:_MOST_NAMED]))}{more}" if new else ""
     return fitting, [f"{found}{named}", *_differences(checkpoint["description"], task.description()), *notices]
@@ -117,6 +123,11 @@ def before(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
             log.warning(f"note: {path}, whose weights it began with, is not here: what that had learnt is not checked")
             return
         yield checkpoint
+
+
+def adapted_to(checkpoints: Iterable[Checkpoint]) -> int:
+    """To how many examples without labels `launch/adapt.py` has adapted these."""
+    return sum(each.get("adapted_to", 0) for each in checkpoints)
 
 
 def _fits(weight: Tensor | None, own: Tensor) -> bool:

@@ -76,10 +76,14 @@ def test_other_data_is_told_where_a_checkpoint_says_which_it_had(fingerprint: st
     assert _must_be_told(task, task.val_set, {"data_fingerprint": fingerprint}, adapts=False) == told
 
 
-def test_scores_of_adapted_models_are_told_apart() -> None:
+def test_scores_of_adapted_models_are_told_apart(tmp_path: Path) -> None:
     task = ToyTask(combined_settings(ToySettings)(deepspeed_config=Path("unused"), num_points=20))
     of_its_own = _must_be_told(task, task.val_set, {"adapted_to": 7}, adapts=False)
-    assert of_its_own == ["the model was adapted to 7 examples, which may be among these"]
+    assert of_its_own == ["the model, or one it began with, was adapted to 7 examples, which may be among these"]
+    known = {"task": "toy", "description": {}, "state_dict": {}, "settings": {}, "engine_config": {}, "epoch": 0}
+    write_checkpoint(tmp_path / "ann.pth", {**known, "adapted_to": 7})
+    began_with = _must_be_told(task, task.val_set, {"settings": {"pretrained": f"{tmp_path}/ann.pth"}}, adapts=False)
+    assert began_with == of_its_own
     task.class_names = None
     with pytest.raises(SettingsError, match=r"^--adapt: the task has no classes"):
         _must_be_told(task, task.val_set, {}, adapts=True)

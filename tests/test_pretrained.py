@@ -25,15 +25,8 @@ from ds_trainer.tasks.toy.task import ToySettings, ToyTask
 
 
 def save(path: Path, model: nn.Module, **content: Any) -> Path:
-    known = {
-        "task": "toy",
-        "description": {},
-        "settings": {},
-        "engine_config": {},
-        "epoch": 0,
-        "state_dict": model.state_dict(),
-    }
-    write_checkpoint(path, {**known, **content})
+    known = {"task": "toy", "description": {}, "settings": {}, "engine_config": {}, "epoch": 0}
+    write_checkpoint(path, {**known, "state_dict": model.state_dict(), **content})
     return path
 
 
@@ -89,6 +82,14 @@ def test_those_before_are_looked_at_too(
     assert begin_with(second, model, toy)[1:] == ["a", "a"]
     assert looked_at == [{"nth": 2}, {"nth": 1}]
     assert "gone.pth, whose weights it began with, is not here" in caplog.text
+
+
+def test_weights_that_were_adapted_to_clips_nobody_knows_are_told(tmp_path: Path, toy: Task) -> None:
+    model = nn.Linear(2, 2)
+    first = save(tmp_path / "first.pth", model, adapted_to=7)
+    second = save(tmp_path / "second.pth", model, adapted_to=2, settings={"pretrained": str(first)})
+    for path, number in ((first, 7), (second, 9)):
+        assert f"--pretrained was adapted to {number} examples, of whom is not known" in begin_with(path, model, toy)[1]
 
 
 MakeTask = Callable[..., SignTask]
