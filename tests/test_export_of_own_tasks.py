@@ -152,13 +152,29 @@ def test_differences_between_answers() -> None:
     assert largest_difference([torch.tensor([True])], [torch.tensor([False])]) == 1
 
 
+def drawn() -> dict[str, Any]:
+    """A checkpoint."""
+    known = {"task": "own_tasks:Drawn", "description": {}, "settings": {}, "epoch": 0, "metrics": {}}
+    return {**known, "engine_config": {}, "versions": {}, "state_dict": Drawn.model_from({}).state_dict()}
+
+
+def test_models_in_one_folder_are_exported_beside_each_other(tmp_path: Path) -> None:
+    """Such as those that were adapted to several signers."""
+    for name in ("best", "ann", "bob"):
+        write_checkpoint(tmp_path / f"{name}.pth", drawn())
+        for form in WEIGHTS:
+            done_here(main, tmp_path / f"{name}.pth", "--task", "own_tasks:Drawn", "--to", form)
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {
+        "model.safetensors", "ann.safetensors", "bob.safetensors"
+    }  # fmt: skip
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"best.pth", "model.pth", "ann.pth", "bob.pth"}
+
+
 def test_weights_that_are_others_when_read_back_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of a task that says nothing of its inputs, so that there are no answers to compare."""
-    checkpoint = {"task": "own_tasks:Drawn", "description": {}, "settings": {}, "epoch": 0, "metrics": {}}
-    checkpoint |= {"engine_config": {}, "versions": {}, "state_dict": Drawn.model_from({}).state_dict()}
-    write_checkpoint(tmp_path / "best.pth", checkpoint)
+    write_checkpoint(tmp_path / "best.pth", drawn())
     flags = [str(tmp_path / "best.pth"), "--task", "own_tasks:Drawn", "--to", "safetensors"]
     assert main(flags) == 0
     assert "read back: the same weights to the bit" in capsys.readouterr().out

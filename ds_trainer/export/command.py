@@ -68,10 +68,11 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _beside(source: Path, form: str) -> Path:
-    """`model` and the form; of a resume point its own name, since it is another model than the run's best."""
+    """`model` and the form; of a resume point, or a .pth of another name, its own: it is not the run's best."""
     folder = folder_of(source)
-    is_resume_point = folder != source and not source.is_file()
-    return folder / f"{source.name if is_resume_point else 'model'}.{form}"
+    own = folder / f"{source.stem if source.is_file() else source.name}.{form}"
+    is_best = folder == source or source.name == "best.pth"
+    return folder / f"model.{form}" if is_best or own == source else own
 
 
 def _compare_weights(path: Path, model: nn.Module, read_back: nn.Module) -> None:
