@@ -28,7 +28,7 @@ def aside_of(path: Path) -> Path:
 
     On another host of a shared file system, or in another container, a process may have the same number.
     """
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    return path.parent / f".{path.name}.{socket.gethostname()}.{os.getpid()}"  # also of ".", which has no name
 
 
 def remove_asides(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Unit: files appear whole or not at all, also on a full disk."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -191,3 +192,9 @@ def test_a_link_that_another_planted_where_a_file_is_written_aside_leads_nowhere
     assert path.read_bytes() == b"page"
     assert not path.is_symlink()
     assert precious.read_text() == "precious"
+
+
+def test_the_folder_that_one_is_in_is_no_file_to_write(tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path), pytest.raises(WriteError, match=r"^\.: cannot be written"):
+        write_json(Path("."), {})
+    assert not list(tmp_path.iterdir())
