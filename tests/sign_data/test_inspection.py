@@ -92,6 +92,16 @@ def test_command_draws_samples_and_each_augmentation(
     assert [[int(row[2]), *map(int, row[3:])] for row in rows] == [[6, 2, 2, 2]] * 2
 
 
+def test_clips_of_one_number_a_keypoint_are_drawn_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    angles = [replace(clip, frames=rng.random((8, 5, 1), dtype=np.float32)) for clip in grid(2, 2, 2)]
+    write_store(tmp_path / "store", source(angles, num_signs=2))
+    out_dir = tmp_path / "out"
+    assert main(["--data", str(tmp_path / "store"), "--augment", "--out_dir", str(out_dir)]) == 0
+    assert (out_dir / "samples.png").exists()
+    assert (out_dir / "augmentation.png").exists()
+
+
 def test_only_what_is_selected_is_told_and_counted(
     store: ClipStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,11 @@ _FACE_SHARE = 2.5
 def skeletons_figure(
     clips: Sequence[NDArray[np.float32]], names: Sequence[str], layout: KeypointLayout, title: str
 ) -> Figure:
-    """A row a clip, float32[T, K, C] each, and a column for each of six moments from its first to its last frame."""
+    """A row a clip, float32[T, K, C] each, and a column for each of six moments from its first to its last frame.
+
+    Of one number a keypoint it is both coordinates.
+    """
+    clips = [np.repeat(clip_TKC, 2, -1) if clip_TKC.shape[-1] == 1 else clip_TKC for clip_TKC in clips]
     figure = new_figure(title, 1.8 * NUM_MOMENTS + 1.5, 1.9 * len(clips) + 0.6)
     rows = figure.subplots(len(clips), NUM_MOMENTS, squeeze=False)
     for row, clip_TKC, name in zip(rows, clips, names, strict=True):
