@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser
     from ds_trainer.tasks.sign.store import ClipStore
     from ds_trainer.training import train
-    from ds_trainer.validation import Metrics, validate
+    from ds_trainer.validation import Metrics, in_order, validate
 
 __version__ = "0.1.0"
 
@@ -46,6 +46,7 @@ __all__ = [
     "UserError",
     "balanced_weights",
     "classification_objective",
+    "in_order",
     "layout_for",
     "load_checkpoint",
     "load_model",
@@ -69,7 +70,7 @@ _MODULES = {
     "tasks.sign.preprocessing": ("Preprocessing", "Recogniser"),
     "tasks.sign.store": ("ClipStore",),
     "training": ("train",),
-    "validation": ("Metrics", "validate"),
+    "validation": ("Metrics", "in_order", "validate"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
