@@ -147,6 +147,15 @@ def test_bad_clip_is_named_and_nothing_is_left(tmp_path: Path, name: str) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bad_clips_are_all_named_also_where_the_first_is_one(tmp_path: Path) -> None:
+    (nan, of_nan), (wider, of_wider) = BAD_CLIPS["nan"], BAD_CLIPS["keypoints"]
+    with pytest.raises(DataError) as caught:
+        write_store(tmp_path / "store", source([nan, _clip(), wider]))
+    first, second = caught.value.problems
+    assert of_nan in first
+    assert of_wider in second
+
+
 @pytest.mark.parametrize(("order", "back"), [((1, 0, 2), (1, 0, 2)), ((1, 2, 0), (2, 0, 1)), ((2, 0, 1), (1, 2, 0))])
 @pytest.mark.parametrize("lengths", [(3, 5), (7, 3, 5, 4, 5)], ids=str)
 def test_axes_in_another_order_are_told_once(

@@ -124,13 +124,15 @@ class _FramesFile:
 def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> None:
     source = replace(source, sign_names=[*map(plain_name, source.sign_names)])
     index, problems, shapes = _Index(), wrong_names(source), SeenShapes()
+    shape_KC: tuple[int, ...] | None = None
     with open(partial_dir / FRAMES_FILE, "wb") as file:
         frames_file = _FramesFile(file)
         for clip in progress(source.clips, source.num_clips, f"preparing {source.name}"):
-            found = clip.problems if isinstance(clip, DataError) else _problems_of(clip, frames_file.shape_KC, source)
+            found = clip.problems if isinstance(clip, DataError) else _problems_of(clip, shape_KC, source)
             problems += found
             if isinstance(clip, RawClip):
                 shapes.add(clip.frames.shape)
+                shape_KC = clip.frames.shape[1:] if shape_KC is None and not found else shape_KC
             if not problems:
                 frames_TKC = as_float32(clip.frames)
                 frames_file.append(frames_TKC)
@@ -182,7 +184,7 @@ def _problems_of(clip: RawClip, shape_KC: tuple[int, ...] | None, source: ClipSo
     """What is wrong with a clip.
 
     Args:
-        shape_KC: the number of keypoints and features of the clips before it; None for the first.
+        shape_KC: the number of keypoints and features of the good clips before it; None for the first.
     """
     where = f"{clip.origin}: clip {legible(clip.clip_id)}"
     problems = []
