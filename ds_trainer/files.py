@@ -13,7 +13,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import yaml
 
@@ -59,6 +59,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def open_no_link(path: Path, mode: Literal["rb", "r+b", "wb", "ab"]) -> IO[bytes]:
+    """Open what is written in place. A folder from elsewhere may hold a link there, to any file of the user's.
+
+    Raises:
+        OSError: it is a link, or cannot be opened; a pipe is not waited for.
+    """
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
 
 
 def finite(value: Any) -> Any:

@@ -79,3 +79,14 @@ def test_file_system_that_locks_for_writing_alone(tmp_path: Path, monkeypatch: p
         claim(tmp_path)
         with pytest.raises(SettingsError, match="another job trains there"):
             other(tmp_path)
+
+
+def test_a_link_in_place_of_the_lock_is_told_and_its_target_left(tmp_path: Path) -> None:
+    """A run directory from elsewhere may hold one: what it led to became `process N on HOST`."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(precious)
+    with claims.claims() as claim, pytest.raises(WriteError, match=r"\.lock: cannot be written \(Too many levels of"):
+        claim(tmp_path / "run")
+    assert precious.read_text() == "precious"

@@ -18,9 +18,10 @@ from launching import ROOT
 from ds_trainer.cross_validation import sweep
 from ds_trainer.cross_validation.command import main, signers_of_folds
 from ds_trainer.cross_validation.fold_commands import training_of
+from ds_trainer.cross_validation.fold_logs import locked_log
 from ds_trainer.cross_validation.folds import Fold, folds_of
-from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, locked_log, share_of
-from ds_trainer.errors import DataError, UserError
+from ds_trainer.cross_validation.sweep import FoldStopped, Waiting, share_of
+from ds_trainer.errors import DataError, UserError, WriteError
 
 SIGNERS = ["s1", "s2", "s3", "s4", "s5"]
 
@@ -202,3 +203,24 @@ def test_impossible_folds_are_refused(signers: list[str], num_groups: int | None
     with pytest.raises(UserError) as refused:
         folds_of(signers, num_groups, 1, 0)
     assert str(refused.value).startswith(told)
+
+
+def test_a_link_in_place_of_a_log_is_told_and_its_target_left(tmp_path: Path) -> None:
+    """A sweep's folder from elsewhere may hold one: what trainings tell was appended to any file of the user's."""
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    [fold, *_] = folds_of(SIGNERS, None, 1, 0)
+    fold.dir_in(tmp_path).mkdir(parents=True)
+    (fold.dir_in(tmp_path) / "log.txt").symlink_to(precious)
+    with pytest.raises(WriteError, match=r"log\.txt: cannot be written \(Too many levels of"):
+        locked_log(fold, tmp_path)
+    assert precious.read_text() == "precious"
+
+
+def test_trainings_import_nothing_from_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be a folder of data; launch/train.py takes no module from there either."""
+    (tmp_path / "filelock.py").write_text("raise SystemExit('found in the working directory')")
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "log.txt").open("wb") as log_file:
+        process = sweep._start(["ds_trainer", "--help"], {}, log_file)
+        assert process.wait(60) == 0, (tmp_path / "log.txt").read_text()

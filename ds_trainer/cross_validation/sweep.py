@@ -1,6 +1,5 @@
 """Runs the folds, one after the other or side by side, each a command of the ordinary kind in a process of its own."""
 
-import fcntl
 import math
 import os
 import subprocess
@@ -16,6 +15,7 @@ from typing import IO, Any
 import joblib
 import torch
 
+from ds_trainer.cross_validation.fold_logs import locked_log
 from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.errors import CheckpointError, UserError
 from ds_trainer.job import EXIT_STOPPED
@@ -25,6 +25,7 @@ from ds_trainer.rank_variables import without_ranks
 from ds_trainer.run.reading import read_json
 
 _LINES_SHOWN = 15
+_CHECKOUT = Path(__file__).resolve().parents[2]
 
 CommandOf = Callable[[Fold], list[Any]]
 
@@ -212,23 +213,12 @@ class Waiting:
                 raise FoldStopped
 
 
-def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
-    """The log of a fold, locked for as long as it is open in any process: its training holds it, too. None: it is."""
-    run_dir = fold.dir_in(sweep_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    log_file = (run_dir / "log.txt").open("ab")
-    try:
-        fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        log_file.close()
-        return None
-    return log_file
-
-
 def _start(command: Sequence[Any], share: Mapping[str, str], log_file: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {**without_ranks(os.environ), **share}
+    # Python would take modules from the working directory first, which may be a folder of data from elsewhere.
+    options = ["-m"] if Path.cwd() == _CHECKOUT else ["-P", "-m"]
     return subprocess.Popen(
-        [sys.executable, "-m", *command], stdout=log_file, stderr=subprocess.STDOUT, env=environment
+        [sys.executable, *options, *command], stdout=log_file, stderr=subprocess.STDOUT, env=environment
     )
 
 

@@ -12,6 +12,7 @@ from typing import IO
 
 from ds_trainer.distributed import agreed
 from ds_trainer.errors import SettingsError, WriteError
+from ds_trainer.files import open_no_link
 
 Claim = Callable[[Path], None]
 
@@ -40,8 +41,10 @@ def claims() -> Iterator[Claim]:
 def _lock(run_dir: Path, held: contextlib.ExitStack) -> None:
     path = run_dir / ".lock"
     try:
-        path.touch()
-        file: IO[bytes] = held.enter_context(path.open("rb"))  # for reading, so that the disk may become read-only
+        with contextlib.suppress(FileExistsError):
+            path.open("xb").close()
+        # For reading, so that the disk may become read-only.
+        file: IO[bytes] = held.enter_context(open_no_link(path, "rb"))
     except OSError as error:
         raise WriteError.of(path, error) from error
     give_up_s = time.monotonic() + _PATIENCE_S
@@ -54,10 +57,9 @@ def _lock(run_dir: Path, held: contextlib.ExitStack) -> None:
             )
         time.sleep(0.2)
         if file.closed:  # NFS locks for writing alone
-            writable: IO[bytes] = path.open("r+b")
-            file = held.enter_context(writable)
-    with contextlib.suppress(OSError):  # on a full disk nobody is told whose it is
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            file = held.enter_context(open_no_link(path, "r+b"))
+    with contextlib.suppress(OSError), open_no_link(path, "wb") as told:  # on a full disk nobody is told whose it is
+        told.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
 
 
 def _is_ours(file: IO[bytes]) -> bool:
