@@ -103,6 +103,13 @@ def test_model_of_an_absurd_size_is_told_and_not_built(path: Path, task: str, ch
         load_model(load_checkpoint(path))
 
 
+@pytest.mark.timeout(60)
+def test_any_number_of_members_is_told_before_one_is_built(path: Path) -> None:
+    path.write_bytes(saved({**content("sign"), "description": {**SIGN, "num_members": 10**9}}))
+    with pytest.raises(CheckpointError, match=r"num_members: found 1000000000, expected 1 to 100"):
+        load_model(load_checkpoint(path))
+
+
 def _without(weights: dict[str, Tensor]) -> None:
     del weights["layers.0.weight"]
 

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from sign_data.writers import packed_arrays
 
 from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.unlabelled import clips_in
 
 from .formats import laid_out, npy, npz, objects, prepared
 from .strategies import TEXTS, VALUES, examples, told
@@ -172,3 +173,14 @@ def test_folder_of_an_unknown_split_is_not_left_out_in_silence(folder: str) -> N
     files = {"01-train/0001.npz": clips, f"{folder}/0001.npz": clips}
     with laid_out(files) as path, pytest.raises(DataError, match=f"found the folder '{folder}', expected"):
         prepared(path)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("of_clips", [{"offsets": np.zeros(10**7 + 1, np.uint8), "y": np.zeros(10**7, np.uint8)}, {}])
+def test_millions_of_clips_in_a_few_kilobytes_are_told(of_clips: dict[str, Any], tmp_path: Path) -> None:
+    frames = np.zeros((1, 3, 3) if of_clips else (10**7, 1, 1, 1), np.uint8)
+    np.savez_compressed(tmp_path / "clips.npz", frames=frames, **of_clips)
+    assert (tmp_path / "clips.npz").stat().st_size < 30_000
+    assert told(lambda: prepared(tmp_path / "clips.npz")) is None
+    ((_, found),) = clips_in(tmp_path / "clips.npz")
+    assert isinstance(found, DataError)

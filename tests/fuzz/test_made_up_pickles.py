@@ -83,3 +83,23 @@ def test_lists_that_are_shared_a_billion_times_are_no_hang() -> None:
     for _ in range(60):
         of_clips = [of_clips, of_clips]
     try_lengths(single({1: {1: of_clips}}))
+
+
+NEST = b"K\x01" + b"2\x86" * 45
+"""A tuple of two tuples, which are one, of two tuples, and so on: 2 to the 45 numbers to show, or to hash."""
+NUMBER = b"\x8a\xff" + b"\x7f" * 255
+LAUGHS = {
+    "type": b"c%s\nscalar\ncnumpy\ndtype\n" + NEST + b"\x85RC\x01a\x86R",
+    "shape": b"c%s\n_reconstruct\n)R(K\x01" + NEST + b"\x85N\x89]tb",
+    "key": b"}" + NEST + b"K\x01s",
+    "product": b"c%s\n_reconstruct\n)R(K\x01](" + NUMBER + b"q\x00" + b"h\x00" * 300_000 + b"eN\x89]tb",
+    "wide": b"(" + b"K\x01" * 3000 + b"tq\x00(" + b"h\x00" * 3000 + b"t",
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("program", LAUGHS.values(), ids=LAUGHS.keys())
+def test_programs_that_stand_for_more_than_they_are_long_are_no_hang(program: bytes) -> None:
+    whole = files_of("karsl packed")[LENGTHS_FILE]
+    header = whole[: whole.index(b"\n") + 1]
+    try_lengths(header + b"\x80\x04" + program.replace(b"%s", b"numpy._core.multiarray") + b".")

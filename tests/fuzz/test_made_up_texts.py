@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ds_trainer.errors import DataError
+from ds_trainer.errors import DataError, SettingsError
 from ds_trainer.tasks.sign.labels import load_labels
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.layout_file import load_layout
@@ -118,3 +118,22 @@ def test_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
         with open(os.path.join(path, b"0001.npz"), "wb") as file:
             file.write(files_of("karsl")["01-train/0001.npz"])
     assert told(lambda: prepared(tmp_path)) is None
+
+
+@pytest.mark.timeout(30)
+def test_a_layout_of_a_page_names_no_millions_of_keypoints(tmp_path: Path) -> None:
+    """14,000 ranges of 100,000 keypoints took all memory, in 128 KiB."""
+    path = tmp_path / "layout.yaml"
+    path.write_text(f"features: [x, y]\nparts: {{all: [{', '.join(['0-99999'] * 2000)}]}}\n")
+    assert told(lambda: load_layout(path)) is None
+
+
+@pytest.mark.timeout(30)
+def test_a_chain_of_all_keypoints_is_no_hang(tmp_path: Path) -> None:
+    """To follow each of 100,000 to its root, a step at a time, takes ten thousand million."""
+    path = tmp_path / "layout.yaml"
+    path.write_text("features: [x, y]\nparts: {all: 0-99999}\nbones: [[1-99999, 0-99998]]\n")
+    assert load_layout(path).num_keypoints == 100_000
+    path.write_text("features: [x, y]\nparts: {all: 0-99999}\nbones: [[0-99998, 1-99999], [99999, 0]]\n")
+    with pytest.raises(SettingsError, match="hang on one another in a circle"):
+        load_layout(path)

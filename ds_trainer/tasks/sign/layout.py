@@ -63,11 +63,11 @@ class KeypointLayout:
             raise ValueError("keypoints hang on one another in a circle, or on what is not there")
 
     def _parents_lead_to_roots(self) -> bool:
-        reached = list(range(self.num_keypoints))
-        if len(self.parents) != len(reached) or not set(self.parents) <= set(reached):
+        if len(self.parents) != self.num_keypoints or not set(self.parents) <= set(range(self.num_keypoints)):
             return False
-        for _ in range(self.num_keypoints):
-            reached = [self.parents[keypoint] for keypoint in reached]
+        reached = list(self.parents)
+        for _ in range(self.num_keypoints.bit_length()):  # each time twice as far
+            reached = [reached[keypoint] for keypoint in reached]
         return all(self.parents[keypoint] == keypoint for keypoint in reached)
 
     @property

@@ -21,7 +21,12 @@ _RANGE = re.compile(r"(\d{1,6})-(\d{1,6})")
 def _expanded(given: Any) -> list[Any]:
     """Keypoints as they may be written: 5, 5-9, 9-5 (the other way round), or a list of these."""
     if isinstance(given, list):
-        return [keypoint for item in given for keypoint in _expanded(item)]
+        keypoints: list[Any] = []
+        for item in given:
+            keypoints += _expanded(item)
+            if len(keypoints) > _MAX_KEYPOINTS:  # a file of a page may name millions
+                raise ValueError(f"expected at most {_MAX_KEYPOINTS} keypoints")
+        return keypoints
     found = _RANGE.fullmatch(given) if isinstance(given, str) else None
     if found is None:
         return [given]

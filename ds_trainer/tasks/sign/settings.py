@@ -9,6 +9,7 @@ from ds_trainer.problems import nearest_name
 from ds_trainer.settings import NameList, TaskSettings, setting
 from ds_trainer.tasks.sign.features import FEATURES
 from ds_trainer.tasks.sign.models import MODELS
+from ds_trainer.tasks.sign.models.ensemble import MOST_MEMBERS
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.split_draws import RULES, SIGNER_PREFIX
 
@@ -67,7 +68,7 @@ class SignSettings(TaskSettings):
         _MODEL,
         "models of that kind, trained side by side, whose probabilities are averaged: each costs as much as one",
         ge=1,
-        le=100,
+        le=MOST_MEMBERS,
     )
     dropout: float = setting(0.3, _MODEL, "fraction of activations left out in training", ge=0, lt=1)
     label_smoothing: float = setting(

@@ -31,7 +31,7 @@ from ds_trainer.tasks.sign.known_layouts import notices_of
 from ds_trainer.tasks.sign.labels import numbers_among
 from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.models import MODELS, ModelSpec
-from ds_trainer.tasks.sign.models.ensemble import Ensemble, taught_by_themselves
+from ds_trainer.tasks.sign.models.ensemble import Ensemble, refuse_many, taught_by_themselves
 from ds_trainer.tasks.sign.models.size import ModelSize
 from ds_trainer.tasks.sign.on_device import compiled
 from ds_trainer.tasks.sign.prepare import DEFAULT_DATA, resolve_store
@@ -182,7 +182,7 @@ class SignTask(Task):
             size=ModelSize.parse(description["model_size"]),
             dropout=description["dropout"],
         )
-        kind, num_members = MODELS[description["model"]], description["num_members"]
+        kind, num_members = MODELS[description["model"]], refuse_many(description["num_members"])
         return kind(spec) if num_members == 1 else Ensemble(kind(spec) for _ in range(num_members))
 
     @classmethod

@@ -13,9 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from ds_trainer.objective import Objective
+from ds_trainer.problems import shown
 from ds_trainer.tasks.sign.models.base import SignModel
 
+MOST_MEMBERS = 100
+
 _LEAST_PROBABILITY = 1e-30
+
+
+def refuse_many(num_members: int) -> int:
+    """The number of members.
+
+    Raises:
+        ValueError: they are more than settings allow: a description from elsewhere may name any number.
+    """
+    if not 1 <= num_members <= MOST_MEMBERS:
+        raise ValueError(f"num_members: found {shown(num_members)}, expected 1 to {MOST_MEMBERS}")
+    return num_members
 
 
 class Ensemble(nn.Module):

@@ -108,6 +108,7 @@ def _unpacked(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
             packed_npz.check(file, {**used, "y": unlabelled}, arrays["frames"].shape)
             found = [arrays["frames"][first:last] for first, last in itertools.pairwise(arrays["offsets"].tolist())]
         else:
+            packed_npz.refuse_more_than_bytes(file, len(arrays["frames"]))
             found = [packed_npz.without_filling(frames) for frames in arrays["frames"]]
         names = arrays.get("ids", np.arange(len(found))).tolist()
         clips: dict[str, NDArray[Any]] = {}

@@ -82,9 +82,20 @@ def read(path: Path) -> ClipSource:
 
 def check(path: Path, arrays: Arrays, frames_shape: tuple[int, ...]) -> None:
     """Raise `DataError` for arrays that are no packed clips; `arrays` are all but the frames."""
+    refuse_more_than_bytes(path, max((array.size for array in arrays.values()), default=0))
     problems = _wrong_shapes(arrays, frames_shape) or _contradictions(arrays, frames_shape[0])
     if problems:
         raise DataError([f"{path}: {problem}" for problem in problems])
+
+
+def refuse_more_than_bytes(path: Path, num_clips: int) -> None:
+    """Raise `DataError` for a file with less than a byte a clip: 10 kB of zeros, unpacked, are millions of them."""
+    num_bytes = path.stat().st_size
+    if num_clips > num_bytes:
+        raise DataError(
+            f"{path}: found {num_clips} clips or names in {num_bytes} bytes, expected a byte of each at least; get "
+            "the file from where the data comes from"
+        )
 
 
 def _load_index(path: Path) -> tuple[dict[str, NDArray[Any]], tuple[int, ...]]:

@@ -7,6 +7,7 @@ given. Any other instruction or name is refused.
 
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,8 +55,9 @@ class _Dtype:
         self.byte_order = ">" if state[1] == ">" else "<"
 
     def integers(self, raw: bytes) -> list[int]:
-        if self.code not in _INTEGERS:
-            raise pickle.UnpicklingError(f"found numbers of type {shown(self.code)}")
+        if not isinstance(self.code, str) or self.code not in _INTEGERS:
+            code = shown(self.code) if isinstance(self.code, str) else type(self.code).__name__
+            raise pickle.UnpicklingError(f"found numbers of type {code}")
         numbers: list[int] = np.frombuffer(raw, dtype=self.byte_order + self.code).tolist()
         return numbers
 
@@ -68,6 +70,8 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _version, shape, dtype, _is_fortran, content = state
+        if not (isinstance(shape, tuple) and all(type(length) is int and 0 <= length < 2**63 for length in shape)):
+            raise pickle.UnpicklingError("found a shape that is none")
         self.items = content if isinstance(content, list) else dtype.integers(content)
         if len(self.items) != math.prod(shape):
             raise pickle.UnpicklingError(f"found {len(self.items)} items in an array of shape {shown(shape)}")
@@ -103,6 +107,24 @@ _INSTRUCTIONS = (
 """By their names in the module `pickle`."""
 
 
+_LONGEST_TUPLE = 32
+"""Those that make an array hold nine values at most, and one tuple within another."""
+
+
+def _flat(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """An instruction that makes a tuple, and none of tuples of tuples: 45 of these, one in another twice, would keep
+    who shows or hashes them busy for good."""
+
+    def checked(unpickler: "_PlainUnpickler") -> None:
+        load(unpickler)
+        made = unpickler.stack[-1]
+        is_deep = any(isinstance(part, tuple) for item in made if isinstance(item, tuple) for part in item)
+        if len(made) > _LONGEST_TUPLE or is_deep:
+            raise pickle.UnpicklingError("found a tuple of many values, or of tuples of tuples")
+
+    return checked
+
+
 class _Instructions(dict[int, Any]):
     def __missing__(self, code: int) -> Any:
         raise pickle.UnpicklingError(f"found the instruction {code}")
@@ -128,3 +150,5 @@ class _PlainUnpickler(pickle._Unpickler):
         self.stack[-1].__setstate__(state)
 
     dispatch[pickle.BUILD[0]] = load_build
+    for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+        dispatch[_code[0]] = _flat(dispatch[_code[0]])
