@@ -38,7 +38,7 @@ def refuse_roomy_names(archive: zipfile.ZipFile) -> None:
         ValueError: it is more than plain values and tensors need.
     """
     for member in archive.infolist():
-        if member.filename.endswith(".pkl"):
+        if member.filename.lower().endswith(".pkl"):  # torch finds DATA.PKL, too
             for instruction, name, _ in pickletools.genops(archive.read(member)):
                 if instruction.name == "GLOBAL" and not _NAMED.fullmatch(str(name)):
                     raise ValueError(f"it names {shown(name)}, which no plain value or tensor needs")

@@ -114,7 +114,10 @@ DAMAGES: dict[str, tuple[str, str | None]] = {
     "run.yaml: found None, expected names": ("run.yaml", ""),
     "run.yaml: while parsing": ("run.yaml", "seed: ["),
     "no 'seconds'": ("metrics.jsonl", '{"kind": "epoch", "epoch": 0}\n'),
-    "not supported between": ("metrics.jsonl", '{"kind": "epoch", "epoch": 0}\n{"kind": "epoch", "epoch": null}\n'),
+    "metrics.jsonl: found an epoch that is none": (
+        "metrics.jsonl",
+        '{"kind": "epoch", "epoch": 0}\n{"kind": "epoch", "epoch": null}\n',
+    ),
     "could not convert": ("metrics.jsonl", '{"kind": "epoch", "epoch": 0, "seconds": 1, "top1": "high"}\n'),
 }
 

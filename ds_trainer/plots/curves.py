@@ -25,6 +25,9 @@ from ds_trainer.plots.style import (
 Record = Mapping[str, Any]
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""Training has none beyond, and no axis room for them: a record may be made up."""
+
 _ACCURACIES = {"top1": ("top-1", BLUE), "top5": ("top-5", GREEN), "macro_f1": ("macro-F1", ORANGE)}
 
 
@@ -42,7 +45,7 @@ class History:
         self.num_epochs = self._epochs[-1]["epoch"] + 1 if epochs else 0
 
     def of_epochs(self, name: str) -> Series:
-        """(epoch, value of `name`), NaN where it was not recorded or is not finite."""
+        """(epoch, value of `name`), NaN where it was not recorded or is not finite in float32."""
         return np.array([record["epoch"] + 1.0 for record in self._epochs]), _values(self._epochs, name)
 
     def of_steps(self, name: str) -> Series:
@@ -184,7 +187,7 @@ def _finish(axes: Axes, history: History) -> None:
 def _values(records: Sequence[Record], name: str) -> NDArray[np.float64]:
     raw = (record.get(name) for record in records)
     values = np.array([np.nan if value is None else value for value in raw], dtype=np.float64)
-    values[~np.isfinite(values)] = np.nan
+    values[~(np.abs(values) <= _LARGEST)] = np.nan
     return values
 
 

@@ -23,6 +23,7 @@ CURVES = {
 }
 """What is drawn of the epochs: names in metrics.jsonl, and titles."""
 
+_MOST_EPOCHS = 2**31
 _NOT_COMPARED = {"runs_dir", "stores_dir"}
 
 
@@ -65,7 +66,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[PastRun], list[str]]:
             try:
                 if run_dir.resolve() not in found:
                     found[run_dir.resolve()] = _read(run_dir)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except Exception as error:  # what somebody made up fails in many ways
                 reason = f"no {error}" if isinstance(error, KeyError) else reason_of(error)
                 problems.append(
                     f"{run_dir}: cannot be read as a run ({reason}), expected the files that training wrote, whole; "
@@ -113,9 +114,14 @@ def _read(run_dir: Path) -> PastRun:
     ran_on |= {"device": environment["devices"].get("name"), **environment["versions"]}
     flat = {**dict(_flat(settings)), **dict(_flat(mapping("engine.json"), "engine.")), **ran_on}
     records = Records(run_dir / "metrics.jsonl").load()
+    epochs = [record.get("epoch", 0) for record in records]
+    if not all(type(epoch) is int and 0 <= epoch < _MOST_EPOCHS for epoch in epochs):
+        raise ValueError("metrics.jsonl: found an epoch that is none")
     history = History(records)
     reached = _reached(mapping("status.json"), records, history)
-    return PastRun(run_dir, flat, reached, {name: history.of_epochs(name) for name in CURVES})
+    run = PastRun(run_dir, flat, reached, {name: history.of_epochs(name) for name in CURVES})
+    float(run.val_loss)  # by which runs are compared
+    return run
 
 
 def _reached(status: Mapping[str, Any], records: Sequence[Record], history: History) -> dict[str, Any]:

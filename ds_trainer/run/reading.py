@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     text = read_text(path)
     try:
         return _named(yaml.load(text, PlainLoader))
-    except yaml.YAMLError as error:
+    except Exception as error:  # what is tagged as a number or a date and is none fails in many ways
         raise ValueError(reason_of(error)) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ds_trainer.errors import WriteError
 from ds_trainer.files import finite, sync, write_atomically
 from ds_trainer.progress import log
+from ds_trainer.text_file import check_regular
 
 Record = dict[str, Any]
 
@@ -85,8 +86,15 @@ class Records:
             raise WriteError.of(self.path, error) from error
 
     def load(self) -> list[Record]:
-        """All records but damaged ones, such as a last line that was cut off."""
-        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        """All records but damaged ones, such as a last line that was cut off.
+
+        Raises:
+            ValueError: it is no regular file: a pipe would be waited for, a device may never end.
+        """
+        lines = []
+        if self.path.exists():
+            check_regular(self.path)
+            lines = self.path.read_bytes().split(b"\n")[:-1]
         return [record for record in map(_record, lines) if record is not None] + self.unwritten
 
     def keep(self, is_kept: Callable[[Record], bool], unwritten: list[Record]) -> None:

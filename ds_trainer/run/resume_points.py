@@ -16,12 +16,14 @@ from typing import Any
 
 import torch
 
+from ds_trainer.checkpoint_room import refuse_repeated
 from ds_trainer.errors import CheckpointError, WriteError, looking_at
 from ds_trainer.files import sha256, sync, write_atomically, write_json
 from ds_trainer.paths import is_dir
-from ds_trainer.problems import reason_of
+from ds_trainer.problems import reason_of, shown
 from ds_trainer.progress import log
 from ds_trainer.run.reading import read_json
+from ds_trainer.text_file import check_regular
 
 FORMAT = "ds_trainer resume point 1"
 AVERAGE = "weight_average"
@@ -107,14 +109,16 @@ def read_resume_point(point: Path) -> State:
     try:
         manifest = read_json(point / "manifest.json")
         expected, path = manifest["files"]["state.pt"], point / "state.pt"
+        check_regular(path)
         if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
             raise CheckpointError(f"{point}: state.pt is damaged: it does not match the manifest")
         state = torch.load(path, map_location="cpu", weights_only=True)
+        refuse_repeated(state)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged file fails in many ways, each with a type of its own
         raise CheckpointError(f"{point}: incomplete or damaged ({reason_of(error)})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{point}: found format {found!r}, expected {FORMAT!r}")
+        raise CheckpointError(f"{point}: found format {shown(found)}, expected {FORMAT!r}")
     return state

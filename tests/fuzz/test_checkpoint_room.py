@@ -1,7 +1,9 @@
 """A made-up checkpoint of few bytes takes no more memory or time than it is long."""
 
 import resource
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -88,4 +90,18 @@ def test_a_value_that_stands_in_itself_or_stands_for_2_to_the_40_is_told(
     value = {"more": make()} if name in ("description", "settings") else make()
     path.write_bytes(saved({**content("toy"), name: value}))
     with pytest.raises(CheckpointError, match="the same value in many places, or in itself"):
+        load_checkpoint(path)
+
+
+def test_a_pickle_under_another_name_is_looked_at_too(path: Path) -> None:
+    """torch asks for data.pkl in capitals and small letters alike."""
+    raw = BytesIO()
+    with (
+        zipfile.ZipFile(BytesIO(saved({**content("toy"), "more": ROOMY["bytes"]}))) as whole,
+        zipfile.ZipFile(raw, "w") as renamed,
+    ):
+        for name in whole.namelist():
+            renamed.writestr(name.replace("data.pkl", "DATA.PKL"), whole.read(name))
+    path.write_bytes(raw.getvalue())
+    with pytest.raises(CheckpointError, match=r"it names '.* bytearray', which no plain value or tensor needs"):
         load_checkpoint(path)

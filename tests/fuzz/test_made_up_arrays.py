@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from sign_data.writers import packed_arrays
 
 from ds_trainer.errors import DataError
+from ds_trainer.tasks.sign.readers.parquet_file import read_parquet
 from ds_trainer.tasks.sign.unlabelled import clips_in
 
 from .formats import laid_out, npy, npz, objects, prepared
@@ -184,3 +185,22 @@ def test_millions_of_clips_in_a_few_kilobytes_are_told(of_clips: dict[str, Any],
     assert told(lambda: prepared(tmp_path / "clips.npz")) is None
     ((_, found),) = clips_in(tmp_path / "clips.npz")
     assert isinstance(found, DataError)
+
+
+@pytest.mark.parametrize("column", ["type", "frame", "x"])
+def test_parquet_of_one_long_name_in_all_rows_does_not_fill_memory(tmp_path: Path, column: str) -> None:
+    """90 kB became 40 GB."""
+    import pyarrow
+    from pyarrow import parquet
+
+    num_rows = 2**22
+    number = pyarrow.array(np.zeros(num_rows, np.int16))
+    names = pyarrow.DictionaryArray.from_arrays(pyarrow.array(np.zeros(num_rows, np.int32)), ["x" * 10_000])
+    columns = {name: number for name in ("frame", "landmark_index", "x", "y", "z")}
+    table = pyarrow.table({**columns, "type": names, column: names})
+    parquet.write_table(table, tmp_path / "clip.parquet", store_schema=False)
+    if column == "type":
+        assert read_parquet(tmp_path / "clip.parquet").shape == (1, num_rows, 3)
+    else:
+        with pytest.raises(DataError, match=f"found no numbers in {column}"):
+            read_parquet(tmp_path / "clip.parquet")

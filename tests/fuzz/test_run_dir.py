@@ -1,5 +1,6 @@
 """A run directory whose files were damaged: it is continued as it was, refused with one message, or passed over."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ds_trainer.errors import CheckpointError
+from ds_trainer.report.compare import main as compare
 from ds_trainer.report.runs import find_runs
 from ds_trainer.run.records import Records
 from ds_trainer.run.resume import run_to_continue
@@ -96,7 +99,9 @@ HOSTILE = {
     **{f"deep {name}": (name, f"{DEEP}\n") for name in NAMES[1:]},
     "infinite world size": ("environment.json", '{"data_fingerprint": "abc", "world_size": 1e999}'),
     "deep manifest": ("resume/epoch_0000-step_00000007/manifest.json", DEEP),
-    **{f"pipe for {name}": (name, None) for name in NAMES[:-1]},
+    "a number that is none": ("run.yaml", 'task: toy\na: !!int ""'),
+    **{f"pipe for {name}": (name, None) for name in NAMES},
+    "pipe for a state": ("resume/epoch_0000-step_00000007/state.pt", None),
 }
 
 
@@ -112,6 +117,9 @@ def test_a_run_made_up_to_hang_or_crash_is_passed_over_or_told(
     os.utime(whole / "resume" / "epoch_0000-step_00000007", (0, 0))  # looked at last
     (run_dir / name).unlink()
     os.mkfifo(run_dir / name) if content is None else (run_dir / name).write_text(content)
+    if name.endswith("state.pt"):
+        found = {"files": {"state.pt": {"bytes": 0, "sha256": ""}}}
+        (run_dir / name).with_name("manifest.json").write_text(json.dumps(found))
     assert run_to_continue("auto", tmp_path / "runs", identity_at) in (run_dir, whole)
     told(lambda: run_to_continue(str(run_dir), tmp_path / "runs", identity_at))
     found, _ = find_runs([run_dir, whole])
@@ -160,3 +168,42 @@ def test_a_resume_point_that_is_whole_is_read(tmp_path: Path) -> None:
     (tmp_path / "best.pth").write_bytes(saved(BEST))
     write_resume_point(tmp_path / "resume", "epoch_0001-step_00000007", {"run": RUN_STATE, "engine": WEIGHTS}, 1)
     assert load_source(tmp_path / "resume")["epoch"] == 0
+
+
+EPOCH = {"kind": "epoch", "epoch": 0, "train_loss": 1.0, "val_loss": 1.0, "seconds": 1.0, "is_best": True}
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_read"),
+    [
+        ({"val_loss": [1]}, False),
+        ({"val_loss": 10**400}, False),
+        ({"epoch": 10**400}, False),
+        ({"epoch": 1e308}, False),
+        ({"top1": 10**400}, False),
+        ({"learning_rate": -1e308}, True),
+    ],
+)
+def test_a_record_that_somebody_made_up_is_compared_or_told(
+    tmp_path: Path, changed: dict[str, Any], is_read: bool
+) -> None:
+    run_dir = make_run(tmp_path / "runs")
+    (run_dir / "metrics.jsonl").write_text(json.dumps({**EPOCH, **changed}) + "\n")
+    page = tmp_path / "page.html"
+    assert compare([str(run_dir), "--page", str(page)]) == (0 if is_read else 2)
+    assert page.exists() == is_read
+
+
+@pytest.mark.timeout(120)
+def test_a_state_that_stands_for_2_to_the_40_is_told(tmp_path: Path) -> None:
+    value: list[Any] = ["ha"]
+    for _ in range(40):
+        value = [value, value]
+    write_resume_point(tmp_path / "resume", "epoch_0001-step_00000007", {"run": RUN_STATE}, num_kept=1)
+    point = tmp_path / "resume" / "epoch_0001-step_00000007"
+    raw = saved({"format": value})
+    (point / "state.pt").write_bytes(raw)
+    listed = {"state.pt": {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}}
+    (point / "manifest.json").write_text(json.dumps({"files": listed}))
+    with pytest.raises(CheckpointError, match="the same value in many places, or in itself"):
+        newest_resume_point(tmp_path / "resume")

@@ -150,3 +150,13 @@ def test_pipe_in_place_of_a_file_is_no_hang(written: ClipStore, tmp_path: Path, 
     (tmp_path / "store" / name).unlink()
     os.mkfifo(tmp_path / "store" / name)
     assert told(lambda: ClipStore.open(tmp_path / "store")) is None
+
+
+def test_names_of_clips_that_are_no_text_are_told_where_the_store_is_opened(written: ClipStore) -> None:
+    """Asked for at the end of a training, one such name ended it with a SystemError."""
+    arrays = {name: getattr(written, name) for name in NAMES}
+    ids = np.full(written.clip_ids.nbytes // 4, 0x7FFFFFFF, np.uint32).view(written.clip_ids.dtype)
+    names = json.loads((written.path / "store.json").read_text())
+    names["fingerprint"] = fingerprint_of(names, {**arrays, "clip_ids": ids})
+    changed = {"index.npz": npz({**arrays, "clip_ids": ids}), "store.json": json.dumps(names).encode()}
+    open_changed(written, changed, lambda store: pytest.fail("opened"))

@@ -16,6 +16,7 @@ from ds_trainer.text_file import check_regular
 VERSION = 1
 
 _COLUMNS = ("frame", "type", "landmark_index", "x", "y", "z")
+_NUMBERS = tuple(name for name in _COLUMNS if name != "type")
 _MAX_ROWS = 2**25
 """Three coordinates of so many keypoints fill 800 MB: a clip has fewer, and a damaged file may promise any number."""
 
@@ -33,13 +34,18 @@ def read_parquet(file: Path) -> NDArray[np.float32]:
         raise DataError(f"{file}: .parquet files need pyarrow; pip install ds-trainer[parquet]") from error
     with reading(file, ".parquet"):
         check_regular(file)
-        with parquet.ParquetFile(file) as opened:
+        # A name that stands once in the file is kept once: a million rows of it would fill memory.
+        as_dictionary = ["type"] if "type" in parquet.read_schema(file).names else []
+        with parquet.ParquetFile(file, read_dictionary=as_dictionary) as opened:
             missing = [name for name in _COLUMNS if name not in opened.schema_arrow.names]
             if missing:
                 found = ", ".join(opened.schema_arrow.names[:20]) or "nothing"
                 raise DataError(f"{file}: found the columns {found}, expected also {', '.join(missing)}; add them")
             if not 0 < opened.metadata.num_rows <= _MAX_ROWS:
                 raise ValueError(f"it has {opened.metadata.num_rows} rows")
+            texts = [name for name in _NUMBERS if not _is_number(opened.schema_arrow.field(name).type)]
+            if texts:
+                raise DataError(f"{file}: found no numbers in {', '.join(texts)}, expected them; extract it again")
             table = opened.read(list(_COLUMNS), use_threads=False)
         frame, index = (table.column(name).to_numpy() for name in ("frame", "landmark_index"))
         part = table.column("type").combine_chunks().dictionary_encode().indices.to_numpy()
@@ -49,6 +55,12 @@ def read_parquet(file: Path) -> NDArray[np.float32]:
         coordinates = np.stack([table.column(name).to_numpy().astype(np.float32) for name in "xyz"], axis=-1)
     frames_TKC = coordinates.reshape(num_frames, -1, 3)
     return np.where(np.isnan(frames_TKC).all(-1, keepdims=True), np.float32(0), frames_TKC)
+
+
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
 def _is_alike(column: NDArray[Any], num_frames: int) -> bool:
