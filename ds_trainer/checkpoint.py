@@ -16,6 +16,7 @@ make much of few bytes is refused (`checkpoint_room.py`). Loading notices any da
 and does not look at.
 """
 
+import json
 import math
 import os
 import sys
@@ -63,6 +64,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         if not isinstance(checkpoint.get(name), wanted):
             found = type(checkpoint.get(name)).__name__
             raise CheckpointError(f"{path}: {name}: found {found}, expected {wanted.__name__}; the file is incomplete")
+    _refuse_unplain(path, checkpoint)
     temperature = checkpoint.get("temperature", 1.0)
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise CheckpointError(f"{path}: temperature: found {shown(temperature)}, expected a number above 0")
@@ -70,6 +72,17 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if not (isinstance(adapted_to, int) and adapted_to >= 0):
         raise CheckpointError(f"{path}: adapted_to: found {shown(adapted_to)}, expected a number of examples")
     return checkpoint
+
+
+def _refuse_unplain(path: Path | str, checkpoint: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` where values are others than JSON has: a tensor in place of a number, say."""
+    for name in ("description", "settings", "engine_config"):
+        try:
+            json.dumps(checkpoint[name])
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: {name}: found what is no plain value ({reason_of(error)}); the file is damaged"
+            ) from error
 
 
 def _read(path: Path) -> Any:

@@ -20,7 +20,7 @@ from torch import nn
 from ds_trainer.checkpoint import load_model
 from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, CheckpointError, DataError, UserError
-from ds_trainer.problems import exact
+from ds_trainer.problems import exact, shown
 from ds_trainer.progress import complain, log
 from ds_trainer.source import load_source, uncalibrated
 from ds_trainer.tasks.sign.clips import MAX_PATH, as_float32
@@ -29,6 +29,7 @@ from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.preprocessing import Preprocessing, Recogniser, padded
 from ds_trainer.tasks.sign.unlabelled import EXPECTED, Frames, clips_in
 from ds_trainer.tasks.sign.upright import is_turned, turned_note
+from ds_trainer.text_file import is_plain
 
 CLIPS_AT_ONCE, FRAMES_AT_ONCE = 32, 16_000
 _MOST_ANSWERS = 100
@@ -83,6 +84,9 @@ def load_recogniser(checkpoint: Mapping[str, Any]) -> Recogniser:
     names, numbers = (checkpoint["description"].get(name) for name in ("sign_names", "sign_numbers"))
     if not (isinstance(names, list) and isinstance(numbers, list) and len(names) == len(numbers)):
         raise CheckpointError("description: found no sign_numbers, expected one of each of sign_names")
+    strange = next((name for name in names if not (isinstance(name, str) and is_plain(name))), None)
+    if strange is not None:
+        raise CheckpointError(f"description: sign_names: found {shown(strange)}, expected a text in one line")
     return recogniser
 
 

@@ -204,3 +204,28 @@ def test_no_file_in_place_of_a_file(path: Path, tmp_path: Path) -> None:
 def test_the_weights_that_it_began_with_are_named_by_anything(path: Path, former: Any) -> None:
     path.write_bytes(saved({**content("toy"), "settings": {"pretrained": former}}))
     assert told(lambda: list(before(load_checkpoint(path)))) in ([], None)
+
+
+@pytest.mark.parametrize("name", ["description", "settings", "engine_config"])
+@pytest.mark.parametrize("value", [torch.ones(3), b"x", {(1, 2): 3}], ids=["tensor", "bytes", "key"])
+def test_what_is_no_plain_value_is_told(path: Path, name: str, value: Any) -> None:
+    """evaluate.py ended with a traceback where it wrote them down."""
+    whole = content("toy")
+    path.write_bytes(saved({**whole, name: {**whole[name], "more": value}}))
+    with pytest.raises(CheckpointError, match=f"{name}: found what is no plain value"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("changed", [{"sign_names": ["one", "a\nb"]}, {"sign_names": ["one", 2]}])
+def test_names_of_signs_that_would_be_other_lines_are_told(path: Path, changed: dict[str, Any]) -> None:
+    """A line of predict.py is a clip."""
+    path.write_bytes(saved({**content("sign"), "description": {**SIGN, **changed}}))
+    with pytest.raises(CheckpointError, match=r"sign_names: found .*, expected a text in one line"):
+        load_recogniser(load_checkpoint(path))
+
+
+@pytest.mark.parametrize("name", ["num_frames", "num_read", "motion_fraction", "rest_fraction", "depth_weight"])
+def test_numbers_of_a_description_that_are_none_are_told(path: Path, name: str) -> None:
+    path.write_bytes(saved({**content("sign"), "description": {**SIGN, name: "x"}}))
+    with pytest.raises(CheckpointError, match=r"^description: expected that of a model of the sign task"):
+        load_recogniser(load_checkpoint(path))

@@ -7,6 +7,7 @@ C features.
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -93,12 +94,12 @@ class Preprocessing:
             taken=taken,
             layout=recorded.only(taken),
             sampling=Sampling(
-                description["num_frames"],
-                description["motion_fraction"],
-                num_read=description["num_read"],
-                rest_fraction=description["rest_fraction"],
+                index(description["num_frames"]),
+                float(description["motion_fraction"]),
+                num_read=index(description["num_read"]),
+                rest_fraction=float(description["rest_fraction"]),
             ),
-            depth_weight=description["depth_weight"],
+            depth_weight=float(description["depth_weight"]),
             features=description["features"],
             parts=[[number[keypoint] for keypoint in part] for part in parts],
             mirrors_left_handed=description["mirrors_left_handed"],
