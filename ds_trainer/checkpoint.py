@@ -19,6 +19,7 @@ and does not look at.
 import json
 import math
 import os
+import shlex
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -179,7 +180,7 @@ def task_type_of(checkpoint: Mapping[str, Any], own_task: str | None, path: Path
     if own_task is None and ":" in name:
         raise CheckpointError(
             f"{path}: task: found {shown(name)}, which is not one of ds_trainer; nothing is imported because a file "
-            f"names it: add --task {exact(name)}, if you know it"
+            f"names it: add --task {shlex.quote(exact(name))}, if you know it"
         )
     if own_task is not None and own_task != name:
         raise CheckpointError(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ds_trainer.checkpoint import load_checkpoint, load_model
+from ds_trainer.checkpoint import load_checkpoint, load_model, task_type_of
 from ds_trainer.errors import CheckpointError
 from ds_trainer.predict import load_recogniser
 from ds_trainer.pretrained import before
@@ -229,3 +229,9 @@ def test_numbers_of_a_description_that_are_none_are_told(path: Path, name: str) 
     path.write_bytes(saved({**content("sign"), "description": {**SIGN, name: "x"}}))
     with pytest.raises(CheckpointError, match=r"^description: expected that of a model of the sign task"):
         load_recogniser(load_checkpoint(path))
+
+
+def test_a_command_that_is_told_can_be_typed_whatever_a_file_names(path: Path) -> None:
+    path.write_bytes(saved({**content("toy"), "task": "x; touch trace; :Task"}))
+    with pytest.raises(CheckpointError, match="add --task 'x; touch trace; :Task', if you know it"):
+        task_type_of(load_checkpoint(path), None, path)

@@ -3,6 +3,7 @@
 A new format is a module with the names of `Reader`, listed in `READERS`.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -63,9 +64,8 @@ def find_reader(path: Path) -> Reader:
             f"{path}: found one clip of OpenPose's, expected {{sign}}/{{clip}}; give the folder above its sign"
         )
     if any(footage_below(path)):
-        remedy = (
-            f"python launch/extract_keypoints.py {path} --out keypoints finds them, and --data keypoints takes those"
-        )
+        command = f"python launch/extract_keypoints.py {shlex.quote(str(path))} --out keypoints"
+        remedy = f"{command} finds them, and --data keypoints takes those"
         raise DataError(f"{path}: found footage and no keypoints; {remedy}")
     if path.is_file() and any(reader.recognises(path.parent) for reader in _SEEN_AT_ONCE):
         raise DataError(

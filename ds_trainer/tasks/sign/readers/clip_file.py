@@ -1,6 +1,7 @@
 """One file of clips, in whatever format, or a folder with a file a frame: nothing is known of it but its keypoints."""
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -96,7 +97,11 @@ def labelled(folder: Path, name: Path, sign: int, signer: str, split: str) -> It
 
 
 def _hint(file: Path) -> str:
-    return f"; python launch/extract_keypoints.py {file} --out keypoints makes one" if is_footage(file) else ""
+    return (
+        f"; python launch/extract_keypoints.py {shlex.quote(str(file))} --out keypoints makes one"
+        if is_footage(file)
+        else ""
+    )
 
 
 def _unpacked(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
