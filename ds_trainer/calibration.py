@@ -51,15 +51,13 @@ def fit_temperature(model: Callable[..., Any], batches: BatchLoader) -> float:
 
     Of N examples, a share of 1 / (N + 2) of each target is spread over all classes, as of one more wrong answer (Platt
     1999, "Probabilistic outputs for support vector machines"): a model that makes no mistake on few examples is not
-    certain of all others. Of fewer than ten examples nothing is learnt: the temperature is 1.
+    certain of all others. Of fewer than ten examples with finite logits nothing is learnt: the temperature is 1. (One
+    with a class that a model rules out, by a logit of -inf, is infinitely unlikely at any.)
 
     The likelihood is measured at many temperatures at once, example by example like any other metric, so that the
     result is the same on any number of ranks; between them a parabola finds the lowest point.
     """
-    num_examples = batches.sampler.num_examples
-    if num_examples < _LEAST_EXAMPLES:
-        return 1.0
-    unsure = 1 / (num_examples + 2)
+    unsure = 1 / (batches.sampler.num_examples + 2)
     scale_G = torch.logspace(math.log10(_LOWEST), math.log10(_HIGHEST), _NUM_TEMPERATURES)
 
     def measure(logits_BS: Tensor, targets_B: Tensor) -> Tensor:
@@ -69,7 +67,11 @@ def fit_temperature(model: Callable[..., Any], batches: BatchLoader) -> float:
         ]
         return torch.stack(columns, dim=1)
 
-    loss_G = validate(model, Objective(_no_loss, measure), batches).measures_NM.mean(0)
+    loss_NG = validate(model, Objective(_no_loss, measure), batches).measures_NM
+    loss_NG = loss_NG[loss_NG.isfinite().all(1)]
+    if len(loss_NG) < _LEAST_EXAMPLES:
+        return 1.0
+    loss_G = loss_NG.mean(0)
     lowest = int(loss_G.argmin())
     if lowest in (0, _NUM_TEMPERATURES - 1):
         return float(scale_G[lowest])

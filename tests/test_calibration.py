@@ -111,6 +111,22 @@ def test_a_task_summarises_its_own_measures_alone() -> None:
     assert measured.named == plain.named == {"columns": plain.measures_NM.shape[1]}
 
 
+@pytest.mark.parametrize("impossible", [math.nan, -math.inf])
+def test_examples_with_logits_that_are_not_finite_say_nothing_of_confidence(impossible: float) -> None:
+    logits_NS, targets_N = (each[:400] for each in honest())
+    expected = fit_temperature(torch.nn.Identity(), batches(logits_NS[1:], targets_N[1:], 400))
+    logits_NS[0, targets_N[0] - 1] = impossible
+    assert fit_temperature(torch.nn.Identity(), batches(logits_NS, targets_N, 400)) == pytest.approx(expected, rel=0.01)
+    logits_NS[9:] = impossible
+    assert fit_temperature(torch.nn.Identity(), batches(logits_NS, targets_N, 400)) == 1.0
+
+
+def test_timid_model_has_a_temperature() -> None:
+    logits_NS, targets_N = honest()
+    timid = batches(0.01 * logits_NS, targets_N, NUM_EXAMPLES)
+    assert fit_temperature(torch.nn.Identity(), timid) == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize("num_examples", [40, 400])
 def test_model_without_a_mistake_is_as_sure_as_the_number_of_examples_allows(num_examples: int) -> None:
     targets_N = torch.arange(num_examples) % NUM_CLASSES
