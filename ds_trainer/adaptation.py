@@ -38,19 +38,19 @@ def in_batches(examples: Tensor) -> tuple[Tensor, ...]:
 
 
 def adapt(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> None:
-    """Adapt the model to the examples of the batches, to the same bits each time; it is left in evaluation mode.
+    """Adapt the model to the examples of the batches, to the same bits each time.
 
     Weights that are frozen stay so. An example with logits that are not finite is left out.
 
     Args:
-        model: from inputs to logits float[B, S]. No copy of it: some, such as scripted ones, cannot be copied to train.
+        model: in evaluation mode, from inputs to logits float[B, S]. No copy of it: some, such as scripted ones, cannot
+            be copied to train.
         batches: inputs of the model, on its device, of up to `EXAMPLES_AT_ONCE` examples.
         temperature: what its logits are divided by, so that it is as sure as it should be.
 
     Raises:
         TaskError: its answers have no gradient.
     """
-    model.eval()
     batches = [batch for batch in (_answerable(model, batch) for batch in batches) if batch]
     if not batches:
         return
@@ -60,9 +60,9 @@ def adapt(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> No
     order = torch.Generator().manual_seed(0)
 
     def log_answers(number: int) -> Tensor:
-        return (_logits(model, batches[number]).float() / temperature).log_softmax(1)
+        return (_logits(model, batches[number]) / temperature).log_softmax(1)
 
-    with gpu.without_cudnn(), torch.enable_grad():
+    with gpu.without_cudnn():
         with torch.no_grad():
             answers = [log_answers(number).exp() for number in range(len(batches))]
         least_variety = _entropy(torch.cat(answers).mean(0)) + math.log(MORE_VARIETY)

@@ -31,9 +31,12 @@ def clips(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_a_model_like_any_other(model: Path, clips: Path, tmp_path: Path) -> None:
-    before, out = model.read_bytes(), tmp_path / "signers" / "ann.pth"
+    before, out = model.read_bytes(), tmp_path / "signers" / "best.pth"
     output = done_here(main, model.parent, clips, "--out", out)
-    assert f"{out}: adapted to 7 clips, " in output
+    signs = [[line.split()[1] for line in done_here(predict, each, clips).splitlines()] for each in (model, out)]
+    num_changed = sum(one != other for one, other in zip(*signs, strict=True))
+    assert f"{out}: adapted to 7 clips, {num_changed} of which it answers otherwise now" in output
+    assert "note:" not in output
     trained, own = load_checkpoint(model), load_checkpoint(out)
     assert own.pop("adapted_to") == 7
     weights = own.pop("state_dict"), trained.pop("state_dict")
@@ -43,6 +46,23 @@ def test_what_is_written_is_a_model_like_any_other(model: Path, clips: Path, tmp
     assert len(done_here(predict, out, clips).splitlines()) == 7
     done_here(main, out, clips, "--out", out)
     assert load_checkpoint(out)["adapted_to"] == 14
+
+
+def test_model_is_as_sure_as_its_temperature_says_or_as_it_is_which_is_told(
+    model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, note = load_checkpoint(model), "note: no temperature was fitted to these weights"
+    weights = {}
+    for temperature in (1.5, 1.0, None):
+        own = {key: value for key, value in checkpoint.items() if key != "temperature"}
+        write_checkpoint(model, own if temperature is None else {**own, "temperature": temperature})
+        assert main([str(model), str(clips), "--out", str(tmp_path / "ann.pth")]) == 0
+        assert (note in capsys.readouterr().err) == (temperature is None)
+        weights[temperature] = torch.cat(
+            [value.flatten() for value in load_checkpoint(tmp_path / "ann.pth")["state_dict"].values()]
+        )
+    assert torch.equal(weights[None], weights[1.0])
+    assert not torch.equal(weights[1.5], weights[1.0])
 
 
 def test_clip_that_cannot_be_used_is_told_and_the_others_are_taken(
@@ -74,6 +94,8 @@ def test_few_clips_are_told(model: Path, tmp_path: Path, capsys: pytest.CaptureF
     np.save(tmp_path / "clip.npy", random_frames(5))
     assert main([str(model), str(tmp_path / "clip.npy"), "--out", str(tmp_path / "ann.pth")]) == 0
     assert "note: 1 clip of one signer, for 2 signs: " in capsys.readouterr().err
+    assert main([str(model), *2 * [str(tmp_path / "clip.npy")], "--out", str(tmp_path / "ann.pth")]) == 0
+    assert capsys.readouterr().err == "", "one of each sign is enough"
 
 
 @pytest.mark.parametrize(
@@ -82,6 +104,7 @@ def test_few_clips_are_told(model: Path, tmp_path: Path, capsys: pytest.CaptureF
         (".", "found a folder, expected a file to write: signer.pth, say"),
         ("run", "run: found a folder, expected a file to write: run/signer.pth, say"),
         ("clips.npz", "clips.npz: expected the name of a .pth: clips.pth, say"),
+        (f"{'n' * 300}.pth", "File name too long"),
         ("run/best.pth", "run/best.pth: found the model of a run, whose results and resume points belong to it"),
     ],
 )

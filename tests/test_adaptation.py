@@ -57,9 +57,9 @@ def on(model: nn.Module, points_N2: Tensor) -> nn.Module:
     return adapted(model, *points_N2.split(20))
 
 
-def adapted(model: nn.Module, *batches: Tensor) -> nn.Module:
+def adapted(model: nn.Module, *batches: Tensor, temperature: float = 1.0) -> nn.Module:
     own = copy.deepcopy(model)
-    adapt(own, [(batch,) for batch in batches], temperature=1.0)
+    adapt(own, [(batch,) for batch in batches], temperature)
     return own
 
 
@@ -70,9 +70,21 @@ def test_examples_like_those_of_training_but_moved_are_recognised_better(model: 
     assert right(own, points_N2, targets_N) > 0.95
     others_N2, targets_N = drawn(range(NUM_CLASSES), moved=0.42)
     assert right(own, others_N2, targets_N) > 0.95 > right(model, others_N2, targets_N) + 0.2, "others like them, too"
-    assert not own.training
     again = on(model, points_N2)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in own.state_dict().items())
+    points_N2, targets_N = (each[targets_N.argsort()] for each in drawn(range(NUM_CLASSES), moved=0.4))
+    assert right(on(model, points_N2), points_N2, targets_N) > 0.9, (
+        "also of one class a batch, no batch of which varies"
+    )
+
+
+@pytest.mark.parametrize(("last", "temperature"), [("halving", 0.5), ("a class that it never answers", 1.0)])
+def test_answers_that_say_the_same_end_as_the_same_model(model: nn.Sequential, last: str, temperature: float) -> None:
+    points_N2, _ = drawn(range(NUM_CLASSES), moved=0.4)
+    own = nn.Sequential(*model, Halving() if last == "halving" else nn.ConstantPad1d((0, 1), -1e4))
+    found = adapted(own, *points_N2.split(20), temperature=temperature)
+    for weight, expected in zip(found.parameters(), on(model, points_N2).parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=0, atol=1e-3)
 
 
 def test_example_that_the_model_cannot_answer_is_left_out(model: nn.Module) -> None:
@@ -84,6 +96,9 @@ def test_example_that_the_model_cannot_answer_is_left_out(model: nn.Module) -> N
     assert all(torch.equal(value, expected[name]) for name, value in found.items())
     same = adapted(model, nothing).state_dict()
     assert all(torch.equal(value, same[name]) for name, value in model.state_dict().items())
+    excluding = nn.Sequential(model, nn.ConstantPad1d((0, 1), -torch.inf))
+    same = adapted(excluding, points_N2).state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in excluding.state_dict().items())
 
 
 def test_frozen_weights_stay_frozen(model: nn.Module) -> None:
@@ -108,10 +123,9 @@ def test_answers_do_not_end_as_one_class(model: nn.Module, monkeypatch: pytest.M
     """As they would by being sure alone."""
     monkeypatch.setattr(adaptation, "LEARNING_RATE", 0.05)
     points_N2, _ = drawn(range(NUM_CLASSES), moved=0.5)
-    with torch.no_grad():
-        answers = on(model, points_N2)(points_N2).argmax(1).bincount(minlength=NUM_CLASSES)
-        monkeypatch.setattr(adaptation, "VARIETY_WEIGHT", 0.0)
-        of_the_sure = on(model, points_N2)(points_N2).argmax(1).bincount(minlength=NUM_CLASSES)
+    answers = on(model, points_N2)(points_N2).argmax(1).bincount(minlength=NUM_CLASSES)
+    monkeypatch.setattr(adaptation, "VARIETY_WEIGHT", 0.0)
+    of_the_sure = on(model, points_N2)(points_N2).argmax(1).bincount(minlength=NUM_CLASSES)
     assert (answers > 0).sum() > (of_the_sure > 0).sum()
 
 
@@ -197,12 +211,17 @@ def test_each_example_is_scored_by_a_model_adapted_to_others_of_its_group(
     metrics = validate_adapted(Telling(), task, classification_objective(NUM_CLASSES), dataset, 3, 0.5)
     assert sorted(number for numbers in known for number in numbers) == list(range(31)), "each once but the lone one"
     assert {len(numbers) for numbers in known} == {7, 8}
+    assert all(min(numbers) < 16 <= max(numbers) for numbers in known), "at random: they may come class by class"
     assert metrics.named["top1"] == pytest.approx(31 / 32), "and it is scored by the model as it was"
     np.testing.assert_array_equal(metrics.measures_NM[:, 0], numbers_N % NUM_CLASSES)
+    logits_NS = nn.functional.one_hot(numbers_N % NUM_CLASSES) * numbers_N[:, None] / 9
+    expected_N = nn.functional.cross_entropy(logits_NS, numbers_N % NUM_CLASSES, reduction="none").double()
+    torch.testing.assert_close(metrics.losses_N[:31], expected_N[:31], rtol=0, atol=1e-6)
 
 
 class Telling(nn.Module):
-    """A model that knows all where it was adapted to others of the group, and takes all for class 0 where to none."""
+    """A model that knows all, and later ones better, where it was adapted to others of the group; where to none, it
+    takes all for class 0."""
 
     met_N: Tensor
 
@@ -214,7 +233,7 @@ class Telling(nn.Module):
         scored_B, met = points_B2[:, 0].long(), self.met_N.nonzero().flatten()
         assert not self.met_N[scored_B].any()
         assert len(met) == 0 or set((scored_B % 2).tolist()) == set((met % 2).tolist())
-        return nn.functional.one_hot(scored_B % NUM_CLASSES * (len(met) > 0), NUM_CLASSES).float()
+        return nn.functional.one_hot(scored_B % NUM_CLASSES * (len(met) > 0), NUM_CLASSES) * points_B2[:, :1] / 9
 
 
 @pytest.mark.gpu
@@ -226,6 +245,6 @@ def test_model_with_an_lstm_is_adapted_on_a_gpu() -> None:
         def forward(self, clips_BTC: Tensor) -> Tensor:  # type: ignore[override]
             return super().forward(clips_BTC)[0][:, -1]
 
-    model = Last(4, 3, batch_first=True).cuda()
+    model = Last(4, 3, batch_first=True).cuda().eval()
     own = adapted(model, torch.randn(5, 6, 4, device="cuda"))
     assert not torch.equal(own.weight_ih_l0, model.weight_ih_l0)  # type: ignore[arg-type]
