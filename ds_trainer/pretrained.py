@@ -1,7 +1,7 @@
 """Training that begins with the weights of another run, where they fit, in place of random ones."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,7 @@ def _fitting(path: Path, model: nn.Module, task: Task) -> tuple[dict[str, Tensor
             f"{found}; expected half at least; {_first_apart(own, weights, fitting)}: give the settings of the model "
             "that it was trained with, which its run.yaml has, or load what fits in the task's build_model"
         )
-    known = [checkpoint, *before(checkpoint)]
-    notices = [notice for each in known for notice in task.check_pretrained(each)]
-    if num_adapted := adapted_to(known):
-        notices.append(
-            f"--pretrained was adapted to {num_adapted} examples, of whom is not known: what is held out here may be "
-            "among them; give the run that it was made of, if it may"
-        )
+    notices = not_known([checkpoint, *before(checkpoint)], task)
     more = f" and {len(new) - _MOST_NAMED} more" if new[_MOST_NAMED:] else ""
     named = f"; new are {', '.join(map(legible, new[:_MOST_NAMED]))}{more}" if new else ""
     return fitting, [f"{found}{named}", *_differences(checkpoint["description"], task.description()), *notices]
@@ -108,6 +102,21 @@ def _differences(former: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]
         return []
     remedy = "give what that run's run.yaml has, unless it is meant so"
     return [f"--pretrained was trained with other settings: {', '.join(told)}; {remedy}"]
+
+
+def not_known(checkpoints: Sequence[Checkpoint], task: Task) -> list[str]:
+    """What must be told where training begins with these: what they may have learnt of what the task holds out.
+
+    Raises:
+        DataError: they have.
+    """
+    notices = [notice for each in checkpoints for notice in task.check_pretrained(each)]
+    if num_adapted := adapted_to(checkpoints):
+        notices.append(
+            f"--pretrained was adapted to {num_adapted} examples, of whom is not known: what is held out here may be "
+            "among them; give the run that it was made of, if it may"
+        )
+    return notices
 
 
 def before(checkpoint: Checkpoint) -> Iterator[Checkpoint]:

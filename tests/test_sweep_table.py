@@ -1,6 +1,7 @@
 """What a sweep scores and refuses before it trains, and tables that add up."""
 
 import json
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -64,8 +65,33 @@ def test_what_any_fold_refuses_is_told_before_the_first_trains(
             "settings": {"data": str(data), "signers": ["s02", "s03"], "deepspeed_config": "unused"},
         },
     )  # fmt: skip
-    (line,) = refusal_of(capsys, data, "--signers", "s02,s01", "--pretrained", str(tmp_path / "a.pth"))
-    assert line.startswith("error: s02 held out, seed 0: --pretrained: found ")
+    write_checkpoint(
+        tmp_path / "b.pth",
+        {"task": "toy", "description": {}, "engine_config": {}, "epoch": 0, "state_dict": {}, "adapted_to": 5}
+        | {"settings": {"pretrained": str(tmp_path / "a.pth")}},
+    )
+    for pretrained in ("a.pth", "b.pth"):  # whose weights began with a.pth
+        (line,) = refusal_of(capsys, data, "--signers", "s02,s01", "--pretrained", str(tmp_path / pretrained))
+        assert line.startswith("error: s02 held out, seed 0: --pretrained: found ")
+
+
+def test_what_is_not_known_of_the_weights_that_folds_begin_with_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the log of the sweep, not in those of its folds alone: a table says that nobody has taken part."""
+    monkeypatch.setattr(logging.getLogger("ds_trainer"), "propagate", True)
+    caplog.set_level("INFO", logger="ds_trainer")
+    of_others = {"data": str(tmp_path / "gone"), "deepspeed_config": "unused"}
+    known = {"task": "sign", "description": {}, "engine_config": {}, "epoch": 0, "state_dict": {}}
+    write_checkpoint(tmp_path / "a.pth", {**known, "settings": of_others, "adapted_to": 5})
+    data = data_with_copies(tmp_path / "store")
+    settings = combined_settings(SignSettings)(
+        deepspeed_config=Path("unused"), data=str(data), pretrained=tmp_path / "a.pth"
+    )
+    scored_by(folds_of(["s01", "s02", "s03"], None, 2, 0), settings)
+    not_here, adapted = caplog.messages
+    assert not_here.startswith("note: the clips of --pretrained are not here")
+    assert adapted.startswith("note: --pretrained was adapted to 5 examples, of whom is not known")
 
 
 def test_clips_that_are_scored_are_counted_and_those_that_cannot_be_recognised(tmp_path: Path) -> None:
@@ -97,6 +123,7 @@ def test_table_says_all_of_it(tmp_path: Path) -> None:
     assert rows["ann"] == ["10", "0.900", "1.000", "0.950", "±", "0.071"]
     assert "mean of 2 signers: 0.7500" not in text, "the row says it"
     assert "between signers ± 0.283; lowest bob, 0.550 of 64 clips\n" in text
+    assert "ann: 0 of" not in text
     assert text.endswith("\nbob: 8 of 64 clips are of signs that nobody in training makes: never recognised\n")
     assert (tmp_path / "table.csv").read_text().splitlines() == [
         "signer,seed,top1,num_clips", "ann,0,0.9,10", "bob,0,0.5,64", "ann,1,1.0,10", "bob,1,0.6,64"

@@ -8,8 +8,9 @@ import numpy as np
 
 from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.errors import DataError
-from ds_trainer.pretrained import before
+from ds_trainer.pretrained import before, not_known
 from ds_trainer.problems import shortened
+from ds_trainer.progress import log
 from ds_trainer.source import load_source
 from ds_trainer.tasks.sign.split_draws import is_of
 from ds_trainer.tasks.sign.task import SignTask
@@ -30,27 +31,28 @@ class Scored:
 
 
 def scored_by(folds: Sequence[Fold], settings: Any) -> Scored:
-    """What the test splits of all folds hold.
+    """What the test splits of all folds hold; the log is told what weights that they begin with may know of these.
 
     Raises:
         DataError: with what each group of signers cannot be held out for.
     """
     pretrained = [] if settings.pretrained is None else [load_source(settings.pretrained)]
     earlier = [each for checkpoint in pretrained for each in (checkpoint, *before(checkpoint))]
-    scored, refused = Scored({}, {}), dict[tuple[str, ...], list[str]]()
+    scored, refused, notices = Scored({}, {}), dict[tuple[str, ...], list[str]](), dict[str, None]()
     for fold in folds:
         if fold.signers in refused:
             continue
         try:
             task = SignTask(settings.model_copy(update={"split": fold.split, "seed": fold.seed}))
-            for checkpoint in earlier:
-                task.check_pretrained(checkpoint)
+            notices |= dict.fromkeys(not_known(earlier, task))
         except DataError as error:
             refused[fold.signers] = [f"{fold}: {problem}" for problem in error.problems]
         else:
             _count(task, fold, scored)
     if refused:
         raise DataError(shortened([problem for problems in refused.values() for problem in problems]))
+    for notice in shortened(list(notices)):
+        log.info(f"note: {notice}")
     return scored
 
 

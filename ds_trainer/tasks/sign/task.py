@@ -212,7 +212,7 @@ class SignTask(Task):
         former = SignTask.as_trained(checkpoint) if checkpoint["task"] == self.settings.task else None
         if former is not None:
             return refuse_known_clips(self, former)
-        return ["its training clips are not here: whether it knows the test clips, or their signers, is not checked"]
+        return ["the clips of --pretrained are not here: whether it knows test clips, or their signers, is not checked"]
 
     def check_scored(self, dataset: Dataset[Any], checkpoints: Sequence[Mapping[str, Any]]) -> list[str]:
         own = self.settings.task
