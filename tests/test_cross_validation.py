@@ -70,9 +70,11 @@ def test_a_fold_is_an_ordinary_split(tmp_path: Path) -> None:
 
 
 def test_groups_of_many_names_have_folders_of_their_own(tmp_path: Path) -> None:
-    names = [f"participant_{number:03}" for number in range(20)]
-    folds = [*folds_of(names, 2, 1, 0), *folds_of(names, 3, 1, 0)]
-    assert len({fold.dir_in(tmp_path) for fold in folds}) == 5
+    signers = [f"participant_{number:03}" for number in range(60)]
+    folds = [*folds_of(signers, 2, 1, 0), *folds_of(signers, 3, 1, 0)]
+    names = {fold.dir_in(tmp_path).name for fold in folds}
+    assert len(names) == 5
+    assert max(map(len, names)) < 100, "a file system takes 255 bytes"
 
 
 @pytest.mark.parametrize(
@@ -158,10 +160,11 @@ def test_failure_is_told_also_where_a_worker_waits_for_others(monkeypatch: pytes
     monkeypatch.setattr(sweep, "_start", lambda *_: subprocess.Popen([sys.executable, "-Sc", "raise SystemExit(2)"]))
     folds = folds_of(SIGNERS[:2], None, 1, 0)
     with locked_log(folds[1], tmp_path), locked_log(folds[0], tmp_path) as log_file:  # type: ignore[union-attr]
-        log_file.write(b"a line\n" * 500_000)
+        log_file.write(b"a l\xefne\n" * 500_000)
         log_file.close()
-        with pytest.raises(sweep.FoldError, match="s1 held out, seed 0: its process ended with status 2"):
+        with pytest.raises(sweep.FoldError, match="s1 held out, seed 0: its process ended with status 2") as told:
             sweep.run_folds(folds, nothing, tmp_path, 2, lambda fold: False)
+    assert told.value.problems[0].splitlines()[1:] == 15 * ["    a l\\xefne"]
 
 
 def test_folds_that_others_train_come_last(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
