@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ds_trainer.run import busy_cores
 from ds_trainer.run.busy_cores import BusyCores
 
 
@@ -53,3 +54,31 @@ def test_little_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
         cores.start()
         cores.end(seconds)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("rank", "waited_s", "seconds", "told"),
+    [
+        (0, 0.4, 1.0, None),
+        (0, 0.6, 1.0, "training waited for a core in 60% of an epoch: others use them"),
+        (0, 1.9, 10.0, None),
+        (0, 2.1, 10.0, "training waited for a core in 21% of an epoch: others use them"),
+        (1, 9.0, 10.0, None),
+    ],
+)
+def test_one_rank_of_a_host_tells_what_is_much(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    rank: int,
+    waited_s: float,
+    seconds: float,
+    told: str | None,
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    found = iter([5.0, 5.0 + waited_s])
+    monkeypatch.setattr(busy_cores, "seconds_waited", lambda thread_id: next(found))
+    cores = BusyCores()
+    cores.start()
+    cores.end(seconds)
+    assert caplog.messages == ([] if told is None else [told])

@@ -122,6 +122,30 @@ def test_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch, name: str) -
         assert num_threads() == before
 
 
+@pytest.mark.parametrize(("num_cores", "num_more"), [(4, 5), (5, 0)])
+def test_cores_that_others_have_are_counted(
+    monkeypatch: pytest.MonkeyPatch, crowd: Callable[[float], None], num_cores: int, num_more: int
+) -> None:
+    """Idle threads fill them, and one is too many; a rank with less than half of the cores is left alone."""
+    torch.set_num_threads(2)
+    torch.zeros(2**17).add_(1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_cores)))
+    num_alone = num_threads()
+    crowd(0.5)
+    with short_waits_when_crowded():
+        assert reached(
+            lambda: num_threads() == num_alone + num_more
+        )  # who looks on, three idle ones, and whose they are
+        time.sleep(0.1)
+        assert num_threads() == num_alone + num_more
+
+
+def test_crowd_is_gone_after_thirty_quiet_looks_in_a_row() -> None:
+    looks = iter([0.04] * 29 + [0.06] + [0.04] * 30 + [0.7])
+    openmp._pass_until_quiet(looks)
+    assert list(looks) == [0.7]
+
+
 def test_one_thread_waits_for_no_other() -> None:
     torch.set_num_threads(1)
     before = num_threads()
@@ -156,11 +180,13 @@ def test_a_busy_loop_crowds_a_core() -> None:
         assert num_threads() == num_alone + 3
 
 
-@pytest.mark.parametrize("text", [None, "", "12"])
-def test_where_the_kernel_does_not_tell_nobody_waits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
+@pytest.mark.parametrize(
+    ("text", "expected"), [(None, 0.0), ("", 0.0), ("12", 0.0), ("7000000000 2500000000 9\n", 2.5)]
+)
+def test_waiting_is_in_seconds_and_none_where_the_kernel_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, expected: float
 ) -> None:
     if text is not None:
         (tmp_path / "schedstat").write_text(text)
     monkeypatch.setattr(openmp, "Path", lambda path: tmp_path / "schedstat")
-    assert seconds_waited(1) == 0.0
+    assert seconds_waited(1) == expected

@@ -60,6 +60,13 @@ def test_each_rate_has_groups_of_its_own_the_full_one_first(is_flat: bool) -> No
     assert sizes == [2 * 64 + 8, 2 * 16 + 2, 16, 4]
 
 
+def test_frozen_weights_are_treated_in_no_way() -> None:
+    """What a task would say of them is refused of others alone: see below."""
+    factors = {name: 1.0 for name, weight in small_model().named_parameters() if weight.requires_grad}
+    treatments(small_model(), factors.__getitem__)
+    assert described(small_model(), factors.__getitem__) == []
+
+
 def test_the_rate_that_is_recorded_is_that_of_factor_1() -> None:
     groups = parameter_groups(nn.Linear(4, 2).parameters(), lambda weight: Treatment(weight.ndim > 1, 0.25), 0.5)
     assert groups[0]["lr"] == 0.125

@@ -44,3 +44,8 @@ def test_each_of_both_works_without_the_other(num_warmup: int, num_cooldown: int
 def test_a_cool_down_longer_than_the_run_takes_all_of_it() -> None:
     fractions = [rate_fraction(step, num_steps=4, num_warmup=0, num_cooldown=8) for step in range(6)]
     assert fractions == [1, 3 / 4, 2 / 4, 1 / 4, 0, 0]
+
+
+def test_a_warm_up_that_is_not_over_when_the_cool_down_begins_ends_there() -> None:
+    fractions = [rate_fraction(step, num_steps=4, num_warmup=4, num_cooldown=4) for step in range(4)]
+    assert fractions == [1 / 4, 2 / 4, 2 / 4, 1 / 4]
