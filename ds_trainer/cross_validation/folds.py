@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +64,7 @@ def folds_of(signers: Sequence[str], num_groups: int | None, num_seeds: int, fir
         )
     if num_groups is not None and not 2 <= num_groups <= len(signers):
         raise SettingsError(f"--folds: found {num_groups}, expected 2 to {len(signers)}, the number of signers")
-    size = len(signers) / (num_groups or len(signers))
-    bounds = [math.ceil(group * size - 1e-9) for group in range((num_groups or len(signers)) + 1)]
+    num_groups = num_groups or len(signers)
+    bounds = [-(-group * len(signers) // num_groups) for group in range(num_groups + 1)]  # rounded up
     groups = [tuple(signers[first:last]) for first, last in itertools.pairwise(bounds)]
     return [Fold(group, first_seed + number) for number in range(num_seeds) for group in groups]
