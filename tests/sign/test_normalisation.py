@@ -1,6 +1,7 @@
 """Unit: clips of one sign from different cameras come out the same, and what is missing stays missing."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -149,6 +150,16 @@ def test_measured_bodies_face_the_camera_whatever_their_depth_counts() -> None:
         one, other = (normalise(each, layout, depth_weight) for each in (original, seen))
         torch.testing.assert_close(one, other)
     assert (one[..., 2].abs() < 1e-5).all()
+
+
+@pytest.mark.parametrize("changes", [{"scale": None}, {"features": ("x", "y")}], ids=["no scale", "no depth"])
+def test_measured_bodies_without_shoulders_or_a_depth_are_not_turned(changes: dict[str, Any]) -> None:
+    layout = replace(layout_for(20, 3), **changes)
+    original = clips(layout)
+    turned, expected = (normalise(original, each) for each in (layout, replace(layout, is_metric=False)))
+    assert torch.equal(turned, expected)
+    if layout.num_coordinates == 2:
+        assert torch.equal(normalise(original, layout, depth_weight=0.3), expected)
 
 
 @pytest.mark.parametrize("shape", [(184, 4), (75, 4), (543, 4)])
