@@ -40,7 +40,7 @@ def in_batches(examples: Tensor) -> tuple[Tensor, ...]:
 def adapt(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> None:
     """Adapt the model to the examples of the batches, to the same bits each time.
 
-    Weights that are frozen stay so. An example with logits that are not finite is left out.
+    Weights that are frozen stay so. An example with logits of NaN or inf is left out.
 
     Args:
         model: in evaluation mode, from inputs to logits float[B, S]. No copy of it: some, such as scripted ones, cannot
@@ -60,7 +60,8 @@ def adapt(model: nn.Module, batches: Sequence[Inputs], temperature: float) -> No
     order = torch.Generator().manual_seed(0)
 
     def log_answers(number: int) -> Tensor:
-        return (_logits(model, batches[number]) / temperature).log_softmax(1)
+        log_answers_BS = (_logits(model, batches[number]) / temperature).log_softmax(1)
+        return log_answers_BS.clamp(min=torch.finfo(log_answers_BS.dtype).min)  # times a probability of 0 it is 0
 
     with gpu.without_cudnn():
         with torch.no_grad():
@@ -93,11 +94,12 @@ def _refuse_without_gradient(answers_BS: Tensor) -> None:
 
 @torch.no_grad()
 def _answerable(model: nn.Module, inputs: Inputs) -> Inputs:
-    """Those examples whose logits are finite; empty: there is none."""
-    is_finite_B = _logits(model, inputs).isfinite().all(1)
-    if is_finite_B.all():
+    """Those examples whose logits are finite, but for -inf of classes that are ruled out; empty: there is none."""
+    logits_BS = _logits(model, inputs)
+    is_known_B = (logits_BS < torch.inf).all(1) & logits_BS.isfinite().any(1)
+    if is_known_B.all():
         return inputs
-    return tuple(each[is_finite_B] for each in inputs) if is_finite_B.any() else ()
+    return tuple(each[is_known_B] for each in inputs) if is_known_B.any() else ()
 
 
 def _loss(log_answers_BS: Tensor, mean_S: Tensor, least_variety: Tensor) -> Tensor:
