@@ -13,7 +13,7 @@ from own_tasks import Drawn
 from torch import Tensor, nn
 
 from ds_trainer import job
-from ds_trainer.checkpoint import write_checkpoint
+from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.errors import CheckpointError
 from ds_trainer.export.command import largest_difference, main
 from ds_trainer.export.formats import WEIGHTS, read_answers, write
@@ -168,14 +168,15 @@ def drawn() -> dict[str, Any]:
 
 def test_models_in_one_folder_are_exported_beside_each_other(tmp_path: Path) -> None:
     """Such as those that were adapted to several signers."""
-    for name in ("best", "ann", "bob"):
-        write_checkpoint(tmp_path / f"{name}.pth", drawn())
+    for epoch, name in enumerate(("best", "ann", "bob")):
+        write_checkpoint(tmp_path / f"{name}.pth", {**drawn(), "epoch": epoch})
         for form in WEIGHTS:
             done_here(main, tmp_path / f"{name}.pth", "--task", "own_tasks:Drawn", "--to", form)
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {
         "model.safetensors", "ann.safetensors", "bob.safetensors"
     }  # fmt: skip
-    assert {path.name for path in tmp_path.glob("*.pth")} == {"best.pth", "model.pth", "ann.pth", "bob.pth"}
+    epochs = {path.name: load_checkpoint(path)["epoch"] for path in tmp_path.glob("*.pth")}
+    assert epochs == {"best.pth": 0, "model.pth": 0, "ann.pth": 1, "bob.pth": 2}
 
 
 def test_weights_that_are_others_when_read_back_are_told(

@@ -68,11 +68,14 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _beside(source: Path, form: str) -> Path:
-    """`model` and the form; of a resume point, or a .pth of another name, its own: it is not the run's best."""
+    """`model` and the form; of a resume point, or a .pth of another name, its own: it is not the run's best.
+
+    Such a .pth, exported to pth, is written in its own place.
+    """
     folder = folder_of(source)
-    own = folder / f"{source.stem if source.is_file() else source.name}.{form}"
     is_best = folder == source or source.name == "best.pth"
-    return folder / f"model.{form}" if is_best or own == source else own
+    name = "model" if is_best else source.stem if source.is_file() else source.name
+    return folder / f"{name}.{form}"
 
 
 def _compare_weights(path: Path, model: nn.Module, read_back: nn.Module) -> None:
