@@ -84,8 +84,9 @@ def test_extreme_clips_are_finite(layout: KeypointLayout) -> None:
         assert normalise(extreme, layout).isfinite().all()
 
 
-def test_body_is_centred_and_of_unit_size(layout: KeypointLayout) -> None:
-    body = points(normalise(clips(layout, num_frames=9).double(), layout), layout)
+@pytest.mark.parametrize("num_frames", [1, 9])
+def test_body_is_centred_and_of_unit_size(layout: KeypointLayout, num_frames: int) -> None:
+    body = points(normalise(clips(layout, num_frames=num_frames).double(), layout), layout)
     if layout.scale is None:
         assert body.square().sum(-1).mean((1, 2)).tolist() == pytest.approx([1] * 3)
         torch.testing.assert_close(body.mean((1, 2)), torch.zeros(3, layout.num_coordinates).double())
