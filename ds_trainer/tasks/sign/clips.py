@@ -57,7 +57,12 @@ def by_number(name: str) -> tuple[list[str | int], str]:
 
 def data_flag(path: Path) -> str:
     """The flag that gives this data, to be typed into a shell."""
-    return f"--data {legible(shlex.quote(str(path)), MAX_PATH)}"
+    return f"--data {typed(path)}"
+
+
+def typed(path: Path) -> str:
+    """The path as it is typed into a shell."""
+    return legible(shlex.quote(str(path)), MAX_PATH)
 
 
 def as_float32(frames: NDArray[Any]) -> NDArray[np.float32]:

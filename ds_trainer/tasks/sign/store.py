@@ -189,7 +189,8 @@ def _check_names(store: ClipStore) -> None:
 
 def _check_index(store: ClipStore) -> None:
     """Raise `ValueError` for an index that leads nowhere."""
-    if store.clip_ids.astype("<U" + store.clip_ids.dtype.str[2:]).view("<u4").max(initial=0) > sys.maxunicode:
+    letters = store.clip_ids.astype(store.clip_ids.dtype.newbyteorder("<"), copy=False).view("<u4")
+    if letters.max(initial=0) > sys.maxunicode:
         raise ValueError(f"clip_ids in {INDEX_FILE} hold what is no text")
     of_clips = (store.sign, store.signer, store.split, store.clip_ids, store.content)
     lengths = {len(array) for array in (store.offsets[1:], *of_clips)}

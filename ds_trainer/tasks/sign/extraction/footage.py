@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
-from ds_trainer.tasks.sign.clips import by_number, is_aside
+from ds_trainer.tasks.sign.clips import by_number, is_aside, typed
 from ds_trainer.tasks.sign.folders import entries_of, found_below, is_folder
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -34,6 +34,11 @@ def footage_below(path: Path) -> Iterator[Path]:
         DataError: when all else is found, with each folder that cannot be looked into.
     """
     return found_below(path, is_footage) if is_folder(path) else iter(())
+
+
+def extraction_of(path: Path) -> str:
+    """The command that finds keypoints in footage, to be typed into a shell."""
+    return f"python launch/extract_keypoints.py {typed(path)} --out keypoints"
 
 
 def images_in(folder: Path) -> list[Path]:

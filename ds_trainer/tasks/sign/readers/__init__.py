@@ -3,7 +3,6 @@
 A new format is a module with the names of `Reader`, listed in `READERS`.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -13,7 +12,7 @@ from typing import Protocol
 from ds_trainer.errors import DataError
 from ds_trainer.problems import legible
 from ds_trainer.tasks.sign.clips import ClipSource, data_flag
-from ds_trainer.tasks.sign.extraction.footage import footage_below
+from ds_trainer.tasks.sign.extraction.footage import extraction_of, footage_below
 from ds_trainer.tasks.sign.readers import clip_table, karsl_npz, karsl_packed, openpose, packed_npz, sign_folders
 
 
@@ -64,8 +63,7 @@ def find_reader(path: Path) -> Reader:
             f"{path}: found one clip of OpenPose's, expected {{sign}}/{{clip}}; give the folder above its sign"
         )
     if any(footage_below(path)):
-        command = f"python launch/extract_keypoints.py {shlex.quote(str(path))} --out keypoints"
-        remedy = f"{command} finds them, and --data keypoints takes those"
+        remedy = f"{extraction_of(path)} finds them, and --data keypoints takes those"
         raise DataError(f"{path}: found footage and no keypoints; {remedy}")
     if path.is_file() and any(reader.recognises(path.parent) for reader in _SEEN_AT_ONCE):
         raise DataError(

@@ -1,7 +1,6 @@
 """One file of clips, in whatever format, or a folder with a file a frame: nothing is known of it but its keypoints."""
 
 import itertools
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import RawClip
-from ds_trainer.tasks.sign.extraction.footage import is_footage
+from ds_trainer.tasks.sign.extraction.footage import extraction_of, is_footage
 from ds_trainer.tasks.sign.folders import found_below
 from ds_trainer.tasks.sign.readers import openpose, packed_npz, parquet_file, pose_file
 from ds_trainer.tasks.sign.readers.npz_file import load_array, load_arrays, reading
@@ -97,11 +96,7 @@ def labelled(folder: Path, name: Path, sign: int, signer: str, split: str) -> It
 
 
 def _hint(file: Path) -> str:
-    return (
-        f"; python launch/extract_keypoints.py {shlex.quote(str(file))} --out keypoints makes one"
-        if is_footage(file)
-        else ""
-    )
+    return f"; {extraction_of(file)} makes one" if is_footage(file) else ""
 
 
 def _unpacked(file: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
