@@ -1,5 +1,6 @@
 """Signals to all processes of a job leave those that fetch its data to the training process."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -49,6 +51,35 @@ def test_worker_heeds_the_sigterm_of_its_parent_alone(start_method: str) -> None
     assert worker.exitcode == 0
 
 
+def _start_late_and_wait(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    heed_the_parent_alone(0)
+    time.sleep(60)
+
+
+def _leave_an_idle_worker(start_method: str, told: Connection) -> None:
+    """As a training process that is killed while a worker starts, which has not looked for its parent yet."""
+    context = multiprocessing.get_context(start_method)
+    worker = context.Process(target=_start_late_and_wait, args=(os.getpid(),))  # type: ignore[attr-defined]
+    worker.start()
+    told.send(worker.pid)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_worker_ends_whose_parent_was_killed_while_it_started(start_method: str) -> None:
+    asked, told = multiprocessing.Pipe()
+    parent = multiprocessing.Process(target=_leave_an_idle_worker, args=(start_method, told))
+    parent.start()
+    assert asked.poll(30)
+    worker = psutil.Process(asked.recv())
+    parent.join(30)
+    assert parent.exitcode == -signal.SIGKILL
+    assert not psutil.wait_procs([worker], timeout=15)[1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL])
@@ -72,11 +103,16 @@ def test_signal_to_a_whole_job_saves_a_run_whose_data_workers_fetch(tmp_path: Pa
         assert process.returncode == (-number if number == signal.SIGKILL else EXIT_STOPPED), output
         assert not psutil.wait_procs(workers, timeout=20)[1], "workers are left"
     finally:
-        process.kill()
+        _kill_group(process.pid)
     if number != signal.SIGKILL:
         (path,) = tmp_path.glob("runs/*/status.json")
         status = json.loads(path.read_text())
         assert (status["status"], status["reason"]) == ("stopped", number.name)
+
+
+def _kill_group(number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
 
 
 def _workers_in_training(process: subprocess.Popen[str], folder: Path) -> list[psutil.Process]:

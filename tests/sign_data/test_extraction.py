@@ -4,14 +4,16 @@ import errno
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
-from launching import run
+from launching import clean_environment, run
 
 from ds_trainer.errors import DataError, WriteError
 from ds_trainer.tasks.sign.extraction import command
@@ -128,6 +130,36 @@ def test_process_that_is_killed_is_told(
     monkeypatch.setattr(command, "extract", ended_from_outside)
     assert command.main([str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
     assert "error: --jobs 1: a process was ended" in capsys.readouterr().out
+
+
+WAITING = """
+import sys
+import time
+from ds_trainer.tasks.sign.extraction import command
+
+def wait(piece):
+    (piece.out.parent / "begun").touch()
+    time.sleep(100)
+
+if __name__ == "__main__":
+    command.extract = wait
+    command.main(sys.argv[1:])
+"""
+
+
+def test_no_process_is_left_of_a_command_that_was_killed(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "waiting.py").write_text(WAITING)
+    flags = [tmp_path, "--out", tmp_path / "out", "--jobs", "2"]
+    with subprocess.Popen([sys.executable, tmp_path / "waiting.py", *flags], env=clean_environment()) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "out" / "begun").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        started = psutil.Process(process.pid).children()
+        process.kill()
+    assert len(started) >= 2
+    assert not psutil.wait_procs(started, timeout=20)[1]
 
 
 def without_room(piece: Piece) -> None:

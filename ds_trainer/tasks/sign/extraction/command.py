@@ -24,6 +24,7 @@ from ds_trainer.tasks.sign.extraction.footage import Footage
 from ds_trainer.tasks.sign.extraction.holistic import keypoints_of
 from ds_trainer.tasks.sign.extraction.index import rows_of, write_index
 from ds_trainer.tasks.sign.extraction.work import Piece, pieces_of
+from ds_trainer.worker_signals import end_with_the_parent
 
 
 @command
@@ -90,7 +91,7 @@ def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
     # Started anew: MediaPipe's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     num_jobs = max(1, min(num_jobs, len(pieces)))
-    with ProcessPoolExecutor(num_jobs, context, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
+    with ProcessPoolExecutor(num_jobs, context, _end_with_the_command) as pool:
         running = [pool.submit(extract, piece) for piece in pieces]
         try:
             for done in with_bar(as_completed(running), len(pieces), "files"):
@@ -99,6 +100,11 @@ def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
             pool.shutdown(cancel_futures=True)
             raise
     return failed
+
+
+def _end_with_the_command() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_the_parent()
 
 
 def _tell(warnings: Sequence[str], problems: Sequence[str]) -> bool:
