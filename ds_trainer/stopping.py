@@ -27,6 +27,23 @@ def hold_sigusr1_back() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
 
+def interrupt_once() -> None:
+    """Have the first of these signals interrupt the process as Ctrl-C does, and those after it do nothing.
+
+    For a command that then ends others: `timeout` asks it twice at once, and a second interruption would leave those
+    that it has not come to. A job in the background that ignores SIGINT goes on to do so.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in taken:
+            signal.signal(each, lambda number, frame: None)  # not SIG_IGN, which what is started just now would inherit
+        raise KeyboardInterrupt
+
+    taken = [number for number in _SIGNALS if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, interrupt)
+
+
 @contextmanager
 def early_requests() -> Iterator[WantsStop]:
     """While it is open, SIGUSR1 is noted instead of ending the process, and so is the end of its launcher.

@@ -1,6 +1,5 @@
 """Folds that hold each signer out once, and what a sweep over them decides before and between its trainings."""
 
-import signal
 import subprocess
 import sys
 import time
@@ -117,13 +116,6 @@ def test_unknown_metric_is_refused_before_the_first_fold(tmp_path: Path, capsys:
     assert main([*flags, "--data", str(tmp_path / "absent"), "--metric", "topl"]) == 2
     assert capsys.readouterr().out == "error: --metric: found 'topl'; did you mean 'top1' or 'top5'?\n"
     assert not (tmp_path / "sweep").exists()
-
-
-def test_signals_that_stop_a_run_stop_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = {}
-    monkeypatch.setattr(signal, "signal", taken.__setitem__)
-    assert main(["--jobs", "0", "--deepspeed_config", str(ROOT / "ds_configs/fp32.json")]) == 2
-    assert taken == dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), signal.default_int_handler)
 
 
 def test_folders_of_odd_names_stay_in_the_sweep(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The command line of launch/cross_validate.py."""
 
 import argparse
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from ds_trainer.files import make_folder
 from ds_trainer.job import EXIT_STOPPED
 from ds_trainer.problems import nearest_name, shown
 from ds_trainer.progress import log, with_bar
+from ds_trainer.stopping import interrupt_once
 from ds_trainer.task import load_task_type
 from ds_trainer.tasks.sign.clips import NOBODY, by_number
 from ds_trainer.tasks.sign.prepare import resolve_store
@@ -36,8 +36,7 @@ from ds_trainer.tasks.sign.store import ClipStore
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Cross-validate; return the exit status: 0, 2 for what the user can mend, 75 if it was stopped."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: the trainings are to be ended, too
+    interrupt_once()  # the trainings are to be ended, too
     try:
         own, flags = _parser().parse_known_args(argv)
         _cross_validate(own, flags)

@@ -171,7 +171,14 @@ class _Trainings:
             raise error
 
     def end(self) -> None:
-        """Start nothing more, and end what runs, at a resume point."""
+        """Start nothing more, and end what runs, at a resume point; all of it, also where a signal interrupts this."""
+        try:
+            self._end()
+        except KeyboardInterrupt:  # it comes once
+            self._end()
+            raise
+
+    def _end(self) -> None:
         with self._starting:
             self.is_over.set()
         for process in self._processes:
