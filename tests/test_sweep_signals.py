@@ -85,7 +85,11 @@ def test_sweep_that_is_asked_while_a_failure_ends_it_ends_all_trainings(
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_command_takes_the_signals_that_stop_a_run(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "load_settings", lambda *_: [os.kill(os.getpid(), number) for _ in range(2)])
+    def ask_twice(*_: Any) -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(command, "load_settings", ask_twice)
     assert command.main([]) == EXIT_STOPPED
 
 
