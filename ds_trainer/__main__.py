@@ -1,14 +1,17 @@
 """`python -m ds_trainer` trains, as `launch/train.py` and `ds-train` do."""
 
+import os
 import sys
 import tempfile
 
+from ds_trainer.launcher_watch import launcher_of
 from ds_trainer.stopping import hold_sigusr1_back
 
 
 def main() -> int:
     """Train as the command line says; return the exit status of `job.main`."""
     hold_sigusr1_back()
+    launcher_of(os.getpid())
     from ds_trainer.rank_variables import malformed_variables
 
     problems = [*malformed_variables(), *_nowhere_for_temporary_files()]

@@ -1,6 +1,7 @@
 """Whether what started this rank has ended: a rank that trains on without it is one that nobody sees and stops."""
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -15,8 +16,19 @@ RUNNERS = ("deepspeed", "ds", "deepspeed.launcher.runner")
 _EVERY_S = 1.0
 
 
+@functools.cache
+def launcher_of(this_process: int) -> tuple[int, tuple[psutil.Process, psutil.Process] | None]:
+    """The number of this process's parent, and DeepSpeed's above it, as they were when this was first asked.
+
+    To be asked before the imports of training, which take seconds: of a launcher that ended meanwhile nothing is left.
+    """
+    assert this_process == os.getpid()
+    parent = os.getppid()
+    return parent, _launch_and_runner(parent)
+
+
 class LauncherWatch:
-    """Knows the launcher from when it is made.
+    """Knows the launcher from when it is made, or `launcher_of` was asked.
 
     `torchrun` and those of Slurm and MPI are the parents of their ranks. DeepSpeed's is launch.py, and on a host where
     `deepspeed` was called and did not go over the network, that is a child of the runner, as which `deepspeed` runs.
@@ -26,8 +38,8 @@ class LauncherWatch:
 
     def __init__(self) -> None:
         self._has_launcher = has_launcher()  # a shell script that started this process may end
-        self._parent = os.getppid()
-        self._above = _launch_and_runner(self._parent) if self._has_launcher else None
+        self._parent, above = launcher_of(os.getpid())
+        self._above = above if self._has_launcher else None
         self._looked_at_s = time.monotonic()
 
     def has_ended(self) -> bool:
