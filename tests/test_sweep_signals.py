@@ -86,7 +86,7 @@ def test_sweep_that_is_asked_while_a_failure_ends_it_ends_all_trainings(
 @pytest.mark.parametrize("number", NUMBERS)
 def test_command_takes_the_signals_that_stop_a_run(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask_twice(*_: Any) -> None:
-        for _ in range(2):
+        for _time in range(2):
             os.kill(os.getpid(), number)
 
     monkeypatch.setattr(command, "load_settings", ask_twice)
