@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from torch.distributed.distributed_c10d import Store
 
 from ds_trainer.distributed import is_master, world_size
+from ds_trainer.watch.arrival import wait_for_keys
 from ds_trainer.watch.beats import Beat, beat_of, own_beat
 from ds_trainer.watch.line_messages import CLOSED_THERE, NOT_A_MESSAGE, kept, line_of, listener, messages, send
 from ds_trainer.watch.verdicts import Limits
@@ -51,6 +52,7 @@ def meet(store: Store, limits: Limits) -> "Hub | Link":
         hub = Hub(world_size(), limits)
         store.set(_KEY, json.dumps({"host": _own_address(), "port": hub.port, "token": hub.token}))
         return hub
+    wait_for_keys(store, [_KEY], limits.start_timeout_s)
     where = json.loads(store.get(_KEY))
     return Link((where["host"], where["port"]), where["token"], limits)
 

@@ -19,6 +19,7 @@ from torch.distributed.distributed_c10d import Store
 
 from ds_trainer import distributed
 from ds_trainer.progress import log
+from ds_trainer.watch.arrival import wait_for_all
 from ds_trainer.watch.beats import Beat, Kind, Left, own_beat
 from ds_trainer.watch.ending import end_later, end_process, within
 from ds_trainer.watch.heartbeat import Hub, Link, meet
@@ -75,6 +76,8 @@ class Watch:
                 signal.signal(signal.SIGTERM, self._on_sigterm)
         self._lookout = Lookout(self._post, self._limits)
         self._onlooker.start()
+        if distributed.world_size() > 1:
+            wait_for_all(store)
 
     # -- the main thread's part -------------------------------------------------------------------------------------
 
