@@ -32,7 +32,8 @@ def wait_for_keys(store: Store, keys: list[str], timeout_s: float = math.inf) ->
     while not store.check(keys):
         if time.monotonic() >= deadline_s:
             raise MeetingError(
-                f"rank {rank()} on {socket.gethostname()}: rank 0 has not come within {timeout_s:.0f} s; look at its log"
+                f"rank {rank()} on {socket.gethostname()}: rank 0 has not come within {timeout_s:.0f} s; look at its "
+                "log"
             )
         time.sleep(_LOOK_S)
 
