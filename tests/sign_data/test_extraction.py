@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -162,24 +163,65 @@ def test_no_process_is_left_of_a_command_that_was_killed(tmp_path: Path) -> None
     assert not psutil.wait_procs(started, timeout=20)[1]
 
 
-def without_room(piece: Piece) -> None:
+def tried(piece: Piece) -> tuple[list[str], list[str]]:
     with (piece.out.parent / "tried").open("a") as file:
         file.write(f"{piece.out.name}\n")
     time.sleep(0.01)
+    return [], []
+
+
+def without_room(piece: Piece) -> None:
+    tried(piece)
     raise WriteError.of(piece.out, OSError(errno.ENOSPC, "No space left on device"))
 
 
-def test_full_disk_ends_it_soon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Not when all else is extracted in vain."""
+def mistaken(piece: Piece) -> None:
+    tried(piece)
+    raise ZeroDivisionError("a mistake")
+
+
+@pytest.fixture
+def of_twenty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments by which twenty files are extracted, one after the other, in a thread: processes start in seconds."""
     for number in range(20):
         (tmp_path / f"{number}.mp4").touch()
+    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    return [str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]
+
+
+def num_tried(of_twenty: list[str]) -> int:
+    return len((Path(of_twenty[2]) / "tried").read_text().split())
+
+
+def test_full_disk_ends_it_soon(
+    of_twenty: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not when all else is extracted in vain."""
     monkeypatch.setattr(command, "extract", without_room)
-    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))  # to start is seconds
-    assert command.main([str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"]) == 2
+    assert command.main(of_twenty) == 2
     assert "0.npz: cannot be written (No space left on device)" in capsys.readouterr().out
-    assert len((tmp_path / "out" / "tried").read_text().split()) < 10
+    assert num_tried(of_twenty) < 10
+
+
+def test_mistake_in_the_program_ends_it_soon(of_twenty: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "extract", mistaken)
+    with pytest.raises(ZeroDivisionError):
+        command.main(of_twenty)
+    assert num_tried(of_twenty) < 10
+
+
+def test_ctrl_c_while_it_starts_ends_it_soon(of_twenty: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *work: Any) -> Any:  # type: ignore[override]
+            submitted = super().submit(*work)
+            if self._work_queue.qsize() > 15:
+                raise KeyboardInterrupt
+            return submitted
+
+    monkeypatch.setattr(command, "extract", tried)
+    monkeypatch.setattr(command, "ProcessPoolExecutor", lambda *_: Interrupted(1))
+    assert command.main(of_twenty) == 130
+    assert num_tried(of_twenty) < 10
 
 
 @pytest.mark.parametrize("below", ["", "new"])

@@ -92,12 +92,12 @@ def _extract_all(pieces: Sequence[Piece], num_jobs: int) -> int:
     context = multiprocessing.get_context("spawn")
     num_jobs = max(1, min(num_jobs, len(pieces)))
     with ProcessPoolExecutor(num_jobs, context, _end_with_the_command) as pool:
-        running = [pool.submit(extract, piece) for piece in pieces]
         try:
+            running = [pool.submit(extract, piece) for piece in pieces]
             for done in with_bar(as_completed(running), len(pieces), "files"):
                 failed += _tell(*done.result())
-        except (KeyboardInterrupt, WriteError):
-            pool.shutdown(cancel_futures=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or all that waits would be extracted first
             raise
     return failed
 
