@@ -24,6 +24,7 @@ from ds_trainer.engine.compilation import compile_model
 from ds_trainer.engine.flat_model import FlatModel, can_be_flat
 from ds_trainer.engine.flat_model import state_names as names_of_state
 from ds_trainer.engine.monitors import without_monitors
+from ds_trainer.engine.op_building import no_lock_outlives_its_process
 from ds_trainer.engine.parameter_groups import full_learning_rate, parameter_groups, treatments
 from ds_trainer.engine.precision import (
     ComputesInFloat32,
@@ -67,7 +68,8 @@ def build_engine(
     elif arithmetic is not None:
         module = ComputesInFloat32(model)
     sending = replaced(DeepSpeedEngine, {"_broadcast_model": _send_weights})
-    with exact_statistics(model) if is_flat else contextlib.nullcontext(), sending:
+    statistics = exact_statistics(model) if is_flat else contextlib.nullcontext()
+    with statistics, sending, no_lock_outlives_its_process():
         groups = parameter_groups(module.parameters(), treatment_of, config["optimizer"]["params"]["lr"])
         engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=_for_deepspeed(config))
     _forget_first_step(engine)
