@@ -7,7 +7,7 @@ import resource
 import signal
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from browsing import CHROMIUM
 from filelock import FileLock
 from hypothesis import settings
+from left_processes import end_left, started_processes
 
 from ds_trainer.progress import log
 
@@ -39,6 +40,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("slow"):
             seconds[item.path] += limit.args[0] if limit else float(item.config.getini("timeout"))
     items.sort(key=lambda item: -seconds[item.path])
+
+
+has_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[has_failed] = report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    with started_processes() as started:
+        yield
+    if request.node.stash.get(has_failed, True):
+        end_left(started)
 
 
 @pytest.fixture(autouse=True)
