@@ -32,4 +32,6 @@ def test_failed_test_leaves_nothing_running(tmp_path: Path) -> None:
     ended = run([sys.executable, "-m", "pytest", *options, "."], cwd=tmp_path)
     assert "1 failed, 1 passed" in ended.stdout, ended.stdout
     assert "ResourceWarning" not in ended.stdout
-    assert not any(map(psutil.pid_exists, map(int, (tmp_path / "pids").read_text().split())))
+    numbers = set(map(int, (tmp_path / "pids").read_text().split()))
+    left = [process for process in psutil.process_iter() if process.pid in numbers]  # killed, and on their way out
+    assert not psutil.wait_procs(left, timeout=30)[1]
