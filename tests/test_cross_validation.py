@@ -1,5 +1,7 @@
 """Folds that hold each signer out once, and what a sweep over them decides before and between its trainings."""
 
+import errno
+import fcntl
 import subprocess
 import sys
 import time
@@ -8,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -198,6 +200,16 @@ def test_impossible_folds_are_refused(signers: list[str], num_groups: int | None
     with pytest.raises(UserError) as refused:
         folds_of(signers, num_groups, 1, 0)
     assert str(refused.value).startswith(told)
+
+
+def test_fold_is_trained_on_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: IO[bytes], operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    log_file = locked_log(Fold(("s1",), seed=0), tmp_path)
+    assert log_file is not None
+    log_file.close()
 
 
 def test_a_link_in_place_of_a_log_is_told_and_its_target_left(tmp_path: Path) -> None:

@@ -26,4 +26,6 @@ def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
     except BlockingIOError:
         log_file.close()
         return None
+    except OSError:
+        pass  # a file system without locks, as in `run/claims.py`: sweeps there must not share a folder
     return log_file
