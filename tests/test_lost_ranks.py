@@ -14,6 +14,8 @@ from launching import clean_environment, deepspeed, run, succeed, torchrun
 
 from ds_trainer.watch.watch import EXIT_RANK_LOST
 
+SECONDS = f"({TIMEOUT_S}|{TIMEOUT_S + 1})"  # a look comes late on a busy machine
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
@@ -21,8 +23,8 @@ def test_frozen_rank_is_named(tmp_path: Path) -> None:
     with job(tmp_path, 2) as ranks:
         ranks.wait_for_step(40)
         ranks.signal(1, signal.SIGSTOP)
-        assert ranks.statuses([0], TIMEOUT_S + 5) == [EXIT_RANK_LOST]
-        assert_named(ranks, lost=1, speaker=0, others=[0], what=f"has not been heard of for {TIMEOUT_S} s")
+        assert ranks.statuses([0], TIMEOUT_S + 15) == [EXIT_RANK_LOST]
+        assert_named(ranks, lost=1, speaker=0, others=[0], what=f"has not been heard of for {SECONDS} s")
         status = ranks.status_file()
         assert status["status"] == "failed"
         assert "rank 1 on" in str(status["reason"])
@@ -32,8 +34,8 @@ def test_frozen_master_is_named_by_another_and_ends_when_it_wakes(tmp_path: Path
     with job(tmp_path, 3) as ranks:
         ranks.wait_for_step(40)
         ranks.signal(0, signal.SIGSTOP)
-        assert ranks.statuses([1, 2], TIMEOUT_S + 5) == [EXIT_RANK_LOST] * 2
-        assert_named(ranks, lost=0, speaker=1, others=[1, 2], what=f"has not been heard of for {TIMEOUT_S} s")
+        assert ranks.statuses([1, 2], TIMEOUT_S + 15) == [EXIT_RANK_LOST] * 2
+        assert_named(ranks, lost=0, speaker=1, others=[1, 2], what=f"has not been heard of for {SECONDS} s")
         ranks.signal(0, signal.SIGCONT)
         assert ranks.statuses([0], 15) == [EXIT_RANK_LOST]
 
@@ -53,7 +55,7 @@ def test_rank_that_stalls_in_its_data_is_named_with_the_line(tmp_path: Path) -> 
         assert ranks.statuses([0, 1], 60) == [EXIT_RANK_LOST] * 2
         said = ranks.output(0)
         assert "rank 1 on" in said
-        assert f"has not moved on for {TIMEOUT_S} s" in said
+        assert re.search(f"has not moved on for {SECONDS} s", said), said
         assert "rank 1 stood in fetching, epoch 1, step 16" in said, said
         assert "faulty.py:22 fail: time.sleep(9999)  # a disk that does not answer" in said, said
         assert "rank 0 on" in said, "where the other one waits"

@@ -81,7 +81,7 @@ def test_cut_cable(training: Training) -> None:
     start_over_ssh(training)
     training.lab.cut(1)
     assert_ends_in_time(training)
-    assert_named(training, rf"rank 1 on node-1 \(pid \d+\) has not been heard of for {TIMEOUT_S} s")
+    assert_named(training, rf"rank 1 on node-1 \(pid \d+\) has not been heard of for ({TIMEOUT_S}|{TIMEOUT_S + 1}) s")
 
 
 def test_cable_that_comes_back_in_time(training: Training) -> None:
@@ -99,7 +99,7 @@ def test_black_hole(training: Training) -> None:
     start_ranks(training)
     training.lab.black_hole(1)
     assert assert_ends_in_time(training) == [EXIT_RANK_LOST] * 2
-    assert_named(training, rf"rank 1 on node-1 \(pid \d+\) has not been heard of for {TIMEOUT_S} s")
+    assert_named(training, rf"rank 1 on node-1 \(pid \d+\) has not been heard of for ({TIMEOUT_S}|{TIMEOUT_S + 1}) s")
     assert re.search(r"error: rank 0 on node-0 \(pid \d+\) has not been heard of", training.output), "said on node-1"
 
 
@@ -107,14 +107,14 @@ def test_host_without_power(training: Training) -> None:
     start_over_ssh(training)
     training.lab.power_off(1)
     assert_ends_in_time(training)
-    assert_named(training, rf"rank 1 on node-1 \(pid \d+\) has not been heard of for {TIMEOUT_S} s")
+    assert_named(training, rf"rank 1 on node-1 \(pid \d+\) has not been heard of for ({TIMEOUT_S}|{TIMEOUT_S + 1}) s")
 
 
 def test_host_of_the_master_without_power(training: Training) -> None:
     start_ranks(training)
     training.lab.power_off(0)
     assert assert_ends_in_time(training)[1] == EXIT_RANK_LOST
-    assert_named(training, rf"rank 0 on node-0 \(pid \d+\) has not been heard of for {TIMEOUT_S} s")
+    assert_named(training, rf"rank 0 on node-0 \(pid \d+\) has not been heard of for ({TIMEOUT_S}|{TIMEOUT_S + 1}) s")
 
 
 def test_host_that_is_missing_at_the_start(training: Training) -> None:
