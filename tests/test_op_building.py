@@ -1,7 +1,10 @@
 """Unit: an operation that a killed process was compiling is compiled by the next."""
 
+import errno
+import fcntl
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,3 +63,22 @@ def test_file_that_torch_left_is_not_waited_for(tmp_path: Path, monkeypatch: pyt
     with no_lock_outlives_its_process():
         cpp_extension.load("op", [str(tmp_path / "op.cpp")], build_directory=str(tmp_path))
     assert len(compiled) == 1
+
+
+def test_where_the_system_has_no_locks_torch_locks_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_locks(*_: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    path = tmp_path / "lock"
+    with ThreadPoolExecutor(1) as pool, no_lock_outlives_its_process():
+        baton = FileBaton(str(path))
+        assert baton.try_acquire()
+        assert path.exists()
+        assert not FileBaton(str(path)).try_acquire()
+        waits = pool.submit(FileBaton(str(path)).wait)
+        time.sleep(0.3)
+        assert not waits.done()
+        baton.release()
+        waits.result(10)
+        assert not path.exists()

@@ -13,36 +13,44 @@ from torch.utils.file_baton import FileBaton
 
 from ds_trainer.engine.skipping import replaced
 
+_try_by_file, _wait_by_file = FileBaton.try_acquire, FileBaton.wait
+
 
 def no_lock_outlives_its_process() -> contextlib.AbstractContextManager[None]:
-    """Within, torch's locks are the system's, which end with the process that holds them; its own files are ignored."""
+    """Within, torch's locks are the system's, which end with the process that holds them; its own files are ignored.
+
+    On a file system without locks they are torch's still.
+    """
     return replaced(FileBaton, {"try_acquire": _try_acquire, "wait": _wait, "release": _release})
 
 
 def _try_acquire(baton: Any) -> bool:
-    descriptor = _opened(baton)
+    baton.fd = _opened(baton)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(baton.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(descriptor)
+        os.close(baton.fd)
         return False
     except OSError:
-        pass  # a file system without locks
-    baton.fd = descriptor
+        os.close(baton.fd)
+        return bool(_try_by_file(baton))
     return True
 
 
 def _wait(baton: Any) -> None:
     descriptor = _opened(baton)
     try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        _wait_by_file(baton)
     finally:
         os.close(descriptor)
 
 
 def _release(baton: Any) -> None:
     os.close(baton.fd)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(baton.lock_file_path)
 
 
 def _opened(baton: Any) -> int:
