@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from ds_trainer.report.runs import CURVES, PastRun, differing, find_runs, summar
 
 _MOST_COLUMNS = 6
 """Runs that are columns; more are rows, the best first."""
+
+_CHOOSING_CLIPS = ("signers", "selected_signs_from", "selected_signs_to", "split", "val_by", "val_fraction")
+"""Settings that say which clips validate. Another seed draws others, but of the same people and signs."""
 
 _LONGEST_VALUE = 24
 _COLOURS = colormaps["tab10"].resampled(10)
@@ -93,9 +96,17 @@ def best_of(runs: Sequence[PastRun]) -> str:
     if math.isinf(runs[best].val_loss):
         return "no run has a best checkpoint yet"
     order = "lowest validation loss first" if len(runs) > _MOST_COLUMNS else "lowest validation loss"
-    others = " (not comparable: label_smoothing, a part of the loss, differs)"
-    told = others if "label_smoothing" in differing(runs) else ""
-    return f"{order}: {letters_of(len(runs))[best]}, {shown(runs[best].val_loss)}{told}"
+    doubts = "; ".join(_doubts(differing(runs)))
+    return f"{order}: {letters_of(len(runs))[best]}, {shown(runs[best].val_loss)}" + (f" ({doubts})" if doubts else "")
+
+
+def _doubts(names: Iterable[str]) -> Iterator[str]:
+    """Why validation losses of runs that differ in these settings may say nothing of which is better."""
+    differ = set(names)
+    if of_other_clips := [name for name in _CHOOSING_CLIPS if name in differ]:
+        yield f"of other clips: {', '.join(of_other_clips)} differ" + ("s" if len(of_other_clips) == 1 else "")
+    if "label_smoothing" in differ:
+        yield "not comparable: label_smoothing, a part of the loss, differs"
 
 
 def _aligned(table: Table) -> Iterator[str]:
