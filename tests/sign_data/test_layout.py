@@ -105,6 +105,24 @@ def test_depth_that_may_be_a_confidence_is_told() -> None:
     assert notices_of(layout_for(20, 2), confidence[..., :2]) == []
 
 
+def test_places_of_low_confidence_are_told_where_nothing_is_missing() -> None:
+    wholebody = load_layout(next(path for path in LAYOUT_FILES if path.stem == "coco_wholebody_133"))
+    frames = random_frames(20, (133, 3)) * np.float32(300) + 1
+    frames[..., 2] = 0.9
+    assert notices_of(wholebody, frames) == []
+    frames[:5, wholebody.parts["right_hand"], 2] = 0.2
+    frames[:, wholebody.parts["lower_body"], 2] = 0.1
+    told = " ".join(notices_of(wholebody, frames))
+    assert told.startswith("confidence is below 0.3 for 25 % of right_hand, and none are missing there:"), told
+    written = frames.copy()
+    written[:5, wholebody.parts["right_hand"]] = 0
+    assert notices_of(wholebody, written) == []
+    frames[4, wholebody.parts["right_hand"][3]] = 0
+    assert notices_of(wholebody, frames) == [], "whoever gave the clips has decided already what was not seen"
+    frames[:, wholebody.parts["right_hand"], :2] = 0
+    assert notices_of(wholebody, frames) == [], "all are missing"
+
+
 def test_fourth_number_that_is_no_visibility_is_refused_and_told(tmp_path: Path) -> None:
     clip = random_frames(4, (20, 4)).clip(max=0.99)
     clip[0, 0, 3] = 1

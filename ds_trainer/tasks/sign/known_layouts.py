@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ds_trainer.errors import DataError
+from ds_trainer.problems import listed
 from ds_trainer.tasks.sign import kinect, mediapipe
 from ds_trainer.tasks.sign.clips import ClipSource, frames_evenly
 from ds_trainer.tasks.sign.holistic import NUM_FACE_OF, holistic, in_order, is_holistic, order_of, placed
@@ -22,6 +23,11 @@ _MOST = 3
 _USUAL = 0.99
 """Of a number that is no coordinate: visibilities are up to 1, tracking states up to 3. Percentages in it are as bad as
 any noise: top-1 0.083 of isl-kinect30, s08, in place of 0.981 without them."""
+
+_FRAMES_READ = 2000
+_SURE = 0.3  # what MMPose draws: kpt_thr of its demos
+_MANY = 0.1
+"""Of a part's keypoints: fewer guesses than that are noise like any other."""
 
 
 def checked_layout(source: ClipSource, frames_NKC: NDArray[np.float32]) -> KeypointLayout:
@@ -64,8 +70,8 @@ def layout_of(frames_NKC: NDArray[np.float32]) -> KeypointLayout:
     """The layout of a store's frames: what their shape says, and where parts may be in any order, their places."""
     layout = layout_for(*frames_NKC.shape[1:])
     if layout.name == kinect_20(layout.features).name:
-        return kinect.in_order(layout.features, frames_evenly(frames_NKC, 2000))
-    return in_order(layout, frames_evenly(frames_NKC, 2000)) if is_holistic(layout) else layout
+        return kinect.in_order(layout.features, frames_evenly(frames_NKC, _FRAMES_READ))
+    return in_order(layout, frames_evenly(frames_NKC, _FRAMES_READ)) if is_holistic(layout) else layout
 
 
 def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
@@ -75,7 +81,8 @@ def notices_of(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[
         "or divide it"
         for feature, reach in _reaches(layout, frames_NKC).items()
     ]
-    return [*_guesses(layout), *_doubtful_depth(layout, frames_evenly(frames_NKC, 64)), *too_large]
+    doubtful = [*_doubtful_depth(layout, frames_evenly(frames_NKC, 64)), *_doubtful_places(layout, frames_NKC)]
+    return [*_guesses(layout), *doubtful, *too_large]
 
 
 def _reaches(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> dict[str, float]:
@@ -83,7 +90,7 @@ def _reaches(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> dict[st
     others = layout.features[layout.num_coordinates :] if layout.num_coordinates else ()
     if not others:
         return {}
-    beside_NKc = np.abs(frames_evenly(frames_NKC, 2000)[..., layout.num_coordinates :])
+    beside_NKc = np.abs(frames_evenly(frames_NKC, _FRAMES_READ)[..., layout.num_coordinates :])
     # Not the largest: a glitch in one frame destroys nothing.
     reach_c = np.quantile(beside_NKc, _USUAL, axis=(0, 1), method="lower").tolist()
     return {feature: reach for feature, reach in zip(others, reach_c, strict=True) if reach > _MOST}
@@ -99,6 +106,28 @@ def _doubtful_depth(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> 
         return []
     bounds = f"0 and {max(1, round(most, 1)):g}"
     return [f"z lies between {bounds} throughout: if it is a confidence, give --layout (docs/data.md)"]
+
+
+def _doubtful_places(layout: KeypointLayout, frames_NKC: NDArray[np.float32]) -> list[str]:
+    """Some extractors give a place to what nobody can see, too, and say so by the confidence alone.
+
+    Where some keypoints of a part are missing, whoever gave the clips has decided what was seen.
+    """
+    if "confidence" not in layout.features:
+        return []
+    frames_NKC = frames_evenly(frames_NKC, _FRAMES_READ)
+    is_there_NK = (frames_NKC[..., : layout.num_coordinates] != 0).any(-1)
+    is_unsure_NK = frames_NKC[..., layout.features.index("confidence")] < _SURE
+    unsure = {part: float(is_unsure_NK[:, layout.parts[part]].mean()) for part in layout.signing_parts}
+    told = [
+        f"{100 * fraction:.0f} % of {part}"
+        for part, fraction in unsure.items()
+        if fraction > _MANY and is_there_NK[:, layout.parts[part]].all()
+    ]
+    if not told:
+        return []
+    remedy = "the model takes their places for seen; write 0 for such keypoints (docs/data.md)"
+    return [f"confidence is below {_SURE} for {listed(told)}, and none are missing there: {remedy}"]
 
 
 def _guesses(layout: KeypointLayout) -> list[str]:
