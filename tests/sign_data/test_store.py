@@ -14,6 +14,7 @@ import pytest
 from ds_trainer.errors import DataError
 from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.known_layouts import layout_for
+from ds_trainer.tasks.sign.layout import KeypointLayout
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
 
@@ -168,6 +169,16 @@ def test_axes_in_another_order_are_told_once(
     assert problem.startswith(f"a test: found shapes {clips[0].frames.shape}, {clips[1].frames.shape}")
     assert problem.endswith(f"transpose them to [frames, keypoints, features]: np.transpose(clip, {back})")
     assert clips[0].frames.transpose(back).shape == (lengths[0], 20, 3)
+
+
+def test_clips_of_one_length_with_their_features_in_front_are_refused(tmp_path: Path) -> None:
+    """As ST-GCN takes them, [features, frames, keypoints]: each would be three frames of keypoints of 20 features."""
+    clips = [_clip(frames=frames(64, seed=seed).transpose(2, 0, 1)) for seed in range(3)]
+    with pytest.raises(DataError, match=r"a test: all clips begin .* np\.transpose\(clip, \(1, 2, 0\)\); .* --layout"):
+        write_store(tmp_path / "store", source(clips))
+    meant = KeypointLayout("mine", tuple(f"feature_{number}" for number in range(20)), {"all": tuple(range(64))})
+    write_store(tmp_path / "store", source(clips, layout=meant))
+    write_store(tmp_path / "short", source([_clip(frames=frames(3, seed=seed)) for seed in range(3)]))
 
 
 def test_all_problems_are_counted_and_some_shown(tmp_path: Path) -> None:

@@ -40,6 +40,23 @@ class SeenShapes:
             f"to differ; transpose them to [frames, keypoints, features]: np.transpose(clip, {order})"
         )
 
+    def features_in_front(self) -> str | None:
+        """What to tell of clips that all have as few frames as keypoints have features, and more features than that.
+
+        Of one length, as networks of graphs take them, no axis shows itself.
+        """
+        if self._num_clips < _FEW or not all(_may_begin_with_features(shape) for shape in self._shapes):
+            return None
+        return (
+            f"all clips begin with an axis of 2 to 4, such as {next(iter(self._shapes))}, expected [frames, keypoints, "
+            "features]; if they are [features, frames, keypoints], save np.transpose(clip, (1, 2, 0)); if they are "
+            "as expected, say with --layout what their features are (docs/data.md)"
+        )
+
+
+def _may_begin_with_features(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[0] in _NUM_FEATURES and shape[2] > max(_NUM_FEATURES)
+
 
 def remedy_for(frames: NDArray[Any]) -> str:
     """What to do about an array that is no clip."""

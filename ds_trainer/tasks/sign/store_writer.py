@@ -137,7 +137,7 @@ def _write_files(partial_dir: Path, source: ClipSource, progress: Progress) -> N
                 frames_TKC = as_float32(clip.frames)
                 frames_file.append(frames_TKC)
                 index.add(clip, frames_TKC)
-        if wrong_order := shapes.wrong_order():
+        if wrong_order := shapes.wrong_order() or (shapes.features_in_front() if source.layout is None else None):
             raise DataError(f"{source.name}: {wrong_order}")
         if problems:
             raise DataError(shortened(problems))
