@@ -30,6 +30,7 @@ exec sh -c "$last"
 """
 
 SAYS: dict[str, Any] = {
+    "master": "node1",
     "versions": {"python": "3.12.3", "torch": "2.13.0", "deepspeed": "0.19.8"},
     "files": {"ds_configs/bf16.json": "abc"},
     "gpus": 8,
@@ -102,6 +103,20 @@ def test_interface_that_the_trainer_takes_is_told() -> None:
 def test_disk_of_the_master() -> None:
     problems = problems_of([answer("node1", free_bytes=2**20, can_write=False), answer("node2", free_bytes=0)])
     assert [(problem.host, "--runs_dir" in problem.remedy) for problem in problems] == [("node1", True)] * 2
+
+
+def test_nobody_is_taken_for_a_master_that_gave_no_answer() -> None:
+    full = {"free_bytes": 0, "can_write": False, "sees_token": False}
+    silent, *others = problems_of(
+        [Answer("node1", 8, error="cannot be reached"), answer("node2", route=NO_ROUTE, **full), answer("node3")]
+    )
+    assert silent.host == "node1"
+    assert [(problem.host, problem.what.split(" (")[0]) for problem in others] == [("node2", "cannot resolve node1")]
+
+
+def test_user_of_the_master_is_no_part_of_its_name(path_with_ssh: str, tmp_path: Path) -> None:
+    (here,) = ask_hosts({"ann@localhost": 1}, Question([], tmp_path / "runs"))
+    assert (here.says["master"], here.says["route"]["address"]) == ("localhost", "127.0.0.1")
 
 
 def test_hosts_are_really_asked(path_with_ssh: str, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Question:
 
 def ask_hosts(slots_of: dict[str, int], question: Question) -> list[Answer]:
     """The answers of all hosts, in the order of the hostfile, whose first is the master."""
-    master = next(iter(slots_of))
+    master = next(iter(slots_of)).rpartition("@")[2]  # the user before it is ssh's
     with _token_in(question.runs_dir) as token, ThreadPoolExecutor(max_workers=32) as pool:
         asked = {
             "master": master,

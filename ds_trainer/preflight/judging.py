@@ -31,7 +31,8 @@ def problems_of(answers: Sequence[Answer]) -> list[Problem]:
         if answer.error is not None
     ]
     speaking = [answer for answer in answers if answer.error is None]
-    found = silent + [problem for rule in RULES for problem in rule(speaking)] if speaking else silent
+    rules = [rule for rule in RULES if rule is not disks or answers[0].error is None]  # runs lie on the master's
+    found = silent + [problem for rule in rules for problem in rule(speaking)] if speaking else silent
     order = {answer.host: place for place, answer in enumerate(answers)}
     return sorted(found, key=lambda problem: order[problem.host])
 
@@ -81,8 +82,8 @@ def network(answers: Sequence[Answer]) -> Iterator[Problem]:
     """Hosts that do not find the master, or whose own name means loopback, where gloo would listen."""
     if len(answers) < 2:
         return
-    master = answers[0].host
     for answer in answers:
+        master = answer.says["master"]  # which may have said nothing
         route, own = answer.says["route"], answer.says["own_name_address"]
         if route["address"] is None:
             what = f"cannot resolve {master} ({route['error']})"

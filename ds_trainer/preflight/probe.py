@@ -129,6 +129,7 @@ def main() -> None:
     token_path = os.path.join(asked["runs_dir"], asked["token"])
     answer = {
         "name": socket.gethostname(),
+        "master": asked["master"],
         "versions": versions(),
         "files": {path: digest(path) for path in asked["files"]},
         "gpus": num_gpus(),
