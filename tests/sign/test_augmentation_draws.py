@@ -100,6 +100,28 @@ def test_changes_stay_within_their_limits() -> None:
     assert 28 < degrees.max() <= 30 + 1e-3
 
 
+def test_turns_go_either_way_about_both_lines() -> None:
+    layout = layout_for(7, 3)
+    axes = torch.eye(3)[[0, 1, 2, 0, 1, 2, 0]].expand(500, 1, -1, -1)
+    turned = augmented(replace(NOTHING, max_turn_degrees=30), axes, layout, Draw.of(0, 0, torch.arange(500)))[:, 0]
+    degrees = torch.rad2deg(torch.stack([turned[:, 0, 2], turned[:, 2, 1]]).asin())
+    assert ((degrees.amin(1) >= -30 - 1e-3) & (degrees.amin(1) < -28)).all()
+    assert ((degrees.amax(1) > 28) & (degrees.amax(1) <= 30 + 1e-3)).all()
+
+
+def test_changes_of_two_kinds_go_together() -> None:
+    layout = layout_for(7, 3)
+    original = clips(layout)
+
+    def changed(**most: float) -> Tensor:
+        return augmented(replace(NOTHING, **most), original, layout, Draw.of(0, 0, torch.arange(3)))
+
+    shifted, displaced = changed(max_shift=0.3) - original, changed(max_displacement=0.1) - original
+    torch.testing.assert_close(changed(max_shift=0.3, max_displacement=0.1), original + shifted + displaced)
+    grown, stretched = changed(max_scale_fraction=0.3) / original, changed(max_stretch_fraction=0.2) / original
+    torch.testing.assert_close(changed(max_scale_fraction=0.3, max_stretch_fraction=0.2), original * grown * stretched)
+
+
 def test_a_clip_is_changed_as_a_whole(layout: KeypointLayout) -> None:
     """Each frame alike, so that movement stays smooth."""
     frozen = clips(layout, 2, num_frames=1).expand(-1, 5, -1, -1)
