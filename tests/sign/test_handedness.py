@@ -1,6 +1,7 @@
 """Which hand signs, and whether that tells who signs or what is signed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ds_trainer.tasks.sign.clips import RawClip
 from ds_trainer.tasks.sign.handedness import Handedness, is_left_handed
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.layout import KeypointLayout
+from ds_trainer.tasks.sign.mirror import right_handed
 from ds_trainer.tasks.sign.store import ClipStore
 from ds_trainer.tasks.sign.store_writer import write_store
 
@@ -79,9 +81,15 @@ def test_hand_that_is_mostly_out_of_sight_rests_however_far_it_travels() -> None
     assert found.tolist() == [True]
 
 
-def test_of_keypoints_without_sides_nothing_is_told() -> None:
-    layout = layout_for(7, 3)
-    assert is_left_handed(torch.rand(2, 5, 7, 3), layout) is None
+@pytest.mark.parametrize("layout", [layout_for(7, 3), replace(HOLISTIC, mirror=None)], ids=["unknown", "no_mirror"])
+def test_of_keypoints_without_sides_or_a_mirror_nothing_is_told(
+    layout: KeypointLayout, stored: Callable[..., ClipStore]
+) -> None:
+    clips_BTKC = torch.from_numpy(clip(HOLISTIC, LEFT))[None, :, : layout.num_keypoints, : layout.num_features]
+    assert is_left_handed(clips_BTKC, layout) is None
+    torch.testing.assert_close(right_handed(clips_BTKC, layout, None, True), clips_BTKC)
+    store = replace(stored(HOLISTIC, ann=[LEFT] * 6, bob=[RIGHT] * 6), layout=layout)
+    assert Handedness.of(store, np.arange(12)) == Handedness(True, [])
 
 
 @pytest.fixture

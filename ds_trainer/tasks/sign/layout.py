@@ -113,9 +113,11 @@ class KeypointLayout:
     @property
     def sides(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """The keypoints of the left and of the right hand, or else of all parts that are called left and right; None
-        where there are none, or not as many on either side."""
+        where there are none, not as many on either side, or no mirror in which one would be seen as the other."""
+        if self.mirror is None or not self.num_coordinates:
+            return None
         pairs = [(part, part.replace("left", "right", 1)) for part in self.parts if part.startswith("left")]
-        pairs = [pair for pair in pairs if pair[1] in self.parts and self.mirror is not None and self.num_coordinates]
+        pairs = [pair for pair in pairs if pair[1] in self.parts]
         if set(HANDS) <= set(self.parts):
             pairs = [HANDS]
         left, right = (sum((self.parts[pair[side]] for pair in pairs), ()) for side in (0, 1))

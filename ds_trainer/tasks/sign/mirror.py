@@ -24,7 +24,7 @@ def right_handed(
         is_mirrored_B: bool[B], the clips to mirror besides, or back; None: none.
         mirrors_left_handed: False: these alone.
     """
-    if layout.mirror is None or not layout.num_coordinates:
+    if not layout.num_coordinates:
         return planar(clips_BTKC)
     is_left_B = is_left_handed(clips_BTKC, layout) if mirrors_left_handed else None
     if is_left_B is not None:
