@@ -1,5 +1,6 @@
 """Unit: ranks that would train on other things than the master's are told by host and name."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,34 @@ def test_other_data_of_the_same_size_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ToyTask, "fingerprint", lambda self: next(fingerprints))
     with pytest.raises(SettingsError, match="the data's fingerprint: found 'b' on host1"):
         on_two_ranks(monkeypatch)
+
+
+class Launcher:
+    """`deepspeed` above this process, as psutil tells of it."""
+
+    def __init__(self, working_dir: Path, words: str):
+        self.cwd = lambda: str(working_dir)
+        self.cmdline = lambda: ["/usr/bin/python3", "/usr/bin/deepspeed", *words.split()]
+        self.parents = lambda: [self]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--hostfile hosts train.py", "--hostfile hosts: asks for 6 ranks, found 4"),
+        ("-H=hosts train.py", "--hostfile hosts: asks for 6 ranks, found 4"),
+        ("-H hots --num_nodes 1 train.py", "--hostfile hots: no such file, so the launcher took this host alone"),
+        ("--hostfile hosts --num_nodes=1 train.py", None),
+        ("--hostfile hosts -i worker-1 train.py", None),
+        ("--num_gpus 4 train.py --hostfile hots", None),
+    ],
+)
+def test_ranks_are_as_many_as_the_launcher_was_to_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str, problem: str | None
+) -> None:
+    (tmp_path / "hosts").write_text("worker-1 slots=4\nworker-2 slots=2\n")
+    monkeypatch.setattr(launched.psutil, "Process", lambda: Launcher(tmp_path, words))
+    with pytest.raises(SettingsError, match=problem) if problem else nullcontext():
+        launched.refuse_other_world_size(0, 4)
+    if "hosts" in words:
+        launched.refuse_other_world_size(6, 6)
