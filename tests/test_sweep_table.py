@@ -150,6 +150,21 @@ def test_worst_signer_is_told_whose_loss_is_the_highest() -> None:
     assert "highest ann, 0.950 of 10 clips" in "".join(table_lines(Results("loss", SCORES, SCORED)))
 
 
+@pytest.mark.parametrize("of_bob", [{0: math.nan, 1: 0.6}, {0: math.nan, 1: math.nan}])
+def test_a_score_that_is_no_number_is_told_with_those_that_are(tmp_path: Path, of_bob: dict[int, float]) -> None:
+    """Found when all folds have trained: a table of the others is worth hours."""
+    scores = {seed: {"ann": own["ann"], "bob": of_bob[seed], "cem": 2.0} for seed, own in SCORES.items()}
+    results = Results("loss", scores, Scored({"ann": 10, "bob": 64, "cem": 7}, {"ann": 0, "bob": 0, "cem": 0}))
+    write_table(tmp_path, results, {})
+    draw_table(tmp_path / "table.png", results)
+    rows = {line.split(" ")[0]: line.split()[1:] for line in (tmp_path / "table.txt").read_text().splitlines()}
+    assert rows["ann"] == ["10", "0.900", "1.000", "0.950", "±", "0.071"]
+    assert rows["bob"][-3:] == ["nan", "±", "nan"]
+    assert "highest bob, nan of 64 clips" in (tmp_path / "table.txt").read_text()
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert (told["mean"], told["mean_of_signer"]["bob"], told["scores"]["0"]["cem"]) == (None, None, 2.0)
+
+
 def test_one_seed_has_no_deviation() -> None:
     assert "±" not in "".join(
         line for line in table_lines(Results("top1", {0: SCORES[0]}, SCORED)) if "between" not in line

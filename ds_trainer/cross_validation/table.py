@@ -4,6 +4,7 @@ Signers are the sample: the mean is over them, each counted alike, and the sprea
 them. The spread over seeds tells how much of a difference is chance.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,8 +93,8 @@ def table_lines(results: Results) -> list[str]:
 def _between(results: Results, summary: Summary) -> str:
     """How far signers are apart, and whom it serves worst."""
     of_signer = summary.mean_of_signer
-    kind, worst = ("highest", max) if results.metric == "loss" else ("lowest", min)
-    signer = worst(of_signer, key=lambda signer: of_signer[signer])
+    kind, sign = ("highest", -1) if results.metric == "loss" else ("lowest", 1)
+    signer = min(of_signer, key=lambda signer: (math.isfinite(of_signer[signer]), sign * of_signer[signer]))
     spread, num_clips = _deviation(list(of_signer.values())), results.scored.num_clips[signer]
     of_clips = f"{num_clips} clip{'s' if num_clips > 1 else ''}"
     return f"between signers ± {spread:.3f}; {kind} {signer}, {of_signer[signer]:.3f} of {of_clips}"
@@ -152,4 +153,6 @@ def _table_figure(results: Results, summary: Summary) -> "Figure":
 
 
 def _deviation(values: Sequence[float]) -> float:
+    if not all(map(math.isfinite, values)):  # on which `stdev` fails (Python 3.11)
+        return math.nan
     return statistics.stdev(values) if len(values) > 1 else 0.0
