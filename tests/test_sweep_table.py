@@ -17,6 +17,7 @@ from ds_trainer.cross_validation.folds import Fold, folds_of
 from ds_trainer.cross_validation.scored import Scored, scored_by
 from ds_trainer.cross_validation.sweep import scores_in
 from ds_trainer.cross_validation.table import Results, draw_table, summarise, table_lines, write_table
+from ds_trainer.plots.style import shown_name
 from ds_trainer.settings import combined_settings
 from ds_trainer.tasks.sign.settings import SignSettings
 from ds_trainer.tasks.sign.store_writer import write_store
@@ -144,6 +145,8 @@ def test_axis_of_scores_begins_at_0(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     draw_table(tmp_path / "table.png", Results(metric, SCORES, SCORED))
     assert (tmp_path / "table.png").stat().st_size > 5000
     assert drawn[0].axes[0].get_xlim() == pytest.approx((0, end), abs=0.01)
+    labels = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert labels == [shown_name("bob"), shown_name("ann")], "by their scores"
 
 
 def test_worst_signer_is_told_whose_loss_is_the_highest() -> None:
