@@ -69,7 +69,9 @@ def skeleton(seed: int) -> Skeleton:
 def data_of(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
     start = text.index('id="data">') + len('id="data">')
-    return json.loads(text[start : text.index("</script>", start)])
+    return json.loads(
+        text[start : text.index("</script>", start)], parse_constant=pytest.fail
+    )  # a browser's has no NaN
 
 
 def test_page_of_a_classifier(tmp_path: Path) -> None:
@@ -91,6 +93,16 @@ def test_page_of_a_classifier(tmp_path: Path) -> None:
     confidences = [data["answers"]["confidence"][place] for place in data["worst"]]
     assert confidences == sorted(confidences, reverse=True)
     assert all(data["answers"]["true"][place] != data["answers"]["predicted"][place] for place in data["worst"])
+
+
+def test_page_of_answers_of_which_one_has_no_confidence(tmp_path: Path) -> None:
+    """As of a clip whose logits are NaN, which the log names."""
+    scored = scored_of(26)
+    (worst,) = scored.answers.worst(1)
+    scored.answers.confidence_N[worst] = np.nan
+    data = data_of(write_page(make_run_dir(tmp_path / "run"), records_of(1), "x", scored))
+    assert data["answers"]["confidence"][worst] is None
+    assert data["answers"]["confidence"].count(None) == 1
 
 
 @pytest.mark.parametrize(

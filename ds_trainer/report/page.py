@@ -4,6 +4,7 @@ Axes: N examples, T frames, K points, D coordinates.
 """
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _page_data(scored: Scored) -> dict[str, Any]:
     columns = {
         "true": true_N.tolist(),
         "predicted": predicted_N.tolist(),
-        "confidence": [round(value, 3) for value in answers.confidence_N.tolist()],
+        "confidence": [None if math.isnan(value) else round(value, 3) for value in answers.confidence_N.tolist()],
         "name": answers.names,
         "group": [groups.index(group) for group in answers.groups],
     }

@@ -147,7 +147,7 @@ function playSkeletons() {
   const cards = data.drawn.map((skeleton, index) => {
     const place = data.worst[index], canvas = element("canvas");
     const caption = element("figcaption", named(data.classes[trues[place]]), " taken for ",
-      named(data.classes[predicted[place]]), ` (${confidence[place]})`,
+      named(data.classes[predicted[place]]), ` (${confidence[place] ?? "NaN"})`,
       element("small", named(data.groups[group[place]])), element("small", name[place]));
     caption.title = name[place];
     byId("cards").append(element("figure", canvas, caption));
