@@ -54,7 +54,7 @@ def problem_of(
         parts: keypoints that it looks at, by body part.
     """
     expected = f"expected [frames, {layout.num_keypoints}, {layout.num_features}] as in training ({layout.name})"
-    if frames.ndim != 3 or frames.shape[1:] != (layout.num_keypoints, layout.num_features) or not len(frames):
+    if frames.shape[1:] != (layout.num_keypoints, layout.num_features) or not len(frames):
         return f"{name}: found shape {list(frames.shape)}, {expected}"
     if frames.dtype.kind not in "fiu" or not np.isfinite(as_float32(frames)).all():
         found = f"{frames.dtype} that is no number, NaN, infinite or beyond float32"

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from sign_data.writers import frames as random_frames
 from sign_data.writers import grid, source
 from sign_runs import write_untrained
+from torch import nn
 
 from ds_trainer.checkpoint import load_checkpoint, write_checkpoint
 from ds_trainer.errors import DataError
-from ds_trainer.predict import CLIPS_AT_ONCE, FRAMES_AT_ONCE, batched, main, problem_of
+from ds_trainer.predict import CLIPS_AT_ONCE, FRAMES_AT_ONCE, Answer, answers_of, batched, main, problem_of
 from ds_trainer.tasks.sign import unlabelled
 from ds_trainer.tasks.sign.known_layouts import layout_for
 from ds_trainer.tasks.sign.store import INDEX_FILE, ClipStore
@@ -78,6 +79,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "best.pth"
     write_untrained(path)
     return path
+
+
+class Fixed(nn.Module):
+    """A model that sees the same in all clips."""
+
+    def forward(self, clips_BNKC: torch.Tensor, num_frames_B: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([0.0, 2.0, 1.0]).expand(len(num_frames_B), -1)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "first", "second"), [({}, 0.665241, 0.244728), ({"temperature": 2.0}, 0.506480, 0.307196)]
+)
+def test_answers_are_the_likeliest_signs_with_their_numbers(
+    temperature: dict[str, float], first: float, second: float
+) -> None:
+    checkpoint = {"description": {"sign_names": ["a", "b", "c"], "sign_numbers": [7, 3, 5]}, **temperature}
+    clips = [np.ones((3, 2, 2), np.float32)] * 2
+    expected = [Answer("b", 3, pytest.approx(first, abs=1e-6)), Answer("c", 5, pytest.approx(second, abs=1e-6))]
+    assert answers_of(Fixed(), clips, checkpoint, 2) == [expected] * 2
+    assert [len(answers) for answers in answers_of(Fixed(), clips, checkpoint, 5)] == [3, 3]
 
 
 def test_clip_store_gives_its_clips(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,6 +224,13 @@ def test_names_of_signs_that_would_be_other_lines_are_told(path: Path, changed: 
         load_recogniser(load_checkpoint(path))
 
 
+@pytest.mark.parametrize("changed", [{"sign_numbers": [1]}, {"sign_numbers": None}, {"sign_names": "ab"}])
+def test_signs_without_a_number_each_are_told(path: Path, changed: dict[str, Any]) -> None:
+    path.write_bytes(saved({**content("sign"), "description": {**SIGN, **changed}}))
+    with pytest.raises(CheckpointError, match="found no sign_numbers, expected one of each of sign_names"):
+        load_recogniser(load_checkpoint(path))
+
+
 @pytest.mark.parametrize("name", ["num_frames", "num_read", "motion_fraction", "rest_fraction", "depth_weight"])
 def test_numbers_of_a_description_that_are_none_are_told(path: Path, name: str) -> None:
     path.write_bytes(saved({**content("sign"), "description": {**SIGN, name: "x"}}))
