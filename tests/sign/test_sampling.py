@@ -123,6 +123,15 @@ def test_waiting_takes_no_time_where_movement_is_the_clock(wait: int) -> None:
     assert (seen[0, :, 0] == 1).all()
 
 
+def test_end_of_a_clip_that_rests_there_is_its_last_frame() -> None:
+    """In training, where a clip may end later than it does: in float32 the last moment is 1, when the clock stands."""
+    clips = moving(torch.cat([torch.linspace(0, 1, 5), torch.ones(4)])).expand(200, -1, -1, -1)
+    draw = Draw.of(0, 0, torch.arange(200))
+    seen = Sampling(10, motion_fraction=1.0, max_cut_fraction=0.5).by_motion(clips, 3, [0, 1], draw)
+    assert (seen[:, -1, 1, 0] - 1).amax() == 1
+    assert seen.isfinite().all()
+
+
 @pytest.mark.parametrize(("rest_fraction", "least", "most"), [(0.0, 0.2, 0.4), (REST_FRACTION, 0.6, 1.0)])
 def test_trembling_before_and_behind_a_sign_takes_little_time(rest_fraction: float, least: float, most: float) -> None:
     """A sign of 40 frames among 1,000 in which everything trembles a twentieth as fast as it moves."""
