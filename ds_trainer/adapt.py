@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ds_trainer.adaptation import adapt, in_batches
+from ds_trainer.adaptation import adapt, in_batches, is_answer
 from ds_trainer.checkpoint import write_checkpoint
 from ds_trainer.command import command
 from ds_trainer.errors import EXIT_USER_ERROR, DataError, SettingsError, WriteError, looking_at
@@ -83,7 +83,7 @@ def _answered(
     for batch in batches:
         clips_BTKC = preprocessing(*padded(frames for _, frames in batch))
         logits_BS = model(clips_BTKC)
-        is_answered_B = logits_BS.isfinite().all(1)
+        is_answered_B = is_answer(logits_BS)
         problems += [
             unanswered(*clip) for clip, is_answered in zip(batch, is_answered_B, strict=True) if not is_answered
         ]

@@ -92,11 +92,15 @@ def _refuse_without_gradient(answers_BS: Tensor) -> None:
         )
 
 
+def is_answer(logits_BS: Tensor) -> Tensor:
+    """bool[B], which logits are finite, but for -inf of classes that are ruled out."""
+    return (logits_BS < torch.inf).all(1) & logits_BS.isfinite().any(1)
+
+
 @torch.no_grad()
 def _answerable(model: nn.Module, inputs: Inputs) -> Inputs:
-    """Those examples whose logits are finite, but for -inf of classes that are ruled out; empty: there is none."""
-    logits_BS = _logits(model, inputs)
-    is_known_B = (logits_BS < torch.inf).all(1) & logits_BS.isfinite().any(1)
+    """Those examples that the model answers; empty: there is none."""
+    is_known_B = is_answer(_logits(model, inputs))
     if is_known_B.all():
         return inputs
     return tuple(each[is_known_B] for each in inputs) if is_known_B.any() else ()

@@ -82,6 +82,17 @@ def test_clip_that_cannot_be_used_is_told_and_the_others_are_taken(
     assert all(value.isfinite().all() for value in own["state_dict"].values())
 
 
+def test_model_that_rules_a_sign_out_is_adapted_as_well_as_asked(model: Path, clips: Path, tmp_path: Path) -> None:
+    """By a logit of -inf, with which its confidences are numbers."""
+    checkpoint = load_checkpoint(model)
+    signs = len(checkpoint["description"]["sign_names"])
+    name = next(name for name, value in checkpoint["state_dict"].items() if value.shape == (signs,))
+    checkpoint["state_dict"][name][0] = -torch.inf
+    write_checkpoint(model, checkpoint)
+    assert len(done_here(predict, model, clips).splitlines()) == 7
+    assert "adapted to 7 clips" in done_here(main, model, clips, "--out", tmp_path / "ann.pth")
+
+
 def test_nothing_is_written_where_no_clip_can_be_used(model: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "other.npy", np.ones((4, 3, 2), np.float32))
     output = done_here(main, model, tmp_path / "other.npy", "--out", tmp_path / "ann.pth", status=2)
