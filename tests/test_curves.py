@@ -14,7 +14,7 @@ from ds_trainer.plots.curves import curves_figure
 
 def test_best_epoch_is_marked_and_counted_from_one() -> None:
     figure = curves_figure(records_of(6), "")
-    assert "best: 1, epoch 3" in _legend(figure, 0)
+    assert _legend(figure, 0) == ["step", "training", "validation", "best: 1, epoch 3"]
     star = next(line for line in figure.axes[0].lines if line.get_label() == "best: 1, epoch 3")
     assert (star.get_xdata(), star.get_ydata()) == ([3], [1.0])
     assert "top-1 0.120" in _legend(figure, 1)

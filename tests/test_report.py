@@ -1,6 +1,5 @@
 """The page of a run: its content, and how it works in a real browser, large and small, without a network."""
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from test_diagnostics import measures_of, records_of
 from ds_trainer.calibration import Calibration
 from ds_trainer.classification import measure
 from ds_trainer.report.answers import Answers
-from ds_trainer.report.page import NUM_DRAWN, Scored, write_page
+from ds_trainer.report.page import NUM_DRAWN, Scored, _on_grid, write_page
 from ds_trainer.task import Skeleton
 
 ARABIC = "شكرا"
@@ -128,6 +127,14 @@ def test_skeletons_are_drawn_on_a_grid_with_holes(tmp_path: Path) -> None:
     assert np.corrcoef(frames[is_there], expected[is_there])[0, 1] > 0.9, "x and y keep their order and direction"
 
 
+def test_of_a_long_clip_a_hundred_frames_are_drawn_from_first_to_last() -> None:
+    points = np.zeros((250, 2, 2), np.float32)
+    points[:, 1] = np.arange(250)[:, None]
+    frames = _on_grid(Skeleton(points, [0, 0], [(0, 1)]))["frames"]
+    assert len(frames) == 100
+    assert (frames[0], frames[-1]) == ([0, 0, 0, 0], [0, 0, 1000, 1000])
+
+
 def test_classes_as_good_as_each_other_stand_in_their_order(tmp_path: Path) -> None:
     """Signs that are called by numbers: sorted as texts, 10 stands before 9."""
     measures = measures_of(12, 2, noise=0.0)
@@ -156,19 +163,6 @@ def test_page_of_a_task_without_classes(tmp_path: Path) -> None:
     assert "0.250" in text
     assert "<h2>Confusion" not in text
     assert data_of(path) == {}
-
-
-def test_answers_as_a_table(tmp_path: Path) -> None:
-    scored = scored_of(26)
-    scored.answers.write(tmp_path / "answers.csv", list(scored.class_names))
-    rows = list(csv.DictReader((tmp_path / "answers.csv").read_text(encoding="utf-8").splitlines()))
-    assert len(rows) == 26 * 4
-    assert [row["is_right"] for row in rows] == [str(int(value)) for value in scored.calibration.is_right_N]
-    assert rows[20]["true"] == EVIL
-    assert rows[0] == {
-        "name": "clip 0", "group": "signer 0", "true": f"{ARABIC} 0", "predicted": rows[0]["predicted"],
-        "confidence": "0.200000", "is_right": rows[0]["is_right"],
-    }  # fmt: skip
 
 
 @pytest.fixture(params=[(26, "desktop"), (26, "phone"), (502, "phone")], ids=str)

@@ -28,6 +28,7 @@ def test_sweep_is_one_of_its_settings_and_of_its_data_wherever_that_lies(tmp_pat
     moved = plan(data="/elsewhere/own", labels="names.txt", config="same.yaml", deepspeed_config="b.json", seed=3)
     moved.claim(tmp_path)
     assert moved.dir_in(tmp_path) == plan().dir_in(tmp_path)
+    assert plan().dir_in(tmp_path).parent == tmp_path
     for other, told in (
         (plan(num_epochs=4, dropout=0.1), "dropout, num_epochs differ"),
         (plan(early_stopping_epochs=2), "early_stopping_epochs differ"),
