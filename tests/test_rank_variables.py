@@ -1,5 +1,7 @@
 """Unit: ranks as launchers name them. The variables of Slurm are those of a real 22.05, of Open MPI those of 4.1."""
 
+import base64
+import os
 import subprocess
 import sys
 
@@ -7,7 +9,13 @@ import pytest
 from launching import ROOT, clean_environment
 
 from ds_trainer.errors import SettingsError
-from ds_trainer.rank_variables import ANY_PORT, export_rank_variables, malformed_variables, ranks_on_this_node
+from ds_trainer.rank_variables import (
+    ANY_PORT,
+    export_rank_variables,
+    hosts_of_ranks,
+    malformed_variables,
+    ranks_on_this_node,
+)
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 OPEN_MPI = {
@@ -134,6 +142,23 @@ def test_one_rank_a_node_needs_no_local_rank() -> None:
 )
 def test_ranks_on_this_node(environ: dict[str, str], expected: int) -> None:
     assert ranks_on_this_node(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [(b'{"node-1": [0, 1], "node-2": [0]}', ["node-1", "node-1", "node-2"]), (b"no JSON", []), (None, [])],
+)
+def test_hosts_are_those_that_deepspeed_told_its_launcher(
+    monkeypatch: pytest.MonkeyPatch, told: bytes | None, expected: list[str]
+) -> None:
+    words = [] if told is None else [f"--world_info={base64.urlsafe_b64encode(told).decode()}"]
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True), input()", *words], stdin=-1, stdout=-1) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        monkeypatch.setattr(os, "getppid", lambda: parent.pid)
+        assert hosts_of_ranks() == expected
+        parent.communicate(b"\n")
 
 
 PORT_OF_A_SERVICE = {"MASTER_PORT": "tcp://10.0.0.1:29500"}  # which Kubernetes sets where one is called master
