@@ -64,7 +64,7 @@ def test_sweep_that_is_asked_twice_ends_all_trainings(
     interrupt_once()
     with pytest.raises(KeyboardInterrupt):
         sweep.run_folds(FOLDS, lambda fold: [], tmp_path, 2, lambda fold: False)
-    assert [training.returncode for training in started] == [-signal.SIGTERM] * 2
+    assert [training.wait(30) for training in started] == [-signal.SIGTERM] * 2
 
 
 def test_sweep_that_is_asked_while_a_failure_ends_it_ends_all_trainings(
@@ -80,7 +80,7 @@ def test_sweep_that_is_asked_while_a_failure_ends_it_ends_all_trainings(
     interrupt_once()
     with pytest.raises(KeyboardInterrupt):
         sweep.run_folds(FOLDS, lambda fold: [], tmp_path, 3, lambda fold: False)
-    assert [training.returncode for training in started] == [-signal.SIGTERM, -signal.SIGTERM, 2]
+    assert [training.wait(30) for training in started] == [-signal.SIGTERM, -signal.SIGTERM, 2]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
