@@ -160,7 +160,7 @@ def test_no_process_is_left_of_a_command_that_was_killed(tmp_path: Path) -> None
         started = psutil.Process(process.pid).children()
         process.kill()
     assert len(started) >= 2
-    assert not psutil.wait_procs(started, timeout=20)[1]
+    assert not psutil.wait_procs(started, timeout=100)[1]  # one may still import
 
 
 def tried(piece: Piece) -> tuple[list[str], list[str]]:
