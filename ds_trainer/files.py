@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -68,6 +69,22 @@ def open_no_link(path: Path, mode: Literal["rb", "r+b", "wb", "ab"]) -> IO[bytes
         OSError: it is a link, or cannot be opened; a pipe is not waited for.
     """
     return open(path, mode, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666))
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Lock a file for as long as it is open in any process; False: it is locked. True on a file system without locks.
+
+    Raises:
+        OSError: NFS locks for writing alone, and the file is open for reading.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise
+    return True
 
 
 def finite(value: Any) -> Any:

@@ -1,16 +1,17 @@
 """Where a training of a sweep writes its log, which also says that it goes on."""
 
-import fcntl
 from pathlib import Path
 from typing import IO
 
 from ds_trainer.cross_validation.folds import Fold
 from ds_trainer.errors import WriteError
-from ds_trainer.files import make_folder, open_no_link
+from ds_trainer.files import lock, make_folder, open_no_link
 
 
 def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
     """The log of a fold, locked for as long as it is open in any process: its training holds it, too. None: it is.
+
+    On a file system without locks sweeps must not share a folder.
 
     Raises:
         WriteError: it cannot be opened, or is a link.
@@ -21,11 +22,7 @@ def locked_log(fold: Fold, sweep_dir: Path) -> IO[bytes] | None:
         log_file = open_no_link(path, "ab")
     except OSError as error:
         raise WriteError.of(path, error) from error
-    try:
-        fcntl.flock(log_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not lock(log_file):
         log_file.close()
         return None
-    except OSError:
-        pass  # a file system without locks, as in `run/claims.py`: sweeps there must not share a folder
     return log_file

@@ -1,8 +1,6 @@
 """A run directory is one job's at a time: two that continue the same run would write over each other."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import socket
 import time
@@ -12,7 +10,7 @@ from typing import IO
 
 from ds_trainer.distributed import agreed
 from ds_trainer.errors import SettingsError, WriteError
-from ds_trainer.files import open_no_link
+from ds_trainer.files import lock, open_no_link
 
 Claim = Callable[[Path], None]
 
@@ -65,12 +63,7 @@ def _lock(run_dir: Path, held: contextlib.ExitStack) -> None:
 def _is_ours(file: IO[bytes]) -> bool:
     """Whether the file is locked by now; it is closed where it would have to be open for writing."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            return True  # a file system without locks
+        return lock(file)
+    except OSError:
         file.close()
         return False
-    return True
